@@ -1,0 +1,28 @@
+"""Errors of use: one line that says what is wrong and what to do about it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """A mistake of the user's, in one line, which experiments print and exit with status 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not among the known ones, suggesting the nearest.
+
+    Args:
+      kind: what is named, such as "model".
+      name: the name that was given.
+      known: every valid name.
+    """
+    known = sorted(known)
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=3, cutoff=0.6)
+    if near:
+        hint = f"did you mean {' or '.join(repr(by_lower_case[match]) for match in near)}?"
+    elif len(known) <= 20:
+        hint = f"known: {', '.join(known)}"
+    else:
+        hint = f"known: {', '.join(known[:20])}, ... ({len(known)} in all)"
+    return UsageError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,76 @@
+"""The settings of XLA that make this project fast, made before JAX's first computation."""
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jaxlib
+
+# XLA's CPU default hands convolutions to YNNPACK, which takes up to three times as long.
+CPU_CONVOLUTION_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+
+# Reading the debug options parses XLA_FLAGS, and XLA aborts on one that it does not know.
+_PARSE_FLAGS = """
+from jaxlib import xla_client
+xla_client.CompileOptions().executable_build_options.debug_options
+"""
+
+
+def configure() -> None:
+    """Chooses the fast convolutions of the CPU and turns the persistent compilation cache on.
+
+    Call it before JAX's first computation; XLA reads its flags once, and a later call has no
+    effect on them. What the user has set stays: XLA_FLAGS is added to, never replaced, and
+    JAX_COMPILATION_CACHE_DIR is the cache if given. Else the cache is `cnn_jax/xla` in
+    $XDG_CACHE_HOME or ~/.cache; CNN_JAX_CACHE=0 turns it off.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, of XLA's C++ logging
+    folder = _cache_folder()
+    if folder and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+        # JAX keeps what takes a second; a network's many small programs take longer together
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    flags = os.environ.get("XLA_FLAGS", "")
+    name = CPU_CONVOLUTION_FLAG.partition("=")[0]
+    if name not in flags and _only_cpu() and _accepts(CPU_CONVOLUTION_FLAG, folder):
+        os.environ["XLA_FLAGS"] = f"{flags} {CPU_CONVOLUTION_FLAG}".strip()
+
+
+def _cache_folder() -> Path | None:
+    """The project's cache folder; None if it is turned off or cannot be written."""
+    if os.environ.get("CNN_JAX_CACHE") == "0":
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cnn_jax"
+    try:
+        folder = folder.expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _only_cpu() -> bool:
+    """Whether no other XLA than jaxlib's own, an accelerator's plugin, will read XLA_FLAGS."""
+    platforms = jax.config.jax_platforms
+    if platforms:
+        return platforms == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not plugins and importlib.util.find_spec("libtpu") is None
+
+
+def _accepts(flag: str, cache_folder: Path | None) -> bool:
+    """Whether this jaxlib parses the flag, tried in a process of its own (half a second, once)."""
+    accepted = cache_folder and cache_folder / f"jaxlib {jaxlib.__version__} accepts {flag}"
+    if accepted and accepted.exists():
+        return True
+    trial = [sys.executable, "-c", _PARSE_FLAGS]
+    environment = os.environ | {"XLA_FLAGS": flag}
+    if subprocess.run(trial, env=environment, capture_output=True).returncode != 0:
+        return False
+    if accepted:
+        accepted.touch()
+    return True
