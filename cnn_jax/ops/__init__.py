@@ -1,0 +1,79 @@
+"""Operations on arrays: no parameters, no state."""
+
+from cnn_jax.ops.activation import RELU_RULES, relu
+from cnn_jax.ops.adaptive import adaptive_avg_pool, adaptive_max_pool, spatial_pyramid_pool
+from cnn_jax.ops.convolution import conv, flip, true_conv
+from cnn_jax.ops.convolution_gradients import conv_filter_gradient, conv_input_gradient
+from cnn_jax.ops.geometry import (
+    Cost,
+    Padding,
+    ReceptiveField,
+    Window,
+    conv_cost,
+    filter_sizes,
+    input_sizes,
+    output_size,
+    padding_pairs,
+    paddings,
+    receptive_fields,
+    strides,
+    unused_pixels,
+)
+from cnn_jax.ops.local import local_conv, tiled_conv
+from cnn_jax.ops.maxout import maxout
+from cnn_jax.ops.normalization import batch_moments, local_response_norm, normalize
+from cnn_jax.ops.pooling import (
+    avg_pool,
+    gaussian_pool,
+    gaussian_weights,
+    global_avg_pool,
+    l2_pool,
+    max_pool,
+)
+from cnn_jax.ops.separable import depthwise_conv, separable_conv
+from cnn_jax.ops.transposed import conv_transpose, transpose_kernel
+from cnn_jax.ops.unpooling import max_pool_with_argmax, max_unpool
+
+__all__ = [
+    "RELU_RULES",
+    "Cost",
+    "Padding",
+    "ReceptiveField",
+    "Window",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "avg_pool",
+    "batch_moments",
+    "conv",
+    "conv_cost",
+    "conv_filter_gradient",
+    "conv_input_gradient",
+    "conv_transpose",
+    "depthwise_conv",
+    "filter_sizes",
+    "flip",
+    "gaussian_pool",
+    "gaussian_weights",
+    "global_avg_pool",
+    "input_sizes",
+    "l2_pool",
+    "local_conv",
+    "local_response_norm",
+    "max_pool",
+    "max_pool_with_argmax",
+    "max_unpool",
+    "maxout",
+    "normalize",
+    "output_size",
+    "padding_pairs",
+    "paddings",
+    "receptive_fields",
+    "relu",
+    "separable_conv",
+    "spatial_pyramid_pool",
+    "strides",
+    "tiled_conv",
+    "transpose_kernel",
+    "true_conv",
+    "unused_pixels",
+]

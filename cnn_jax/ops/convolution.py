@@ -1,0 +1,69 @@
+"""Convolution of images and other grids by learned kernels, channels last."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
+
+
+def conv(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes c_over_groups features"],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "same",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Float[Array, "n *outputs features"]:
+    """Cross-correlate x with a kernel, as "convolution" means in neural networks.
+
+    out[n, i, f] = sum over m, c of x[n, stride * i + dilation * m - before, c] kernel[m, c, f]
+    for one, two or three spatial axes; with groups, output features of group g see the input
+    channels of group g alone. Each output axis has (N + before + after - span - 1) // stride + 1
+    entries, where span = dilation * (size - 1).
+
+    Raises:
+      UsageError: the kernel does not fit x.
+    """
+    axes = x.ndim - 2
+    spatial = "HWD"[:axes]
+    strides, dilations = per_axis(stride, axes), per_axis(dilation, axes)
+    pairs = padding_pairs(padding, kernel.shape[:axes], dilations)
+    for size, *window in zip(
+        x.shape[1:-1], kernel.shape[:axes], strides, pairs, dilations, strict=True
+    ):
+        output_size(size, Window(*window))
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=strides,
+        padding=pairs,
+        rhs_dilation=dilations,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
+    )
+
+
+def flip(kernel: Float[Array, "*sizes c features"]) -> Float[Array, "*sizes c features"]:
+    """Reverse the kernel along its spatial axes."""
+    return jnp.flip(kernel, tuple(range(kernel.ndim - 2)))
+
+
+def true_conv(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes c_over_groups features"],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "full",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Float[Array, "n *outputs features"]:
+    """Convolve as mathematics defines it: conv with the kernel flipped.
+
+    With full padding out[n, i, f] = sum over m, c of x[n, i - m, c] kernel[m, c, f], which is
+    commutative in x and kernel for one channel; other settings are those of conv.
+    """
+    return conv(x, flip(kernel), stride=stride, padding=padding, dilation=dilation, groups=groups)

@@ -1,0 +1,67 @@
+"""Normalisation by statistics of the batch, or of neighbouring channels."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def batch_moments(
+    x: Float[Array, "n *spatial c"], axis_name: str | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Return each channel's mean and (biased) variance over the batch, at least in float32.
+
+    With axis_name the batch is the union over that mapped axis. The means of x and of its square
+    are averaged, not the variances: only so do the devices' parts add up to the whole batch's.
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = tuple(range(x.ndim - 1))
+    mean, mean_of_squares = x.mean(axes), jnp.square(x).mean(axes)
+    if axis_name is not None:
+        mean, mean_of_squares = jax.lax.pmean((mean, mean_of_squares), axis_name)
+    # rounding can bring a constant channel's difference below zero
+    return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+
+
+def normalize(
+    x: Float[Array, "n *spatial c"],
+    mean: Float[Array, " c"],
+    variance: Float[Array, " c"],
+    scale: Float[Array, " c"],
+    offset: Float[Array, " c"],
+    epsilon: float = 1e-5,
+) -> Float[Array, "n *spatial c"]:
+    """Return (x - mean) / sqrt(variance + epsilon) * scale + offset in x's dtype.
+
+    Ioffe & Szegedy 2015, algorithm 1; the two affine maps are folded into one multiply-add.
+    """
+    precision = jnp.promote_types(x.dtype, jnp.float32)
+    slope = scale * jax.lax.rsqrt(variance.astype(precision) + epsilon)
+    return x * slope.astype(x.dtype) + (offset - mean * slope).astype(x.dtype)
+
+
+def local_response_norm(
+    x: Float[Array, "*positions c"],
+    size: int = 5,
+    *,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    mean_of_squares: bool = False,
+) -> Float[Array, "*positions c"]:
+    """Divide each channel by the activity of its neighbours at the same pixel.
+
+    out[c] = x[c] / (k + alpha * sum of x[j]^2 over the size channels j around c)^beta, channels
+    beyond the ends being zero. The defaults are the paper's: Krizhevsky et al. 2012, section 3.3.
+    An even size takes one more channel before than after.
+
+    Args:
+      mean_of_squares: divide the sum by size, as PyTorch and Caffe do; their AlexNet's alpha of
+        1e-4 is the paper's 2e-5 then. Their k is 1.
+    """
+    before, after = size // 2, (size - 1) // 2
+    ends = [(0, 0)] * (x.ndim - 1)
+    squares = jnp.pad(jnp.square(x), [*ends, (before, after)])
+    channels = x.shape[-1]
+    # shifted sums: a window over the channels is several times slower on the CPU
+    total = sum(squares[..., shift : shift + channels] for shift in range(size))
+    return x * (k + (alpha / size if mean_of_squares else alpha) * total) ** -beta

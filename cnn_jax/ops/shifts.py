@@ -1,0 +1,36 @@
+"""A window's taps as shifted, strided slices of the whole array."""
+
+from collections.abc import Sequence
+
+import jax
+from jaxtyping import Array, Shaped
+
+from cnn_jax.ops.geometry import Window
+
+
+def pad(x: Shaped[Array, "*sizes"], windows: Sequence[Window], value: float) -> Array:
+    """Return x with each axis' padding, filled with the value; negative padding crops."""
+    return jax.lax.pad(x, x.dtype.type(value), [(*window.zeros, 0) for window in windows])
+
+
+def under_tap(
+    padded: Shaped[Array, "*sizes"],
+    taps: Sequence[int],
+    windows: Sequence[Window],
+    outputs: Sequence[int],
+) -> Shaped[Array, "*outputs"]:
+    """Return what one tap of the window meets at every output position.
+
+    Args:
+      padded: the array after `pad`.
+      taps: which tap, one number an axis.
+      windows: one an axis, Window(1) where nothing slides.
+      outputs: positions along each axis.
+    """
+    starts = [tap * window.dilation for tap, window in zip(taps, windows, strict=True)]
+    strides = [window.stride for window in windows]
+    limits = [
+        start + (count - 1) * stride + 1
+        for start, count, stride in zip(starts, outputs, strides, strict=True)
+    ]
+    return jax.lax.slice(padded, starts, limits, strides)
