@@ -1,0 +1,329 @@
+"""Layers: functions of a flax.core Scope, which names their parameters, and of arrays.
+
+A layer runs as `scope.child(conv, "conv1")(x, 64)`: its parameters lie under that name, and its
+output passes through the caller's tap under the same path. What holds for a whole call is read
+from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
+
+  train: batch statistics instead of running ones, dropout on
+  tap: f(path, activation) -> activation, see cnn_jax.taps
+  relu_rule: how ReLUs pass the gradient back, see cnn_jax.ops.activation
+  axis_name: the mapped axis over which batch statistics are averaged
+  remat: recompute the blocks' insides in the backward pass
+  initializer: f(key, shape, dtype), takes the place of every parameter's own
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import Scope, lift
+from jax.nn.initializers import ones, variance_scaling, zeros
+from jaxtyping import Array, Float
+
+from cnn_jax import ops
+from cnn_jax.ops.convolution import Padding, per_axis
+
+Layer = Callable[..., Array]
+
+# He et al. 2015, equation 14, by the outputs as in the released ResNet code
+he_normal = variance_scaling(2.0, "fan_out", "normal")
+# the same by the inputs
+he_normal_fan_in = variance_scaling(2.0, "fan_in", "normal")
+# LeCun et al. 1998: uniform within 1 / sqrt(inputs)
+lecun_uniform = variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def tapped(scope: Scope, x: Array, name: str | None = None) -> Array:
+    """Return x as the caller's tap leaves it, under the scope's path (and a name below it)."""
+    tap = scope.get_flag("tap", None)
+    if tap is None:
+        return x
+    return tap("/".join(scope.path if name is None else (*scope.path, name)), x)
+
+
+def layer(function: Layer) -> Layer:
+    """Make a layer of f(scope, x, ...): what it returns passes through the caller's tap."""
+
+    @functools.wraps(function)
+    def wrapper(scope: Scope, *args: Any, **kwargs: Any) -> Array:
+        return tapped(scope, function(scope, *args, **kwargs))
+
+    return wrapper
+
+
+def parameter(scope: Scope, name: str, init: Callable, shape: tuple[int, ...]) -> Array:
+    """Return this scope's parameter of that name, float32 whatever the computation's dtype."""
+    return scope.param(name, scope.get_flag("initializer", init), shape, jnp.float32)
+
+
+def rematerialized(scope: Scope, block: Layer) -> Layer:
+    """Return the block, recomputed in the backward pass if this call asks for it.
+
+    The block's settings must be bound already (`partial(block, features=64)`): everything that
+    is passed at the call is traced.
+    """
+    return lift.remat(block) if scope.get_flag("remat", False) else block
+
+
+def _convolve(scope, x, features, size, stride, padding, dilation, groups, init):
+    """Convolve with this scope's kernel."""
+    shape = (*per_axis(size, x.ndim - 2), x.shape[-1] // groups, features)
+    kernel = parameter(scope, "kernel", init, shape).astype(x.dtype)
+    return ops.conv(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def _add_bias(scope, x, init):
+    return x + parameter(scope, "bias", init, x.shape[-1:]).astype(x.dtype)
+
+
+@layer
+def conv(
+    scope: Scope,
+    x: Float[Array, "n *spatial c"],
+    features: int,
+    *,
+    size: int | tuple[int, ...] = 3,
+    stride: int = 1,
+    padding: Padding = "same",
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = True,
+    init: Callable = he_normal,
+    bias_init: Callable = zeros,
+) -> Float[Array, "n *outputs features"]:
+    """Convolve, see ops.conv. Parameters: kernel [*size, c / groups, features], bias."""
+    x = _convolve(scope, x, features, size, stride, padding, dilation, groups, init)
+    return _add_bias(scope, x, bias_init) if bias else x
+
+
+@layer
+def dense(
+    scope: Scope,
+    x: Float[Array, "*n c"],
+    features: int,
+    *,
+    bias: bool = True,
+    init: Callable = lecun_uniform,
+    bias_init: Callable = zeros,
+) -> Float[Array, "*n features"]:
+    """Multiply by a matrix. Parameters: kernel [c, features], bias [features]."""
+    x = x @ parameter(scope, "kernel", init, (x.shape[-1], features)).astype(x.dtype)
+    return _add_bias(scope, x, bias_init) if bias else x
+
+
+@layer
+def batch_norm(
+    scope: Scope,
+    x: Float[Array, "n *spatial c"],
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    scale_init: Callable = ones,
+) -> Float[Array, "n *spatial c"]:
+    """Normalise each channel, in training by the batch's moments, else by the running ones.
+
+    Parameters: scale and bias [c]; batch_stats: mean and var [c]. The running averages move by
+    1 - momentum (PyTorch's momentum), and the running variance is the unbiased one, so that the
+    published models' statistics are the same after a step. Ioffe & Szegedy 2015.
+    """
+    channels = (x.shape[-1],)
+    scale = parameter(scope, "scale", scale_init, channels)
+    bias = parameter(scope, "bias", zeros, channels)
+    running_mean = scope.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+    running_var = scope.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+    if not scope.get_flag("train", False):
+        return ops.normalize(x, running_mean.value, running_var.value, scale, bias, epsilon)
+    axis_name = scope.get_flag("axis_name", None)
+    mean, var = ops.batch_moments(x, axis_name)
+    if scope.is_mutable_collection("batch_stats"):
+        count = x.size // x.shape[-1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+        unbiased = var * (count / max(count - 1, 1))
+        for running, now in ((running_mean, mean), (running_var, unbiased)):
+            now = jax.lax.stop_gradient(now).astype(running.value.dtype)
+            running.value = momentum * running.value + (1 - momentum) * now
+    return ops.normalize(x, mean, var, scale, bias, epsilon)
+
+
+@layer
+def relu(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return max(x, 0), passed back by the call's rule."""
+    return ops.relu(x, scope.get_flag("relu_rule", "gradient"))
+
+
+@layer
+def sigmoid(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return 1 / (1 + exp(-x))."""
+    return jax.nn.sigmoid(x)
+
+
+@layer
+def max_pool(
+    scope: Scope,
+    x: Float[Array, "n *spatial c"],
+    size: int,
+    stride: int | None = None,
+    padding: Padding = "valid",
+    *,
+    ceil_mode: bool = False,
+) -> Float[Array, "n *outputs c"]:
+    """Return each window's maximum, see ops.max_pool."""
+    return ops.max_pool(x, size, stride, padding, ceil_mode=ceil_mode)
+
+
+@layer
+def avg_pool(
+    scope: Scope,
+    x: Float[Array, "n *spatial c"],
+    size: int,
+    stride: int | None = None,
+    padding: Padding = "valid",
+    *,
+    count_padding: bool = True,
+) -> Float[Array, "n *outputs c"]:
+    """Return each window's mean, see ops.avg_pool."""
+    return ops.avg_pool(x, size, stride, padding, count_padding=count_padding)
+
+
+@layer
+def global_avg_pool(scope: Scope, x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:
+    """Return each channel's mean over the positions."""
+    return ops.global_avg_pool(x)
+
+
+@layer
+def adaptive_avg_pool(
+    scope: Scope, x: Float[Array, "n *spatial c"], counts: int
+) -> Float[Array, "n *counts c"]:
+    """Return the mean of each of counts bins along each axis, see ops.adaptive_avg_pool."""
+    return ops.adaptive_avg_pool(x, counts)
+
+
+@layer
+def local_response_norm(
+    scope: Scope, x: Float[Array, "n *spatial c"], size: int = 5, **settings: float
+) -> Float[Array, "n *spatial c"]:
+    """Divide each channel by its neighbours' activity, see ops.local_response_norm."""
+    return ops.local_response_norm(x, size, **settings)
+
+
+@layer
+def flatten(scope: Scope, x: Float[Array, "n *spatial c"]) -> Float[Array, "n entries"]:
+    """Return one row an example, channel by channel: the order of published dense weights."""
+    return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
+
+
+@layer
+def dropout(scope: Scope, x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
+    """In training, zero each entry with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Draws from the "dropout" stream of the call's rngs. Srivastava et al. 2014.
+    """
+    return _drop(scope, x, rate, x.shape)
+
+
+@layer
+def stochastic_depth(
+    scope: Scope, x: Float[Array, "n *spatial c"], rate: float
+) -> Float[Array, "n *spatial c"]:
+    """In training, zero each example with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Applied to a residual branch before it is added. Draws from the "dropout" stream of the call's
+    rngs. Huang et al. 2016, "Deep networks with stochastic depth"; example by example as in
+    Tan & Le 2019.
+    """
+    return _drop(scope, x, rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+
+
+def _drop(scope, x, rate, shape):
+    """Zero by coins of this shape, which broadcasts to x's."""
+    if rate == 0 or not scope.get_flag("train", False):
+        return x
+    kept = jax.random.bernoulli(scope.make_rng("dropout"), 1 - rate, shape)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+@layer
+def squeeze_excitation(
+    scope: Scope,
+    x: Float[Array, "n h w c"],
+    squeezed: int,
+    *,
+    activation: Layer = relu,
+    gate: Layer = sigmoid,
+    init: Callable = he_normal,
+) -> Float[Array, "n h w c"]:
+    """Scale each channel by a number in 0..1 that two layers compute from all channels' means.
+
+    Parameters: fc1 (c -> squeezed) and fc2 (squeezed -> c), kept as 1x1 convolutions with biases,
+    as the published models do. Hu et al. 2018, "Squeeze-and-excitation networks", equations 2-4.
+    """
+    s = scope.child(global_avg_pool, "pool")(x)[:, None, None]
+    s = scope.child(conv, "fc1")(s, squeezed, size=1, init=init)
+    s = scope.child(activation, activation.__name__)(s)
+    s = scope.child(conv, "fc2")(s, x.shape[-1], size=1, init=init)
+    return x * scope.child(gate, "gate")(s)
+
+
+def tensorflow_same(x: Float[Array, "n *spatial c"], size: int, stride: int) -> Padding:
+    """Return the (before, after) pairs of TensorFlow's "SAME" padding.
+
+    The least with which each axis has ceil(length / stride) outputs, an odd zero after: with
+    stride 2 and an even length (0, 1) for a 3x3 kernel, where PyTorch's models pad (1, 1).
+    """
+    axes = x.ndim - 2
+    return jax.lax.padtype_to_pads(x.shape[1:-1], (size,) * axes, (stride,) * axes, "SAME")
+
+
+def _convolve_and_normalize(
+    scope,
+    x,
+    features,
+    *,
+    size=3,
+    stride=1,
+    padding="same",
+    dilation=1,
+    groups=1,
+    init=he_normal,
+    **norm,
+):
+    x = _convolve(scope, x, features, size, stride, padding, dilation, groups, init)
+    x = tapped(scope, x, "conv")
+    return scope.child(batch_norm, "bn")(x, **norm)
+
+
+@layer
+def conv_bn(
+    scope: Scope, x: Float[Array, "n *spatial c"], features: int, **settings: Any
+) -> Float[Array, "n *outputs features"]:
+    """Convolve without bias, then normalise by the batch. Taps: conv, bn and the whole.
+
+    Settings: those of conv but bias, and those of batch_norm.
+    """
+    return _convolve_and_normalize(scope, x, features, **settings)
+
+
+@layer
+def conv_bn_relu(
+    scope: Scope, x: Float[Array, "n *spatial c"], features: int, **settings: Any
+) -> Float[Array, "n *outputs features"]:
+    """Convolve, normalise, rectify; settings as conv_bn's. Taps: conv, bn, relu and the whole."""
+    return scope.child(relu, "relu")(_convolve_and_normalize(scope, x, features, **settings))
+
+
+@layer
+def conv_bn_activation(
+    scope: Scope,
+    x: Float[Array, "n *spatial c"],
+    features: int,
+    activation: Layer,
+    **settings: Any,
+) -> Float[Array, "n *outputs features"]:
+    """Convolve, normalise, activate; settings as conv_bn's.
+
+    Taps: conv, bn, the activation under its function's name, and the whole.
+    """
+    x = _convolve_and_normalize(scope, x, features, **settings)
+    return scope.child(activation, activation.__name__)(x)

@@ -1,0 +1,153 @@
+"""The table of models by name, and the two functions that a model is."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import flax.core.scope
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax import errors
+from cnn_jax.models import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    lenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    nasnet,
+    regnet,
+    resnet,
+    resnext,
+    senet,
+    vgg,
+    wide_resnet,
+    zfnet,
+)
+from cnn_jax.models.entry import Entry
+from cnn_jax.ops.activation import RELU_RULES
+from cnn_jax.taps import Tap
+
+MODELS: dict[str, Entry] = {
+    **alexnet.MODELS,
+    **convnext.MODELS,
+    **densenet.MODELS,
+    **efficientnet.MODELS,
+    **googlenet.MODELS,
+    **lenet.MODELS,
+    **mobilenet_v1.MODELS,
+    **mobilenet_v2.MODELS,
+    **mobilenet_v3.MODELS,
+    **nasnet.MODELS,
+    **regnet.MODELS,
+    **resnet.MODELS,
+    **resnext.MODELS,
+    **senet.MODELS,
+    **vgg.MODELS,
+    **wide_resnet.MODELS,
+    **zfnet.MODELS,
+}
+
+Variables = Mapping[str, Any]
+
+
+class Model(NamedTuple):
+    """A network as two pure functions.
+
+    init(key, images) -> variables: {"params": ..., "batch_stats": ...}, nested dicts of float32
+      arrays; images [n, h, w, c] count by their shape alone and may be a jax.ShapeDtypeStruct.
+    apply(variables, images, *, train=False, mutable=(), rngs=None, tap=None,
+        relu_rule="gradient", axis_name=None, remat=False) -> logits [n, classes]
+      in the dtype of the images; (logits, updates) when `mutable` names collections to be
+      returned as the call leaves them: apply(..., train=True, mutable=["batch_stats"]).
+      train: normalise by the batch, drop out (which needs rngs={"dropout": key}).
+      tap: f(path, activation) -> activation, see cnn_jax.taps.
+      relu_rule: a name in ops.RELU_RULES, or f(x, g) -> gradient of x.
+      axis_name: the mapped axis over which batch statistics are averaged.
+      remat: keep the blocks' outputs alone and recompute the rest in the backward pass.
+    """
+
+    name: str
+    init: Callable[..., Variables]
+    apply: Callable[..., Any]
+    num_classes: int
+    image_size: int
+    channels: int
+
+
+def _init(function: Callable, key: Array, images: Any) -> Variables:
+    """Draw the variables; the forward pass is traced for its shapes alone."""
+    shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    variables = flax.core.scope.lazy_init(function)({"params": key}, shape)
+    return flax.core.unfreeze(variables)
+
+
+def _apply(
+    function: Callable,
+    variables: Variables,
+    images: Float[Array, "n h w c"],
+    *,
+    train: bool = False,
+    mutable: Iterable[str] = (),
+    rngs: Mapping[str, Array] | None = None,
+    tap: Tap | None = None,
+    relu_rule: str | Callable = "gradient",
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> Any:
+    if tap is not None and remat:
+        raise ValueError("a rematerialised block hides its activations: tap with remat=False")
+    if isinstance(relu_rule, str) and relu_rule not in RELU_RULES:
+        raise errors.unknown("ReLU rule", relu_rule, RELU_RULES)
+    flags = {
+        "train": train,
+        "tap": tap,
+        "relu_rule": relu_rule,
+        "axis_name": axis_name,
+        "remat": remat,
+    }
+    mutable = [mutable] if isinstance(mutable, str) else list(mutable)
+    call = flax.core.apply(function, mutable=mutable or False, flags=flags)
+    return call(variables, jnp.asarray(images), rngs=rngs)  # NumPy's float64 is JAX's float32
+
+
+def model_names() -> list[str]:
+    """Return the names that create_model knows, sorted."""
+    return sorted(MODELS)
+
+
+def create_model(name: str, num_classes: int | None = None, **options: Any) -> Model:
+    """Return the named model with a head for num_classes (by default as many as published).
+
+    Args:
+      options: keyword arguments of the family's function, e.g. zero_init_residual=True.
+
+    Raises:
+      UsageError: a name that is not in model_names(), or an option that the family does not have.
+    """
+    if name not in MODELS:
+        raise errors.unknown("model", name, MODELS)
+    entry = MODELS[name]
+    known = list(inspect.signature(entry.function).parameters)[3:]  # after scope, images, classes
+    for option in options:
+        if option not in known:
+            raise errors.unknown(f"option of {name}", option, known)
+    classes = entry.num_classes if num_classes is None else num_classes
+    if not isinstance(classes, Integral) or classes < 1:
+        raise errors.UsageError(f"num_classes is {classes}; a classifier needs one at least")
+    function = partial(entry.function, num_classes=classes, **options)
+    return Model(
+        name,
+        partial(_init, function),
+        partial(_apply, function),
+        classes,
+        entry.image_size,
+        entry.channels,
+    )

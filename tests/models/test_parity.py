@@ -1,0 +1,213 @@
+"""The same numbers as the reference implementations, given the same weights.
+
+Both sides are filled by the rule of tests/references/parity.py; what the reference then computes
+is kept in tests/references/FAMILY.npz, with the script that wrote it. A training-mode forward
+moves the running statistics, which are compared and then used in evaluation. `pytest -s` prints
+the largest differences, relative to the largest logit and, of the statistics (one number each, see
+parity.digest), to each in float64 and the largest in float32.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import Model, create_model
+from cnn_jax.models.registry import MODELS
+from cnn_jax.weights import convert
+from tests.references import parity
+
+REFERENCES = Path(__file__).parents[1] / "references"
+
+
+class Row(NamedTuple):
+    file: str  # in tests/references, without .npz
+    options: Mapping = MappingProxyType({})  # of create_model: what switches random depth off
+    slow: bool = False  # compiles for more than some ten seconds: runs with -m slow alone
+    large: bool = False  # CI's hour has no room for all of these: runs with -m large alone
+
+
+ROWS = {
+    "resnet18": Row("resnet"),
+    "resnet34": Row("resnet", slow=True),
+    "resnet50": Row("resnet"),
+    "resnet101": Row("resnet", slow=True),
+    "resnet152": Row("resnet", slow=True),
+    "resnext50_32x4d": Row("resnext", slow=True),
+    "resnext101_32x4d": Row("resnext", slow=True),
+    "resnext101_32x8d": Row("resnext", slow=True),
+    "resnext101_64x4d": Row("resnext", slow=True),
+    "resnext29_8x64d": Row("resnext", slow=True),
+    "resnext29_16x64d": Row("resnext", slow=True),
+    "wide_resnet50_2": Row("wide_resnet", slow=True),
+    "wide_resnet101_2": Row("wide_resnet", slow=True),
+    "wrn_16_8": Row("wide_resnet"),
+    "wrn_28_10": Row("wide_resnet", slow=True),
+    "wrn_40_4": Row("wide_resnet", slow=True),
+    "preact_resnet164": Row("wide_resnet", slow=True),
+    "alexnet": Row("alexnet"),
+    "alexnet_grouped": Row("alexnet", slow=True),
+    "alexnet_torchvision": Row("alexnet"),
+    "zfnet": Row("alexnet"),
+    "zfnet_512_1024_512": Row("alexnet", slow=True),
+    "densenet121": Row("densenet", slow=True),
+    "densenet161": Row("densenet", slow=True),
+    "densenet169": Row("densenet", slow=True),
+    "densenet201": Row("densenet", slow=True),
+    "densenet264": Row("densenet", large=True),
+    "densenet_40_12": Row("densenet", large=True),
+    "densenet_bc_100_12": Row("densenet", large=True),
+    "googlenet": Row("googlenet"),
+    "googlenet_torchvision": Row("googlenet", {"aux_heads": True}, large=True),
+    "seresnet18": Row("senet"),
+    "seresnet34": Row("senet", large=True),
+    "seresnet50": Row("senet", large=True),
+    "seresnet101": Row("senet", large=True),
+    "seresnet152": Row("senet", large=True),
+    "seresnext50_32x4d": Row("senet", large=True),
+    "seresnext101_32x4d": Row("senet", large=True),
+    "senet154": Row("senet", {"stage_sizes": (1, 2, 1, 1)}, slow=True),
+    "legacy_seresnet50": Row("senet", large=True),
+    "legacy_seresnet101": Row("senet", large=True),
+    "legacy_seresnet152": Row("senet", large=True),
+    "legacy_seresnext50_32x4d": Row("senet", large=True),
+    "legacy_seresnext101_32x4d": Row("senet", large=True),
+    "legacy_senet154": Row("senet", {"stage_sizes": (1, 2, 1, 1)}, slow=True),
+    "vgg11": Row("vgg", large=True),
+    "vgg13": Row("vgg", large=True),
+    "vgg16": Row("vgg", large=True),
+    "vgg19": Row("vgg", large=True),
+    "vgg11_bn": Row("vgg", large=True),
+    "vgg13_bn": Row("vgg", large=True),
+    "vgg16_bn": Row("vgg", large=True),
+    "vgg19_bn": Row("vgg", large=True),
+    "mobilenet_v1": Row("keras"),
+    "mobilenetv1_100": Row("mobilenet"),
+    "mobilenet_v2": Row("mobilenet"),
+    "mobilenetv2_050": Row("mobilenet", large=True),
+    "mobilenetv2_140": Row("mobilenet", large=True),
+    "mobilenet_v3_large": Row("mobilenet", large=True),
+    "mobilenet_v3_small": Row("mobilenet"),
+    "efficientnet_b0": Row("efficientnet", {"stochastic_depth_rate": 0.0}),
+    "efficientnet_b1": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_b2": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_b3": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_b4": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_b5": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_b6": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_b7": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "tf_efficientnet_b0": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "tf_efficientnet_b5": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_v2_s": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_v2_m": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "efficientnet_v2_l": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
+    "nasnetamobile": Row("keras", slow=True),
+    "regnet_x_400mf": Row("regnet", slow=True),
+    "regnet_x_800mf": Row("regnet", large=True),
+    "regnet_x_1_6gf": Row("regnet", large=True),
+    "regnet_x_3_2gf": Row("regnet", large=True),
+    "regnet_x_8gf": Row("regnet", large=True),
+    "regnet_x_16gf": Row("regnet", large=True),
+    "regnet_x_32gf": Row("regnet", large=True),
+    "regnet_y_400mf": Row("regnet"),
+    "regnet_y_800mf": Row("regnet", large=True),
+    "regnet_y_1_6gf": Row("regnet", large=True),
+    "regnet_y_3_2gf": Row("regnet", large=True),
+    "regnet_y_8gf": Row("regnet", large=True),
+    "regnet_y_16gf": Row("regnet", large=True),
+    "regnet_y_32gf": Row("regnet", large=True),
+    "convnext_tiny": Row("convnext", slow=True),
+    "convnext_small": Row("convnext", large=True),
+    "convnext_base": Row("convnext", large=True),
+    "convnext_large": Row("convnext", large=True),
+}
+
+
+@functools.lru_cache
+def reference(file: str) -> dict[str, np.ndarray]:
+    with np.load(REFERENCES / f"{file}.npz") as arrays:
+        return dict(arrays)
+
+
+def filled_variables(name: str, model: Model, images: np.ndarray) -> dict:
+    """Return float64 variables, filled by the rule under their published names."""
+    template = jax.eval_shape(model.init, jax.random.key(0), images)
+    # zeros that take no memory, for their shapes
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(0.0, leaf.shape), template)
+    published = convert.to_published(MODELS[name], zeros)
+    tensors = {key: parity.fill(key, tensor.shape) for key, tensor in published.items()}
+    return convert.from_published(MODELS[name], tensors, template)
+
+
+def train_once(model: Model, variables: dict, images: np.ndarray) -> dict:
+    """Return the variables after a training-mode forward has moved their running statistics."""
+
+    def forward(variables, images):
+        rngs = {"dropout": jax.random.key(0)}
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[1]
+
+    if "batch_stats" not in variables:
+        return variables
+    return jax.tree.map(np.asarray, {**variables, **jax.jit(forward)(variables, images)})
+
+
+def cast(tree, dtype: type):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def difference(ours, theirs: np.ndarray, scale: float | np.ndarray) -> float:
+    assert ours.shape == theirs.shape
+    return np.max(np.abs(np.asarray(ours) - theirs) / scale)
+
+
+def marks_of(row):
+    return [pytest.mark.slow] * row.slow + [pytest.mark.large] * row.large
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=marks_of(row)) for name, row in ROWS.items()],
+)
+def test_equals_the_reference(name):
+    row, entry = ROWS[name], MODELS[name]
+    model = create_model(name, num_classes=parity.NUM_CLASSES, **row.options)
+    stored = {
+        key.removeprefix(f"{name}/"): array
+        for key, array in reference(row.file).items()
+        if key.startswith(f"{name}/")
+    }
+    images = parity.images(int(stored["size"]), model.channels)
+    filled = filled_variables(name, model, images)
+    with jax.enable_x64(True):
+        moved = train_once(model, filled, images)
+        logits = jax.jit(model.apply)(moved, images)
+    # from here on as users run it: with the reference's statistics, for rounding alone moves those
+    # of a hundred layers on few pixels by more than the tolerance, in PyTorch too
+    moved_float32 = train_once(model, cast(filled, np.float32), cast(images, np.float32))
+    logits_float32 = jax.jit(model.apply)(cast(moved, np.float32), cast(images, np.float32))
+
+    largest = np.max(np.abs(stored["logits"]))
+    found = {
+        "float64 logits": (difference(logits, stored["logits"], largest), 1e-9),
+        "float32 logits": (difference(logits_float32, stored["logits"], largest), 1e-4),
+    }
+    if "stats" in stored:
+        stats = stored["stats"]
+        digest, digest_float32 = (
+            parity.digest(convert.to_published(entry, variables))
+            for variables in (moved, moved_float32)
+        )
+        found |= {
+            "float64 stats": (difference(digest, stats, np.maximum(np.abs(stats), 1)), 1e-9),
+            "float32 stats": (difference(digest_float32, stats, np.max(np.abs(stats))), 1e-4),
+        }
+    print(name, *(f"{key} {value:.1e}" for key, (value, _) in found.items()))
+    assert (logits.dtype, logits_float32.dtype) == (np.float64, np.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {np.dtype(np.float64)}
+    for key, (value, tolerance) in found.items():
+        assert value < tolerance, key

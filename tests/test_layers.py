@@ -1,0 +1,230 @@
+"""Layers: what parameters they make, in which dtypes they compute, what training changes."""
+
+from functools import partial
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import layers
+
+KEY = jax.random.key(0)
+
+
+def init(layer, x):
+    return flax.core.unfreeze(jax.jit(lambda x: flax.core.init(layer)(KEY, x)[1])(x))
+
+
+def apply(layer, variables, *args, mutable=False, rngs=None, **flags):
+    return flax.core.apply(layer, mutable=mutable, flags=flags)(variables, *args, rngs=rngs)
+
+
+def shapes(tree):
+    return jax.tree.map(np.shape, tree)
+
+
+def test_conv_has_a_kernel_in_hwio_order_and_a_bias():
+    layer = partial(layers.conv, features=6, size=(3, 5), groups=2)
+    variables = init(layer, jnp.zeros((1, 8, 8, 4)))
+    assert shapes(variables) == {"params": {"kernel": (3, 5, 2, 6), "bias": (6,)}}
+
+
+def test_dense_multiplies_and_adds():
+    variables = {"params": {"kernel": jnp.array([[1.0, 2], [3, 4]]), "bias": jnp.array([10.0, 20])}}
+    out = apply(partial(layers.dense, features=2), variables, jnp.array([[1.0, 1]]))
+    np.testing.assert_array_equal(out, [[14, 26]])
+
+
+def test_kernels_are_drawn_by_he_from_the_outputs_and_dense_ones_by_lecun_from_the_inputs():
+    kernel = init(partial(layers.conv, features=64), jnp.zeros((1, 4, 4, 32)))["params"]["kernel"]
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
+    kernel = init(partial(layers.dense, features=64), jnp.zeros((1, 100)))["params"]["kernel"]
+    assert np.abs(kernel).max() == pytest.approx(0.1, rel=0.01)
+    assert np.std(kernel) == pytest.approx(0.1 / np.sqrt(3), rel=0.02)
+
+
+def test_flatten_runs_through_one_channel_after_the_other():
+    x = jnp.arange(12).reshape(1, 2, 3, 2)
+    out = apply(layers.flatten, {}, x)
+    np.testing.assert_array_equal(out, [[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]])
+
+
+def test_batch_norm_evaluates_by_its_running_statistics():
+    variables = {
+        "params": {"scale": jnp.array([2.0]), "bias": jnp.array([1.0])},
+        "batch_stats": {"mean": jnp.array([3.0]), "var": jnp.array([4.0])},
+    }
+    out = apply(partial(layers.batch_norm, epsilon=0.0), variables, jnp.array([[3.0], [5], [-1]]))
+    np.testing.assert_allclose(out, [[1], [3], [-3]], rtol=1e-6)
+
+
+# mean 2, biased variance 6, unbiased 8
+BATCH = np.array([[0], [0], [2], [6]], "float32")
+MOVED = {"mean": [0.1 * 2], "var": [0.9 * 1 + 0.1 * 8]}
+
+
+def test_batch_norm_trains_by_the_batch_and_moves_its_running_statistics():
+    layer = partial(layers.batch_norm, epsilon=0.0)
+    variables = init(layer, BATCH)
+    out, updates = apply(layer, variables, jnp.array(BATCH), train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(out, (BATCH - 2) / np.sqrt(6), rtol=1e-6)
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], MOVED["mean"], rtol=1e-6)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], MOVED["var"], rtol=1e-6)
+
+
+def test_batch_norm_over_a_mapped_axis_sees_the_whole_batch():
+    layer = partial(layers.batch_norm, epsilon=0.0)
+    variables = init(layer, BATCH)
+    train = partial(apply, layer, train=True, mutable=["batch_stats"], axis_name="devices")
+    parts = jnp.array(BATCH).reshape(2, 2, 1)
+    out, updates = jax.vmap(train, in_axes=(None, 0), axis_name="devices")(variables, parts)
+    np.testing.assert_allclose(out.reshape(4, 1), (BATCH - 2) / np.sqrt(6), rtol=1e-6)
+    for device in range(2):
+        moved = jax.tree.map(lambda leaf, device=device: leaf[device], updates["batch_stats"])
+        np.testing.assert_allclose(moved["mean"], MOVED["mean"], rtol=1e-6)
+        np.testing.assert_allclose(moved["var"], MOVED["var"], rtol=1e-6)
+
+
+def test_batch_norm_in_training_leaves_immutable_statistics_alone():
+    variables = init(layers.batch_norm, BATCH)
+    out = apply(partial(layers.batch_norm, epsilon=0.0), variables, jnp.array(BATCH), train=True)
+    np.testing.assert_allclose(out, (BATCH - 2) / np.sqrt(6), rtol=1e-6)
+
+
+def test_batch_norm_of_a_constant_channel_is_finite():
+    variables = init(layers.batch_norm, BATCH)
+    out = apply(layers.batch_norm, variables, jnp.full((64, 1), 1234.567), train=True)
+    assert np.isfinite(out).all()
+
+
+def test_training_differentiates_through_the_batch_s_moments():
+    """The output does not change when all inputs are shifted, or scaled about their mean."""
+    layer = partial(layers.batch_norm, epsilon=0.0)
+    weights = np.array([[1.0], [-2], [3], [5]])
+    with jax.enable_x64(True):
+        batch = BATCH.astype("float64")
+        variables = init(layer, batch)
+        slope = jax.grad(lambda x: jnp.sum(weights * apply(layer, variables, x, train=True)))(batch)
+        slope = np.asarray(slope)
+    assert np.abs(slope).max() > 0.1
+    np.testing.assert_allclose(np.sum(slope), 0, atol=1e-12)
+    np.testing.assert_allclose(np.sum(slope * (BATCH - 2)), 0, atol=1e-12)
+
+
+def test_dropout_only_acts_in_training():
+    x = jnp.ones((100, 100))
+    np.testing.assert_array_equal(apply(partial(layers.dropout, rate=0.3), {}, x), x)
+    drop = partial(apply, partial(layers.dropout, rate=0.3), {}, x, train=True)
+    out = np.asarray(drop(rngs={"dropout": KEY}))
+    assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert np.mean(out == 0) == pytest.approx(0.3, abs=0.02)
+    np.testing.assert_array_equal(out, drop(rngs={"dropout": KEY}))
+    assert (out != drop(rngs={"dropout": jax.random.key(1)})).any()
+    with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
+        drop()
+
+
+def block(scope, x):
+    x = scope.child(layers.conv_bn_relu, "conv1")(x, 8)
+    x = scope.child(layers.max_pool, "pool")(x, 2)
+    x = scope.child(layers.conv_bn, "conv2")(x, 4, size=1)
+    x = scope.child(layers.flatten, "flatten")(x)
+    x = scope.child(layers.dropout, "dropout")(x, 0.5)
+    return scope.child(layers.dense, "head")(x, 3)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_computation_in_bfloat16_keeps_float32_parameters_and_statistics(train):
+    images = jnp.ones((2, 4, 4, 3), jnp.bfloat16)
+    variables = jax.eval_shape(partial(init, block), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    seen = {}
+
+    def tap(path, x):
+        seen[path] = x.dtype
+        return x
+
+    run = partial(apply, block, train=train, tap=tap, mutable=["batch_stats"])
+    logits, updates = jax.eval_shape(partial(run, rngs={"dropout": KEY}), variables, images)
+    assert logits.dtype == jnp.bfloat16
+    assert set(seen.values()) == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_computation_on_float64_images_gives_float64(dtype):
+    with jax.enable_x64(True):
+        images = jnp.ones((2, 4, 4, 3), "float64")
+        variables = jax.tree.map(lambda leaf: leaf.astype(dtype), init(block, images))
+        train = partial(apply, block, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+        logits, updates = jax.eval_shape(train, variables, images)
+        assert logits.dtype == "float64"
+        assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+
+
+def test_init_makes_float32_parameters_under_x64():
+    with jax.enable_x64(True):
+        variables = init(block, np.zeros((2, 4, 4, 3)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_layers_tap_under_the_paths_of_their_parameters():
+    images = jnp.ones((1, 4, 4, 3))
+    seen = []
+    tap = partial(apply, block, tap=lambda path, x: seen.append(path) or x)
+    jax.eval_shape(tap, init(block, images), images)
+    assert seen == [
+        "conv1/conv",
+        "conv1/bn",
+        "conv1/relu",
+        "conv1",
+        "pool",
+        "conv2/conv",
+        "conv2/bn",
+        "conv2",
+        "flatten",
+        "dropout",
+        "head",
+    ]
+
+
+def deep(scope, x, blocks=4):
+    for i in range(blocks):
+        body = partial(layers.conv_bn_relu, features=8)
+        x = scope.child(layers.rematerialized(scope, body), f"block{i}")(x)
+    return x
+
+
+def test_rematerialised_blocks_give_the_same_gradients_from_more_work_and_less_memory():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)), jnp.float32)
+    variables = init(deep, images)
+
+    def forward(params, remat):
+        flags = {"train": True, "remat": remat, "mutable": ["batch_stats"]}
+        return apply(deep, {**variables, "params": params}, images, **flags)
+
+    def loss(params, remat):
+        out, updates = forward(params, remat)
+        return jnp.sum(out**2), updates
+
+    def slopes(remat):
+        return jax.grad(partial(loss, remat=remat), has_aux=True)
+
+    params = variables["params"]
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
+    jax.tree.map(close, jax.jit(slopes(True))(params), jax.jit(slopes(False))(params))
+
+    def convolutions(remat):
+        return str(jax.make_jaxpr(slopes(remat))(params)).count("conv_general_dilated[")
+
+    assert convolutions(True) == convolutions(False) + 4
+
+    def kept(remat):
+        """How many image-sized arrays the forward pass keeps for the backward pass."""
+        backward = jax.vjp(partial(forward, remat=remat), params)[1]
+        return sum(np.shape(leaf) == images.shape for leaf in jax.tree.leaves(backward))
+
+    assert kept(True) <= 5  # the blocks' inputs and the last output
+    assert kept(False) >= 8
