@@ -1,0 +1,1 @@
+"""Data sets, the input pipeline and augmentation."""

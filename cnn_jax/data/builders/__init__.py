@@ -1,0 +1,1 @@
+"""TFDS builders that prepare data sets without TensorFlow."""

@@ -1,0 +1,225 @@
+"""Data sets by name, read example by example in any order, without TensorFlow."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cnn_jax import errors
+from cnn_jax.data import folder
+from cnn_jax.data.preparation import locate, prepare
+from cnn_jax.data.tfrecord import TFRecordSource
+from cnn_jax.errors import UsageError
+
+__all__ = ["Dataset", "evaluation_split", "load", "prepare", "training_split"]
+
+
+class Dataset(NamedTuple):
+    """One split of a data set.
+
+    Attributes:
+      name: as given to `load`.
+      split: as given to `load`.
+      source: random access, picklable and thread safe; source[i] is a dict with "image" (bytes of
+        the PNG or JPEG file), "label" (int) and the data set's other features. Every image among
+        the features, such as a mask, stays encoded.
+      num_classes: the number of classes.
+      class_names: their names, in the order of the labels.
+      image_shape: (height, width, channels); None where it varies.
+      mean: of each channel over the training pixels, in 0..1 units.
+      std: their standard deviation, in 0..1 units.
+    """
+
+    name: str
+    split: str
+    source: Sequence
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_shape: tuple[int | None, int | None, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# Mean and standard deviation of the training pixels, by channel.
+STATISTICS = {
+    # Computed here from all pixels of the training split; tests/data/test_builders.py repeats it.
+    "digits": ((0.3058,), (0.3764,)),
+    "shapes": ((0.4688, 0.4728, 0.4801), (0.2285, 0.2249, 0.2274)),
+    # github.com/pytorch/examples, mnist/main.py
+    "mnist": ((0.1307,), (0.3081,)),
+    # As widely used with torchvision.datasets.FashionMNIST.
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    # Of all training pixels; the often seen std of .2023, .1994, .2010 is the mean over the images
+    # of each image's own.
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    # github.com/weiaicunzai/pytorch-cifar100, conf/global_settings.py
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+# torchvision.models: ImageNet's; taken for all other colour images.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# The same as grey levels, weighted as PIL's convert("L") does (ITU-R 601: .299, .587, .114).
+IMAGENET_GREY = ((0.459,), (0.226,))
+
+
+def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
+    """Opens one split of a data set.
+
+    Args:
+      name: "digits", "shapes" (made on first use), a data set prepared under `data_dir` by any
+        program ("cifar10", "imagenet2012", "imagenet_resized/64x64", "mnist:3.0.1"), or
+        "folder:PATH", images in one sub-folder a class.
+      split: "train", "test", ..., or a slice in TFDS's notation: "train[:90%]".
+      data_dir: where data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+      UsageError: unknown name or split; not prepared; not a data set of labelled images.
+    """
+    if name.startswith("folder:"):
+        return _load_folder(name, split)
+    info = _open(name, data_dir)
+    image, classes = _image_and_classes(name, info.features)
+    channels = image.shape[-1] or 3
+    mean, std = STATISTICS.get(
+        re.split("[/:]", name)[0], IMAGENET_GREY if channels == 1 else IMAGENET
+    )
+    return Dataset(
+        name=name,
+        split=split,
+        source=_open_records(name, info, split),
+        num_classes=classes.num_classes,
+        class_names=tuple(classes.names),
+        image_shape=(*image.shape[:2], channels),
+        mean=mean,
+        std=std,
+    )
+
+
+def training_split(name: str, data_dir: str | None = None) -> str:
+    """The split to train on: "train", or its first nine tenths where there is no other split."""
+    return _default_splits(name, data_dir)[0]
+
+
+def evaluation_split(name: str, data_dir: str | None = None) -> str:
+    """The split to report results on: "test", or "validation" where test has no labels.
+
+    Where there is only "train", its last tenth: train on `training_split` then.
+    """
+    return _default_splits(name, data_dir)[1]
+
+
+def _default_splits(name: str, data_dir: str | None) -> tuple[str, str]:
+    if name.startswith("folder:"):
+        splits = folder.split_names(name.removeprefix("folder:"))
+        return "train", "test" if "test" in splits else "validation"
+    info = _open(name, data_dir)
+    if "test" in info.splits and _open_records(name, info, "test")[0].get("label", 0) >= 0:
+        return "train", "test"
+    if "validation" in info.splits:
+        return "train", "validation"
+    if list(info.splits) == ["train"]:
+        return "train[:90%]", "train[90%:]"
+    raise UsageError(f"data set {name!r} has no usual split, name one of: {', '.join(info.splits)}")
+
+
+def _open(name: str, data_dir: str | None):
+    """The tfds.core.DatasetInfo of a prepared data set."""
+    import tensorflow_datasets as tfds  # takes two seconds, so not at the top
+
+    path = locate(name, data_dir)
+    try:
+        return tfds.builder_from_directory(path).info
+    except ValueError as error:  # written by TFDS before 4.0, without features.json
+        raise UsageError(f"cannot read {path}, prepare it again: {error}") from error
+
+
+def _image_and_classes(name: str, features):
+    """The image feature and the ClassLabel, the objects' where the image as a whole has none."""
+    import tensorflow_datasets as tfds
+
+    features = dict(features.items())
+    image, label = features.get("image"), features.get("label")
+    if label is None and "objects" in features:
+        label = dict(features["objects"].feature.items()).get("label")
+    if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+        return image, label
+    raise UsageError(
+        f"data set {name!r} has no image with a class label; it has: {', '.join(sorted(features))}"
+    )
+
+
+def _open_records(name: str, info, split: str) -> "ExampleSource":
+    from tensorflow_datasets.core.data_sources.base import file_instructions
+
+    split_name = re.match(r"\w*", split)[0]
+    if split_name not in info.splits:
+        raise errors.unknown(f"split of {name}", split_name, info.splits)
+    try:
+        files = file_instructions(info, split)
+    except (ValueError, KeyError, AssertionError) as error:
+        raise UsageError(
+            f"cannot read the split {split!r}; write it as train, train[:90%] or train[1000:]"
+        ) from error
+    for file in files:
+        if not Path(file.filename).exists():
+            raise UsageError(f"missing file {file.filename}: copy or prepare {name!r} again")
+    if info.file_format.value == "tfrecord":
+        records = TFRecordSource(files)
+    elif info.file_format.value == "array_record":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        _allow_open_files(len(files))
+        records = ArrayRecordDataSource(files)
+    else:
+        raise UsageError(
+            f"data set {name!r} is in {info.file_format.value} format, which is not read here; "
+            "prepare it again in another --data_dir"
+        )
+    return ExampleSource(records, info.features)
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises the process's soft limit, often 1024: array_record keeps every shard open."""
+    import resource  # Unix only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + count if hard == resource.RLIM_INFINITY else min(soft + count, hard)
+    if count > soft // 2:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class ExampleSource:
+    """Serialised tf.train.Example records as dicts of features; images stay encoded."""
+
+    def __init__(self, records: Sequence, features):
+        import tensorflow_datasets as tfds
+
+        self._records = records
+        self._features = features
+        self._decoders = {
+            key: tfds.decode.SkipDecoding()
+            for key, feature in features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        record = self._records[index]
+        return self._features.deserialize_example_np(record, decoders=self._decoders)
+
+
+def _load_folder(name: str, split: str) -> Dataset:
+    source, class_names = folder.load(name.removeprefix("folder:"), split)
+    return Dataset(
+        name=name,
+        split=split,
+        source=source,
+        num_classes=len(class_names),
+        class_names=class_names,
+        image_shape=(None, None, 3),
+        mean=IMAGENET[0],
+        std=IMAGENET[1],
+    )
