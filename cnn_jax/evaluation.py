@@ -1,0 +1,132 @@
+"""Evaluating a classifier: every example of a split, once, on all devices."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.data.pipeline import evaluation_batches
+from cnn_jax.data.preprocessing import Preprocessing
+from cnn_jax.models import Model
+from cnn_jax.tasks import classification
+from cnn_jax.training import parallel
+from cnn_jax.training.step import normalize_images
+
+
+def create_eval_step(
+    model: Model, mean: Sequence[float], std: Sequence[float], dtype: str = "float32"
+) -> Callable[[PyTree, Mapping[str, Any]], Mapping[str, Any]]:
+    """Return step(variables, batch) -> classification.metric_sums of the batch.
+
+    Images [b, 10, h, w, c] are crops of one example, whose probabilities are averaged
+    (Krizhevsky et al. 2012, section 4.1).
+    """
+
+    def step(variables, batch):
+        images = normalize_images(batch["image"], mean, std, jnp.dtype(dtype))
+        if images.ndim == 4:
+            logits = model.apply(variables, images).astype(jnp.float32)
+        else:
+            crops = model.apply(variables, images.reshape(-1, *images.shape[2:]))
+            crops = jax.nn.log_softmax(crops.astype(jnp.float32))
+            crops = crops.reshape(*images.shape[:2], -1)
+            logits = jax.nn.logsumexp(crops, axis=1) - jnp.log(images.shape[1])
+        return classification.metric_sums(logits, batch["label"], batch["weight"])
+
+    return step
+
+
+def add_up(
+    step: Callable, variables: PyTree, batches: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Return the sums of step(variables, batch) over the batches, in int64 and float64."""
+    totals: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, value in step(variables, batch).items():
+            value = np.asarray(value)
+            wide = np.float64 if np.issubdtype(value.dtype, np.floating) else np.int64
+            totals[name] = totals.get(name, 0) + value.astype(wide)
+    return totals
+
+
+def create_evaluator(
+    model: Model,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 128,
+    dtype: str = "float32",
+    ten_crop: bool = False,
+    num_threads: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    devices: parallel.Devices | None = None,
+    progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
+) -> Callable[[PyTree], dict[str, Any]]:
+    """Return evaluate(variables) -> classification.summarize of the whole split.
+
+    The program is compiled once and serves every call. The batch is rounded up to what the devices
+    share evenly; that never changes what is counted.
+
+    Args:
+      mean, std: what images are normalised with, in 0..1 units; by default the data set's.
+      devices: by default all of all hosts.
+      progress: wraps the batches, whose number is given, for a progress bar.
+    """
+    mesh = parallel.data_mesh(devices)
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    step = jax.jit(
+        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype),
+        out_shardings=parallel.replicated(mesh),
+    )
+
+    def evaluate(variables: PyTree) -> dict[str, Any]:
+        variables = parallel.put_replicated(variables, mesh)
+        batches = evaluation_batches(
+            dataset,
+            batch_size=batch_size,
+            preprocessing=preprocessing,
+            ten_crop=ten_crop,
+            num_threads=num_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        count = -(-len(dataset.source) // batch_size)
+        placed = (parallel.put_batch(batch, mesh) for batch in progress(batches, count))
+        return classification.summarize(add_up(step, variables, placed), dataset.class_names)
+
+    return evaluate
+
+
+def predict(
+    model: Model,
+    variables: PyTree,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 128,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> tuple[Float[np.ndarray, "n classes"], Int[np.ndarray, " n"]]:
+    """Return every example's class probabilities and its label, in the data set's order.
+
+    On this host's first device; for pictures and small studies rather than for results.
+    """
+    mean, std = mean or dataset.mean, std or dataset.std
+
+    @jax.jit
+    def probabilities_of(variables, images):
+        logits = model.apply(variables, normalize_images(images, mean, std))
+        return jax.nn.softmax(logits.astype(jnp.float32))
+
+    batches = evaluation_batches(dataset, batch_size=batch_size, preprocessing=preprocessing)
+    probabilities, labels = [], []
+    for batch in batches:
+        real = batch["weight"] > 0
+        probabilities.append(np.asarray(probabilities_of(variables, batch["image"]))[real])
+        labels.append(batch["label"][real])
+    return np.concatenate(probabilities), np.concatenate(labels)

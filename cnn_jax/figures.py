@@ -1,0 +1,147 @@
+"""Figures of a run, drawn by matplotlib without a display."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+BLUE, ORANGE = "#2563b8", "#d9822b"
+
+
+def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss, accuracy and learning rate against the step.
+
+    Args:
+      log: lines of metrics.jsonl, as training.log.read_log gives them.
+    """
+    trained = [line for line in log if "loss" in line]
+    tested = [line for line in log if "eval_loss" in line]
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+
+    def plot(axes, lines, key, label, color, transform=lambda y: y):
+        style = "-" if len(lines) > 1 else "o"
+        steps = [line["step"] for line in lines]
+        values = [transform(line[key]) for line in lines]
+        axes.plot(steps, values, style, label=label, color=color, markersize=5)
+
+    plot(loss, trained, "loss", "training", BLUE)
+    plot(accuracy, trained, "accuracy", "training", BLUE)
+    plot(rate, trained, "learning_rate", "learning rate", BLUE)
+    if tested:
+        plot(loss, tested, "eval_loss", "test", ORANGE)
+        plot(accuracy, tested, "eval_top1_error", "test", ORANGE, lambda y: 1 - y)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes, title in (
+        (loss, "loss (nats)"),
+        (accuracy, "accuracy"),
+        (rate, "learning rate"),
+    ):
+        _plain(axes)
+        axes.set(title=title, xlabel="step")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        if axes is not rate:
+            axes.legend(frameon=False)
+    return figure
+
+
+def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]) -> Figure:
+    """Rows of true and columns of predicted classes, shaded by the share of the row.
+
+    Up to twenty classes are written out; of more, the picture alone is drawn.
+    """
+    confusion = np.asarray(confusion)
+    classes = len(confusion)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = 5.0 if classes <= 20 else 7.0
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    # the square root shows the few mistakes beside the many hits
+    axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if classes <= 20:
+        names = [*class_names, *map(str, range(len(class_names), classes))]
+        axes.set_xticks(range(classes), names, rotation=45 if max(map(len, names)) > 2 else 0)
+        axes.set_yticks(range(classes), names)
+        for row, column in np.argwhere(confusion):
+            color = "white" if share[row, column] > 0.3 else "black"
+            text = str(confusion[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    return figure
+
+
+def accuracy_by_class(per_class: Mapping[str, float | None], most: int = 40) -> Figure:
+    """Bars of accuracy, of the worst classes where there are many."""
+    known = {name: value for name, value in per_class.items() if value is not None}
+    if len(known) > most:
+        known = dict(sorted(known.items(), key=lambda item: item[1])[:most])
+    figure = Figure(figsize=(5.5, 0.6 + 0.28 * len(known)), layout="constrained")
+    axes = figure.subplots()
+    names = list(known)[::-1]
+    bars = axes.barh(names, [known[name] for name in names], color=BLUE)
+    axes.bar_label(bars, [f"{known[name]:.1%}" for name in names], padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.12), xlabel="accuracy")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _plain(axes)
+    return figure
+
+
+def image_grid(
+    images: Sequence[Float[np.ndarray, "h w c"]],
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    size: float = 1.2,
+) -> Figure:
+    """Images side by side, each in its own box, pixels kept square and unsmoothed.
+
+    Args:
+      images: uint8, or floats in 0..1; one channel is drawn as grey.
+      size: of a box, in inches.
+    """
+    columns = min(columns, max(len(images), 1))
+    rows = -(-len(images) // columns)
+    height = size + (0.25 if titles else 0.05)
+    figure = Figure(figsize=(columns * (size + 0.05), rows * height), layout="constrained")
+    boxes = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    for axes in boxes:
+        axes.set_axis_off()
+    for i, image in enumerate(images):
+        image = np.asarray(image)
+        grey = image.shape[-1] == 1
+        limit = 255 if image.dtype == np.uint8 else 1
+        pixels = image[..., 0] if grey else image
+        cmap = "gray" if grey else None
+        boxes[i].imshow(pixels, cmap=cmap, vmin=0, vmax=limit, interpolation="nearest")
+        if titles:
+            boxes[i].set_title(titles[i], fontsize=9, pad=3)
+    return figure
+
+
+def channel_grid(activation: Float[np.ndarray, "h w c"], columns: int = 8) -> Figure:
+    """The channels of one activation as maps, each on its own scale from its least to its most."""
+    maps = np.moveaxis(np.asarray(activation, np.float32), -1, 0)
+    low = maps.min(axis=(1, 2), keepdims=True)
+    span = np.maximum(maps.max(axis=(1, 2), keepdims=True) - low, 1e-12)
+    return image_grid([each[..., None] for each in (maps - low) / span], columns=columns, size=0.9)
+
+
+def filter_grid(kernel: Float[np.ndarray, "h w c k"], columns: int = 8) -> Figure:
+    """First-layer filters as images, zero at mid-grey, each scaled by its largest weight.
+
+    Filters of 1 or 3 channels are drawn as they are, others by their first channel.
+    """
+    kernel = np.asarray(kernel, np.float32)
+    if kernel.shape[2] not in (1, 3):
+        kernel = kernel[:, :, :1]
+    filters = np.moveaxis(kernel, -1, 0)
+    largest = np.maximum(np.abs(filters).max(axis=(1, 2, 3), keepdims=True), 1e-12)
+    return image_grid(list(0.5 + 0.5 * filters / largest), columns=columns, size=0.7)
+
+
+def _plain(axes) -> None:
+    """Leave only the left and lower spine."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)

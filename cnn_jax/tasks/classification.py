@@ -1,0 +1,85 @@
+"""Classification: the loss, and the sums that its metrics are made of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+
+def cross_entropy(
+    logits: Float[Array, "n classes"],
+    label: Int[Array, " n"],
+    *,
+    mixed_label: Int[Array, " n"] | None = None,
+    mix: Float[Array, " n"] | None = None,
+    smoothing: float = 0.0,
+) -> Float[Array, " n"]:
+    """Return each example's cross-entropy in nats, computed in float32 or better.
+
+    The target is mix * onehot(label) + (1 - mix) * onehot(mixed_label), of which `smoothing` is
+    spread evenly over all classes (Szegedy et al. 2016, section 7).
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    log_probs = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]
+    if mix is not None:
+        other = jnp.take_along_axis(log_probs, mixed_label[:, None], axis=-1)[:, 0]
+        chosen = mix * chosen + (1 - mix) * other
+    return -(1 - smoothing) * chosen - smoothing * log_probs.mean(axis=-1)
+
+
+def in_top(logits: Float[Array, "n classes"], label: Int[Array, " n"], k: int) -> Bool[Array, " n"]:
+    """Return whether the label is among the k highest logits; of equal ones, the first counts.
+
+    An example whose logits hold a NaN is wrong.
+    """
+    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    before = jnp.arange(logits.shape[-1]) < label[:, None]
+    rank = jnp.sum((logits > own) | ((logits == own) & before), axis=-1)
+    return (rank < k) & ~jnp.isnan(logits).any(axis=-1)
+
+
+def metric_sums(
+    logits: Float[Array, "n classes"], label: Int[Array, " n"], weight: Float[Array, " n"]
+) -> dict[str, Array]:
+    """Return sums over the examples of weight 1: what batches can be added up from.
+
+    examples, loss, top1 and top5 (correct ones), confusion [true class, predicted class].
+    """
+    counted = (weight > 0).astype(jnp.int32)
+    loss = cross_entropy(logits, label)
+    classes = logits.shape[-1]
+    confusion = jnp.zeros((classes, classes), jnp.int32)
+    return {
+        "examples": counted.sum(),
+        "loss": jnp.where(counted > 0, loss, 0).sum(),
+        "top1": (counted * in_top(logits, label, 1)).sum(),
+        "top5": (counted * in_top(logits, label, 5)).sum(),
+        "confusion": confusion.at[label, logits.argmax(axis=-1)].add(counted),
+    }
+
+
+def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the metrics of metric_sums added over a whole data set.
+
+    examples; loss in nats; top1_error and top5_error as fractions; per_class_accuracy, None for a
+    class without examples; confusion as rows of true and columns of predicted classes.
+    """
+    examples = int(sums["examples"])
+    confusion = np.asarray(sums["confusion"])
+    totals = confusion.sum(axis=1)
+    return {
+        "examples": examples,
+        "loss": float(sums["loss"]) / examples,
+        "top1_error": (examples - int(sums["top1"])) / examples,
+        "top5_error": (examples - int(sums["top5"])) / examples,
+        "per_class_accuracy": {
+            name: int(confusion[i, i]) / int(totals[i]) if totals[i] else None
+            for i, name in enumerate(class_names)
+        },
+        "class_names": list(class_names),
+        "confusion": confusion.tolist(),
+    }

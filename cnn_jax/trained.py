@@ -1,0 +1,91 @@
+"""A network with its variables and all that using it takes, from a run or a weights file."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtyping import PyTree
+
+from cnn_jax import errors
+from cnn_jax.data.preprocessing import Preprocessing
+from cnn_jax.errors import UsageError
+from cnn_jax.models import Model, create_model
+from cnn_jax.models.registry import MODELS
+from cnn_jax.training import checkpoint
+from cnn_jax.training import config as configs
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.loop import checkpoint_directory
+from cnn_jax.weights import load_weights
+
+
+class Trained(NamedTuple):
+    """A trained classifier.
+
+    model, variables: what model.apply takes.
+    preprocessing: resize and crop before it.  mean, std: of the channels, in 0..1 units.
+    class_names: of the classes it was trained on; () where the file does not tell.
+    source: where it comes from, its step and the SHA-256 of its parameters and batch statistics.
+    config: the training options; None for a weights file.
+    """
+
+    model: Model
+    variables: PyTree
+    preprocessing: Preprocessing
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    source: Mapping[str, Any]
+    config: TrainConfig | None
+
+
+def from_workdir(workdir: str | os.PathLike, step: int | None = None) -> Trained:
+    """Return the network of a run's newest intact checkpoint, or of the given step.
+
+    The averaged weights are taken where the run kept some.
+
+    Raises:
+      UsageError: no run there, no such step, or no intact checkpoint.
+    """
+    if not Path(workdir).is_dir():
+        raise UsageError(f"there is no folder {workdir}; give the --workdir of a training run")
+    found = checkpoint.load(checkpoint_directory(workdir), step)
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    config = configs.from_dict({name: found.config[name] for name in fields & found.config.keys()})
+    state = found.state
+    variables = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
+    source = {"workdir": os.fspath(workdir), "step": found.step, "averaged": bool(state["ema"])}
+    return Trained(
+        configs.build_model(config),
+        variables,
+        configs.preprocessing(config),
+        tuple(found.config["mean"]),
+        tuple(found.config["std"]),
+        tuple(found.config["class_names"]),
+        source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
+        config,
+    )
+
+
+def from_weights(name: str, path: str | os.PathLike, num_classes: int | None = None) -> Trained:
+    """Return the named model with the weights of a published file, and their preprocessing.
+
+    Raises:
+      UsageError: an unknown model, or a file that is not this model's.
+    """
+    if name not in MODELS:
+        raise errors.unknown("model", name, MODELS)
+    entry = MODELS[name]
+    variables = load_weights(name, path, num_classes, replace_head=False)
+    source = {"weights": os.fspath(path)}
+    return Trained(
+        create_model(name, num_classes),
+        variables,
+        Preprocessing(entry.image_size, entry.resize, entry.interpolation),
+        entry.mean,
+        entry.std,
+        (),
+        source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
+        None,
+    )

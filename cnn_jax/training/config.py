@@ -1,0 +1,315 @@
+"""The configuration of a training run: every option once, with its default, section and help.
+
+The experiments make their flags from these fields, a recipe overrides their defaults, a checkpoint
+keeps them, and evaluation rebuilds the model from them.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cnn_jax import errors
+from cnn_jax.data.augmentation import Augmentation
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.data.preprocessing import Preprocessing
+from cnn_jax.errors import UsageError
+from cnn_jax.models import Model, create_model
+
+
+def option(
+    default: Any,
+    section: str,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    result: bool = True,
+) -> Any:
+    """Return a dataclass field that a flag can be made of.
+
+    Args:
+      result: whether the run's outcome depends on it; only such options must agree on resuming.
+    """
+    metadata = {"section": section, "help": help, "choices": choices, "result": result}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """All that decides what a training run computes; None: derived, as the help says."""
+
+    model: str = option("resnet20", "Model", "A name from cnn_jax.model_names().")
+    model_options: str = option(
+        "", "Model", "The family's own options, as in 'zero_init_residual=True, dropout=0.3'."
+    )
+    num_classes: int | None = option(
+        None, "Model", "Outputs of the head; by default the data set's number of classes."
+    )
+
+    dataset: str = option(
+        "digits",
+        "Data",
+        "digits, shapes, a prepared TFDS name, or folder:PATH (a folder a class).",
+    )
+    data_dir: str | None = option(
+        None, "Data", "Where TFDS data sets lie; by default ~/tensorflow_datasets.", result=False
+    )
+    train_split: str | None = option(
+        None, "Data", "Split to train on, TFDS slices allowed (train[:90%]); by default its train."
+    )
+    eval_split: str | None = option(
+        None,
+        "Data",
+        "Split to evaluate on; by default test, or validation where test has no labels.",
+    )
+    image_size: int | None = option(
+        None, "Data", "Side of the images in pixels; by default the data set's, else the model's."
+    )
+    eval_image_size: int | None = option(
+        None, "Data", "Side of the evaluation crop in pixels; by default image_size."
+    )
+    eval_resize: int | None = option(
+        None, "Data", "Shorter side before the evaluation crop; by default eval_image_size."
+    )
+    interpolation: str = option(
+        "bilinear", "Data", "How images are resized.", choices=("bilinear", "bicubic")
+    )
+    num_threads: int | None = option(
+        None, "Data", "Threads that read and augment; by default one a core.", result=False
+    )
+
+    crop: str = option(
+        "none",
+        "Augmentation",
+        "pad: pad and crop at random; resized: random-resized crop.",
+        choices=("none", "pad", "resized"),
+    )
+    pad: int = option(4, "Augmentation", "Border of --crop=pad, in pixels.")
+    pad_mode: str = option(
+        "zero", "Augmentation", "What --crop=pad pads with.", choices=("zero", "reflect")
+    )
+    crop_scale: tuple[float, ...] = option(
+        (0.08, 1.0), "Augmentation", "Smallest and largest share of the area for --crop=resized."
+    )
+    flip: bool = option(False, "Augmentation", "Mirror half of the images.")
+    policy: str = option(
+        "none",
+        "Augmentation",
+        "Learned or trivial augmentation policy.",
+        choices=("none", "randaugment", "trivialaugment"),
+    )
+    num_ops: int = option(2, "Augmentation", "Operations an image of --policy=randaugment.")
+    magnitude: int = option(9, "Augmentation", "Strength of --policy=randaugment, 0 to 30.")
+    color_jitter: tuple[float, ...] = option(
+        (0.0, 0.0, 0.0, 0.0), "Augmentation", "Brightness, contrast, saturation, hue strengths."
+    )
+    erasing: float = option(0.0, "Augmentation", "Probability of erasing a random rectangle.")
+    mixup: float = option(0.0, "Augmentation", "Alpha of mixup; 0 is off.")
+    cutmix: float = option(0.0, "Augmentation", "Alpha of cutmix; 0 is off.")
+
+    steps: int | None = option(None, "Schedule", "Updates to make; or give --epochs.")
+    epochs: float | None = option(None, "Schedule", "Passes over the data; or give --steps.")
+    batch_size: int = option(128, "Schedule", "Examples an update, over all devices and hosts.")
+    learning_rate: float = option(0.1, "Schedule", "Peak learning rate.")
+    base_batch_size: int | None = option(
+        None, "Schedule", "Scale learning_rate by batch_size / this; by default it is not scaled."
+    )
+    schedule: str = option(
+        "cosine",
+        "Schedule",
+        "How the learning rate falls after the warm-up.",
+        choices=("cosine", "step", "constant"),
+    )
+    warmup_steps: int = option(0, "Schedule", "Updates of linear warm-up.")
+    warmup_epochs: float | None = option(None, "Schedule", "Linear warm-up in epochs instead.")
+    warmup_start: float = option(0.0, "Schedule", "Where warm-up starts, as a share of the peak.")
+    decay_at: tuple[float, ...] = option(
+        (0.5, 0.75), "Schedule", "When --schedule=step falls, as shares of the whole run."
+    )
+    decay_factor: float = option(0.1, "Schedule", "What --schedule=step multiplies by.")
+    final_learning_rate: float = option(
+        0.0, "Schedule", "Where --schedule=cosine ends, as a share of the peak."
+    )
+
+    optimizer: str = option(
+        "sgd", "Optimizer", "Rule of the update.", choices=("sgd", "adamw", "lars", "lamb")
+    )
+    momentum: float = option(0.9, "Optimizer", "Momentum of sgd and lars; beta 1 of the others.")
+    nesterov: bool = option(False, "Optimizer", "Nesterov's momentum, for sgd and lars.")
+    weight_decay: float = option(1e-4, "Optimizer", "Weight decay.")
+    decay_norms_and_biases: bool = option(
+        False, "Optimizer", "Decay the norms' scales and all biases too."
+    )
+    label_smoothing: float = option(0.0, "Optimizer", "Share of the target spread evenly.")
+    clip_norm: float | None = option(
+        None, "Optimizer", "Largest global norm of the gradient; by default it is not clipped."
+    )
+    accumulate: int = option(1, "Optimizer", "Parts that a batch is computed in, to save memory.")
+    ema_decay: float | None = option(
+        None,
+        "Optimizer",
+        "Decay of averaged weights, which are then evaluated; off by default.",
+    )
+    ema_every: int = option(1, "Optimizer", "Updates between two steps of the averaged weights.")
+    init_from: str | None = option(
+        None, "Optimizer", "Weights to start from: a published file, .safetensors or .pth."
+    )
+    freeze: str | None = option(
+        None, "Optimizer", "Regular expression of parameter paths that stay as they are."
+    )
+
+    dtype: str = option(
+        "float32", "Computation", "Dtype of the computation.", choices=("float32", "bfloat16")
+    )
+    remat: bool = option(False, "Computation", "Recompute the blocks' insides to save memory.")
+    parallel: str = option(
+        "jit", "Computation", "How devices share a batch.", choices=("jit", "pmap"), result=False
+    )
+    seed: int = option(0, "Computation", "Seed of weights, order, augmentation and dropout.")
+
+    checkpoint_every: int = option(1000, "Output", "Updates between checkpoints.", result=False)
+    keep: int = option(3, "Output", "How many of the latest checkpoints stay.", result=False)
+    eval_every: int | None = option(
+        None, "Output", "Updates between evaluations; by default at the end only.", result=False
+    )
+    log_every: int = option(20, "Output", "Updates between lines of metrics.jsonl.", result=False)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), list):  # as JSON and flags give them
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+            choices, value = field.metadata["choices"], getattr(self, field.name)
+            if choices and value not in choices:
+                raise errors.unknown(f"--{field.name}", value, choices)
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("both --steps and --epochs are given; give one of them")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name}={value} is too small; give {least} at least")
+        for name in ("label_smoothing", "ema_decay", "momentum", "warmup_start"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UsageError(f"--{name}={value} is out of range; give 0 or more, below 1")
+        if any(not 0 < share <= 1 for share in self.decay_at):
+            raise UsageError(f"--decay_at={self.decay_at} is not shares of the run; give 0.5,0.75")
+
+
+_LEAST = {
+    "steps": 1,
+    "epochs": 0,
+    "batch_size": 1,
+    "accumulate": 1,
+    "ema_every": 1,
+    "num_classes": 1,
+    "image_size": 1,
+    "warmup_steps": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "clip_norm": 0,
+    "seed": 0,
+    "checkpoint_every": 1,
+    "keep": 1,
+    "eval_every": 1,
+    "log_every": 1,
+}
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration that `dataclasses.asdict` gave; an option too many is an error."""
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    for name in values:
+        if name not in known:
+            raise errors.unknown("option", name, known)
+    return TrainConfig(**values)
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """Return the options on which the outcome depends: those that a resumed run must repeat."""
+    fields = dataclasses.fields(config)
+    return {field.name: getattr(config, field.name) for field in fields if field.metadata["result"]}
+
+
+def resolve(config: TrainConfig, train_set: Dataset, default_epochs: float = 90.0) -> TrainConfig:
+    """Return the configuration with all that the data set decides filled in.
+
+    Raises:
+      UsageError: what the data set and the options do not agree on.
+    """
+    examples = len(train_set.source)
+    classes = config.num_classes or train_set.num_classes
+    if classes < train_set.num_classes:
+        raise UsageError(
+            f"--num_classes={classes} does not fit {config.dataset}, which has "
+            f"{train_set.num_classes} classes; leave it out"
+        )
+    steps = config.steps
+    if steps is None:
+        epochs = default_epochs if config.epochs is None else config.epochs
+        steps = max(1, round(epochs * examples / config.batch_size))
+    warmup_steps = config.warmup_steps
+    if config.warmup_epochs is not None:
+        warmup_steps = round(config.warmup_epochs * examples / config.batch_size)
+    if config.init_from and config.image_size is None:
+        image_size = build_model(config, classes).image_size
+    else:
+        image_size = config.image_size or _image_size(config, train_set, classes)
+    eval_image_size = config.eval_image_size or image_size
+    return dataclasses.replace(
+        config,
+        num_classes=classes,
+        steps=steps,
+        epochs=None,
+        warmup_steps=min(warmup_steps, steps),
+        warmup_epochs=None,
+        image_size=image_size,
+        eval_image_size=eval_image_size,
+        eval_resize=config.eval_resize or eval_image_size,
+    )
+
+
+def _image_size(config: TrainConfig, dataset: Dataset, classes: int) -> int:
+    """The data set's own size if it has one, else the model's."""
+    height, width, _ = dataset.image_shape
+    if height is not None and width is not None:
+        return min(height, width)
+    return build_model(config, classes).image_size
+
+
+def model_options(text: str) -> dict[str, Any]:
+    """Return keyword arguments from 'name=value, name=value' of Python literals.
+
+    Raises:
+      UsageError: anything else.
+    """
+    try:
+        call = ast.parse(f"options({text})", mode="eval").body
+        named = isinstance(call.func, ast.Name) and all(each.arg for each in call.keywords)
+        if call.args or not named:
+            raise ValueError
+        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"cannot read --model_options={text!r}; write 'dropout=0.3, zero_init_residual=True'"
+        ) from error
+
+
+def build_model(config: TrainConfig, num_classes: int | None = None) -> Model:
+    """Return the model that the configuration names."""
+    classes = config.num_classes if num_classes is None else num_classes
+    return create_model(config.model, classes, **model_options(config.model_options))
+
+
+def augmentation(config: TrainConfig) -> Augmentation:
+    """Return the augmentation options."""
+    given = {name: getattr(config, name) for name in Augmentation._fields if hasattr(config, name)}
+    return Augmentation(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+    )
+
+
+def preprocessing(config: TrainConfig) -> Preprocessing:
+    """Return the evaluation preprocessing of a resolved configuration."""
+    return Preprocessing(config.eval_image_size, config.eval_resize, config.interpolation)

@@ -1,0 +1,361 @@
+"""Training from configuration to last checkpoint, resumable at any step."""
+
+import collections
+import dataclasses
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from cnn_jax import evaluation
+from cnn_jax.data import datasets
+from cnn_jax.data.pipeline import train_batches
+from cnn_jax.errors import UsageError
+from cnn_jax.models import Model
+from cnn_jax.training import checkpoint, parallel
+from cnn_jax.training import config as configs
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.log import open_log, read_log
+from cnn_jax.training.optimizer import create_optimizer
+from cnn_jax.training.state import TrainState, create_state, evaluated_variables
+from cnn_jax.training.step import create_train_step
+from cnn_jax.weights import load_weights
+from cnn_jax.workdir import open_workdir
+
+# How many steps the host may run ahead of the metrics it looks at.
+LOOKAHEAD = 2
+
+
+class Diverged(Exception):
+    """A metric stopped being a number; names the step, the metric and the last good checkpoint."""
+
+
+class Result(NamedTuple):
+    """What a run came to.
+
+    step: of the final state; smaller than config.steps when the run was told to stop.
+    loss: mean training loss (nats) over the last logged steps.
+    images_per_second: of the steps made by this call, without compilation, evaluation and saving;
+      the last logged one where this call made too few steps.
+    parameters_sha256: checkpoint.parameters_sha256 of params and batch_stats.
+    evaluation: classification.summarize of the last evaluation, or None.
+    """
+
+    step: int
+    loss: float | None
+    images_per_second: float | None
+    parameters_sha256: str
+    evaluation: dict[str, Any] | None
+
+
+class Progress(NamedTuple):
+    """How the loop talks to whoever watches it; see experiments/train.py for a progress bar."""
+
+    say: Callable[[str], None] = lambda line: None
+    start: Callable[[int, int], None] = lambda step, steps: None
+    update: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+
+
+def checkpoint_directory(workdir: str | os.PathLike) -> Path:
+    """Return where a run keeps its checkpoints."""
+    return Path(workdir) / "checkpoints"
+
+
+def saved_config(config: TrainConfig, train_set: datasets.Dataset) -> dict[str, Any]:
+    """Return what a checkpoint keeps: the options, and what evaluation needs of the data set."""
+    return dataclasses.asdict(config) | {
+        "mean": train_set.mean,
+        "std": train_set.std,
+        "class_names": train_set.class_names,
+    }
+
+
+def load_datasets(config: TrainConfig) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Return the training and the evaluation split that the configuration names."""
+    name, data_dir = config.dataset, config.data_dir
+    train = config.train_split or datasets.training_split(name, data_dir)
+    held_out = config.eval_split or datasets.evaluation_split(name, data_dir)
+    return datasets.load(name, train, data_dir), datasets.load(name, held_out, data_dir)
+
+
+def initial_variables(config: TrainConfig, model: Model, channels: int) -> PyTree:
+    """Return the variables that training starts from: drawn by the seed, or read from a file."""
+    # folded so that weights and dropout never share a key
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1)
+    shape = (1, config.image_size, config.image_size, channels)
+    try:
+        variables = model.init(key, jax.ShapeDtypeStruct(shape, jnp.float32))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"{model.name} cannot be built for images of {shape[1:]}: {error}; "
+            f"its own size is --image_size={model.image_size}"
+        ) from error
+    if config.init_from is None:
+        return variables
+    return load_weights(
+        model.name,
+        config.init_from,
+        model.num_classes,
+        key=key,
+        image_shape=shape[1:],
+        **configs.model_options(config.model_options),
+    )
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGTERM came; the old handler returns at the end."""
+    told = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    except ValueError:  # only the main thread may listen
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_finite(step: int, metrics: dict[str, float], workdir: Path) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            good = checkpoint.steps(checkpoint_directory(workdir))
+            where = f"step {good[-1]}" if good else "none was saved yet"
+            raise Diverged(
+                f"{name} is {value} at step {step}; last good checkpoint: {where} "
+                f"(in {checkpoint_directory(workdir)}); lower --learning_rate or set --clip_norm"
+            )
+
+
+def train(
+    config: TrainConfig,
+    workdir: str | os.PathLike,
+    progress: Progress = Progress(),  # noqa: B008
+    devices: parallel.Devices | None = None,
+) -> Result:
+    """Train as configured and leave checkpoints, metrics.jsonl and TensorBoard events in workdir.
+
+    The same call after a kill or SIGTERM goes on from the newest intact checkpoint and ends with
+    the bits that an uninterrupted run on the same machine ends with: the step fixes the position in
+    the input, the augmentation and the dropout.
+
+    Args:
+      config: an unresolved or resolved configuration.
+      workdir: a folder of this run alone, made if it is not there.
+      devices: by default all of all hosts.
+
+    Raises:
+      UsageError: what does not fit together, before anything is written.
+      Diverged: a metric is NaN or infinite.
+    """
+    workdir = Path(workdir).absolute()
+    train_set, eval_set = load_datasets(config)
+    config = configs.resolve(config, train_set)
+    parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
+    channels = train_set.image_shape[-1]
+    model = configs.build_model(config)
+    variables = initial_variables(config, model, channels)
+    optimizer = create_optimizer(config, variables["params"])
+    over = parallel.PARALLEL[config.parallel](devices)
+    step_function = over.compile(
+        create_train_step(
+            model, optimizer, config, train_set.mean, train_set.std, axis_name=over.axis_name
+        )
+    )
+    evaluate = evaluation.create_evaluator(
+        model,
+        eval_set,
+        configs.preprocessing(config),
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+        num_threads=config.num_threads,
+        devices=devices,
+    )
+    state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
+    open_workdir(workdir, configs.identity(config))
+    manager = checkpoint.open_checkpoints(
+        checkpoint_directory(workdir), keep=config.keep, warn=progress.say
+    )
+    try:
+        host_state = jax.tree.map(np.asarray, state)
+        restored = checkpoint.restore(manager, host_state, warn=progress.say)
+        if restored is not None:
+            host_state, start = restored
+            progress.say(f"resuming from step {start}")
+        else:
+            start = 0
+        state = over.put_state(host_state)
+        del host_state, variables
+        batches = train_batches(
+            train_set,
+            batch_size=config.batch_size,
+            image_size=config.image_size,
+            augmentation=configs.augmentation(config),
+            seed=config.seed,
+            start_step=start,
+            num_threads=config.num_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return _run(
+            config,
+            workdir,
+            progress,
+            batches,
+            over,
+            step_function,
+            evaluate,
+            partial(checkpoint.save, manager, config=saved_config(config, train_set)),
+            state,
+            start,
+        )
+    finally:
+        checkpoint.finish(manager)
+
+
+def _run(
+    config: TrainConfig,
+    workdir: Path,
+    progress: Progress,
+    batches: Iterator[Mapping[str, np.ndarray]],
+    over: parallel.Parallel,
+    step_function: Callable,
+    evaluate: Callable,
+    save_checkpoint: Callable[[int, PyTree], Any],
+    state: PyTree,
+    start: int,
+) -> Result:
+    is_first = jax.process_index() == 0
+    log = open_log(workdir, start) if is_first else None
+    pending: collections.deque = collections.deque()
+    since_log: list[dict[str, float]] = []
+    timer = _Timer()
+    metrics_of_eval, step = None, start
+
+    def settle(ahead: int) -> None:
+        """Look at the metrics of all but the newest `ahead` steps."""
+        while len(pending) > ahead:
+            at, metrics = pending.popleft()
+            metrics = {name: float(value) for name, value in metrics.items()}
+            _check_finite(at, metrics, workdir)
+            since_log.append(metrics)
+            progress.update(at, metrics)
+            if at % config.log_every == 0 or at == config.steps:
+                means = {
+                    name: float(np.mean([line[name] for line in since_log])) for name in metrics
+                }
+                means["learning_rate"] = metrics["learning_rate"]
+                rate = timer.rate(config.batch_size)
+                if rate is not None:
+                    means["images_per_second"] = rate
+                if log is not None:
+                    log.write(at, means)
+                since_log.clear()
+
+    def save() -> None:
+        settle(0)
+        state_to_save: TrainState = over.get_state(state)
+        try:
+            save_checkpoint(step, state_to_save)
+        except FloatingPointError as error:
+            good = checkpoint.steps(checkpoint_directory(workdir))
+            where = f"step {good[-1]}" if good else "none was saved yet"
+            raise Diverged(f"{error}; last good checkpoint: {where}") from error
+
+    progress.start(start, config.steps)
+    with _told_to_stop() as told_to_stop:
+        try:
+            while step < config.steps:
+                batch = over.put_batch(next(batches))
+                state, metrics = step_function(state, batch)
+                step += 1
+                pending.append((step, metrics))
+                settle(LOOKAHEAD)
+                timer.tick()
+                stopping = told_to_stop()
+                if jax.process_count() > 1:  # all hosts stop at one step, or none does
+                    stopping = _any_process(stopping, step)
+                if stopping or step % config.checkpoint_every == 0 or step == config.steps:
+                    save()
+                    timer.pause()
+                if stopping and step < config.steps:
+                    progress.say(f"told to stop: saved step {step}; the same command goes on")
+                    break
+                if config.eval_every and step % config.eval_every == 0 and step < config.steps:
+                    settle(0)
+                    metrics_of_eval = evaluate(evaluated_variables(over.get_state(state)))
+                    _log_evaluation(log, step, metrics_of_eval, progress)
+                    timer.pause()
+            settle(0)
+            final = over.get_state(state)
+            if step == config.steps:
+                metrics_of_eval = evaluate(evaluated_variables(final))
+                _log_evaluation(log, step, metrics_of_eval, progress)
+        finally:
+            if log is not None:
+                log.close()
+    logged = [line for line in read_log(workdir) if "loss" in line]
+    last = logged[-1] if logged else {}
+    return Result(
+        step=step,
+        loss=last.get("loss"),
+        images_per_second=timer.rate(config.batch_size) or last.get("images_per_second"),
+        parameters_sha256=checkpoint.parameters_sha256(
+            {"params": final.params, "batch_stats": final.batch_stats}
+        ),
+        evaluation=metrics_of_eval,
+    )
+
+
+def _log_evaluation(log: Any, step: int, metrics: dict[str, Any], progress: Progress) -> None:
+    line = {f"eval_{name}": metrics[name] for name in ("loss", "top1_error", "top5_error")}
+    if log is not None:
+        log.write(step, line)
+    progress.say(
+        f"step {step}: test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
+    )
+
+
+def _any_process(flag: bool, step: int) -> bool:
+    """Whether any host was told to stop; asked every tenth step, as it costs a round trip."""
+    if step % 10:
+        return False
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+class _Timer:
+    """Seconds spent in steps, without the first ones (compilation) and without pauses."""
+
+    WARM_UP = 3
+
+    def __init__(self):
+        self._skip, self._last, self._seconds, self._steps = self.WARM_UP, None, 0.0, 0
+
+    def tick(self) -> None:
+        now = time.perf_counter()
+        if self._skip > 0:
+            self._skip -= 1
+        elif self._last is not None:
+            self._seconds += now - self._last
+            self._steps += 1
+        self._last = now
+
+    def pause(self) -> None:
+        """Do not count what lies between the last tick and the next."""
+        self._last = None
+
+    def rate(self, batch_size: int) -> float | None:
+        return self._steps * batch_size / self._seconds if self._steps else None

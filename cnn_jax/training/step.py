@@ -1,0 +1,157 @@
+"""One update of a classifier as a pure function of state and batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from cnn_jax import taps
+from cnn_jax.models import Model
+from cnn_jax.tasks import classification
+from cnn_jax.training.config import TrainConfig, model_options
+from cnn_jax.training.optimizer import frozen, learning_rate_schedule
+from cnn_jax.training.state import TrainState
+
+Batch = Mapping[str, Array]
+Metrics = Mapping[str, Array]
+
+# Szegedy et al. 2015, section 5: the auxiliary classifiers' share of the loss
+AUXILIARY_WEIGHT = 0.3
+
+
+def normalize_images(
+    images: UInt8[Array, "*n h w c"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: jnp.dtype = jnp.float32,
+) -> Float[Array, "*n h w c"]:
+    """Return (images / 255 - mean) / std, computed in float32 or better, in the given dtype."""
+    precision = jnp.promote_types(dtype, jnp.float32)
+    mean, std = jnp.asarray(mean, precision), jnp.asarray(std, precision)
+    return ((images.astype(precision) / 255 - mean) / std).astype(dtype)
+
+
+def _micro_batches(batch: Batch, parts: int) -> Batch:
+    """Split the examples into parts, each spread over the devices as the batch was."""
+    return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def create_train_step(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    mean: Sequence[float],
+    std: Sequence[float],
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Return step(state, batch) -> (state, metrics), to be jitted over a mesh or pmapped.
+
+    Args:
+      config: a resolved configuration.
+      mean, std: of the data set's channels, in 0..1 units.
+      axis_name: the mapped axis when pmapped: gradients and metrics are averaged over it.
+
+    The metrics are loss (nats), accuracy, gradient_norm (before clipping) and learning_rate, of the
+    whole batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c], "label": int32 [b]},
+    and "mixed_label" and "mix" where images are mixed.
+    """
+    schedule = learning_rate_schedule(config)
+    dtype = jnp.dtype(config.dtype)
+    has_auxiliary = bool(model_options(config.model_options).get("aux_heads"))
+    base_key = jax.random.key(config.seed)
+
+    def loss_of(params, batch_stats, batch, key):
+        images = normalize_images(batch["image"], mean, std, dtype)
+        auxiliary: dict[str, Array] = {}
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+            tap=taps.record(auxiliary, ("aux1", "aux2")) if has_auxiliary else None,
+            axis_name=axis_name,
+            remat=config.remat,
+        )
+
+        def mean_loss(logits):
+            return classification.cross_entropy(
+                logits,
+                batch["label"],
+                mixed_label=batch.get("mixed_label"),
+                mix=batch.get("mix"),
+                smoothing=config.label_smoothing,
+            ).mean()
+
+        loss = mean_loss(logits)
+        for each in auxiliary.values():
+            loss += AUXILIARY_WEIGHT * mean_loss(each)
+        accuracy = classification.in_top(logits, batch["label"], 1).mean()
+        return loss, (updates.get("batch_stats", {}), {"loss": loss, "accuracy": accuracy})
+
+    gradient_of = jax.grad(loss_of, has_aux=True)
+
+    def accumulated(params, batch_stats, batch, key):
+        """Average gradients over the parts; batch statistics pass from part to part."""
+
+        def part(carry, inputs):
+            batch_stats, total = carry
+            part_batch, index = inputs
+            part_key = jax.random.fold_in(key, index)
+            gradients, (batch_stats, metrics) = gradient_of(
+                params, batch_stats, part_batch, part_key
+            )
+            total = jax.tree.map(jnp.add, total, (gradients, metrics))
+            return (batch_stats, total), None
+
+        parts = _micro_batches(batch, config.accumulate)
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradient_of, params, batch_stats, first, key)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
+        # a convolution inside a loop is several times slower on the CPU, so there it is unrolled
+        (batch_stats, total), _ = jax.lax.scan(
+            part,
+            (batch_stats, zeros),
+            (parts, jnp.arange(config.accumulate)),
+            unroll=jax.default_backend() == "cpu",
+        )
+        gradients, metrics = jax.tree.map(lambda x: x / config.accumulate, total)
+        return gradients, (batch_stats, metrics)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(base_key, state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        compute = gradient_of if config.accumulate == 1 else accumulated
+        gradients, (batch_stats, metrics) = compute(state.params, state.batch_stats, batch, key)
+        if axis_name is not None:
+            gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if config.freeze is not None:
+            batch_stats = _keep_frozen(config.freeze, state.batch_stats, batch_stats)
+        ema = state.ema
+        if config.ema_decay is not None:
+            ema = _averaged(state, {"params": params, "batch_stats": batch_stats}, config)
+        metrics = metrics | {
+            "gradient_norm": optax.global_norm(gradients),
+            "learning_rate": schedule(state.step),
+        }
+        metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+    return step
+
+
+def _keep_frozen(pattern: str, before: PyTree, after: PyTree) -> PyTree:
+    """A frozen layer keeps its running statistics too."""
+    stay = frozen(after, pattern)
+    return jax.tree.map(lambda still, old, new: old if still else new, stay, before, after)
+
+
+def _averaged(state: TrainState, variables: PyTree, config: TrainConfig) -> PyTree:
+    """Move the average towards the variables, every ema_every steps."""
+    decay = jnp.where((state.step + 1) % config.ema_every == 0, config.ema_decay, 1.0)
+    return jax.tree.map(lambda old, new: old * decay + new * (1 - decay), state.ema, variables)

@@ -1,0 +1,127 @@
+"""Between a model's variables and the named tensors of its published weights, both ways."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from cnn_jax.errors import UsageError
+from cnn_jax.models.entry import Entry
+
+# (collection, leaf) -> the tensor's name in the published module; other leaves keep their own
+LEAF_NAMES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+def tensor_name(entry: Entry, path: tuple[str, ...]) -> str:
+    """Return the published tensor's name of a variable.
+
+    Args:
+      path: collection, scope names and leaf: ("params", "stage1_block1", "conv1", "kernel").
+    """
+    collection, *scopes, leaf = path
+    scope_path = "/".join(scopes)
+    publish = entry.published_name or (lambda path: path.replace("/", "."))
+    module = publish(scope_path)
+    leaf = LEAF_NAMES.get((collection, leaf), leaf)
+    return f"{module}.{leaf}" if module else leaf
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
+def to_published_layout(leaf: str, array: np.ndarray) -> np.ndarray:
+    """Return a variable in the published axis order: kernels [*size, in, out] -> [out, in, *size].
+
+    Other leaves move their last axis, the channels, to the front.
+    """
+    if leaf == "kernel":
+        axes = (array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
+        return array.transpose(axes)
+    return np.moveaxis(array, -1, 0)
+
+
+def from_published_layout(leaf: str, tensor: np.ndarray) -> np.ndarray:
+    """Return a published tensor in our axis order, the inverse of to_published_layout."""
+    if leaf == "kernel":
+        return tensor.transpose((*range(2, tensor.ndim), 1, 0))
+    return np.moveaxis(tensor, 0, -1)
+
+
+def to_published(entry: Entry, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return published tensor name -> array, of every variable.
+
+    The names' order is the model's order of creation; dtypes stay.
+    """
+    return {
+        tensor_name(entry, path): to_published_layout(path[-1], np.asarray(array))
+        for path, array in flatten_dict(variables).items()
+    }
+
+
+def from_published(
+    entry: Entry,
+    tensors: Mapping[str, np.ndarray],
+    template: Mapping[str, Any],
+    replaced: Iterable[tuple[str, ...]] = (),
+) -> dict[str, Any]:
+    """Return the variables that these published tensors fill.
+
+    Args:
+      tensors: published name -> array. num_batches_tracked and what the entry calls unused are
+        left aside.
+      template: variables as arrays or jax.ShapeDtypeStructs, for their shapes.
+      replaced: paths of variables that keep the template's value where the tensor's shape differs.
+
+    Returns:
+      The nested dict of the template with the tensors' values, their dtypes kept.
+
+    Raises:
+      UsageError: tensors are missing, left over or of another shape; all of them are named.
+    """
+    current = entry.current_name or (lambda name: name)
+    tensors = {current(name): tensor for name, tensor in tensors.items()}
+    leaves = flatten_dict(template)
+    names = {path: tensor_name(entry, path) for path in leaves}
+    wanted = set(names.values())
+    missing = [name for name in names.values() if name not in tensors]
+    left_over = [
+        name
+        for name in tensors
+        if name not in wanted
+        and not name.endswith("num_batches_tracked")
+        and not (entry.unused and name.startswith(entry.unused))
+    ]
+    replaced = frozenset(replaced)
+    misshapen, filled = [], {}
+    for path, leaf in leaves.items():
+        if names[path] not in tensors:
+            continue
+        tensor = np.asarray(tensors[names[path]])
+        fits_rank = tensor.ndim == len(leaf.shape)
+        array = from_published_layout(path[-1], tensor) if fits_rank else tensor
+        if array.shape == tuple(leaf.shape):
+            filled[path] = array
+        elif path in replaced:
+            filled[path] = leaf
+        else:
+            expected = to_published_layout(path[-1], np.empty(leaf.shape, np.bool_)).shape
+            misshapen.append(f"{names[path]} is {list(tensor.shape)}, not {list(expected)}")
+    complaints = [
+        f"{len(names)} {kind}: {', '.join(map(_printable, names))}"
+        for kind, names in (
+            ("missing", missing),
+            ("left over", left_over),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if complaints:
+        raise UsageError("; ".join(complaints))
+    return unflatten_dict(filled)

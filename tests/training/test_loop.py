@@ -1,0 +1,204 @@
+"""A whole run: resumed, stopped, killed, diverged; each ends as it should, to the bit."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import create_model, save_weights, trained
+from cnn_jax.data import datasets
+from cnn_jax.errors import UsageError
+from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.log import read_log
+
+CONFIG = TrainConfig(
+    model="lenet5",
+    model_options="filters=(4,), neurons=(16,)",
+    dataset="digits",
+    crop="pad",
+    pad=1,
+    mixup=0.2,
+    steps=12,
+    batch_size=32,
+    learning_rate=0.05,
+    checkpoint_every=4,
+    log_every=2,
+    ema_decay=0.9,
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    datasets.prepare("digits", folder)
+    return str(folder)
+
+
+@pytest.fixture
+def config(data_dir):
+    return dataclasses.replace(CONFIG, data_dir=data_dir)
+
+
+def run(config, workdir, **kwargs):
+    return loop.train(config, workdir, devices=jax.devices()[:1], **kwargs)
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir, tmp_path_factory):
+    """The uninterrupted run: its result and its folder."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return run(dataclasses.replace(CONFIG, data_dir=data_dir), workdir), workdir
+
+
+def test_a_run_leaves_what_it_says(whole):
+    result, workdir = whole
+    assert result.step == 12
+    assert result.evaluation["examples"] == len(datasets.load("digits", "test").source)
+    assert {line["step"] for line in read_log(workdir)} == {2, 4, 6, 8, 10, 12}
+    assert (workdir / "config.json").exists()
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_a_run_stopped_by_sigterm_and_resumed_has_the_bits_of_the_whole(whole, config, tmp_path):
+    def stop_at_six(step, metrics):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    said = []
+    first = run(config, tmp_path, progress=loop.Progress(say=said.append, update=stop_at_six))
+    assert 6 <= first.step < 12
+    assert f"saved step {first.step}" in said[-1]
+    second = run(config, tmp_path)
+    assert second.parameters_sha256 == whole[0].parameters_sha256
+    assert second.evaluation == whole[0].evaluation
+    ours, theirs = (
+        [(line["step"], line.get("loss")) for line in read_log(folder)]
+        for folder in (tmp_path, whole[1])
+    )
+    assert [step for step, _ in ours] == [step for step, _ in theirs]
+    assert ours[-2:] == theirs[-2:]
+
+
+def test_a_finished_run_repeats_its_result(whole, config):
+    again = run(config, whole[1])
+    assert again.parameters_sha256 == whole[0].parameters_sha256
+    assert again.loss == whole[0].loss
+
+
+def test_a_damaged_newest_checkpoint_is_made_again(whole, config, tmp_path):
+    run(config, tmp_path)
+    for data in (tmp_path / "checkpoints" / "12" / "state").rglob("d/*"):
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    said = []
+    result = run(config, tmp_path, progress=loop.Progress(say=said.append))
+    assert any("damaged" in line for line in said)
+    assert "resuming from step 8" in said
+    assert result.parameters_sha256 == whole[0].parameters_sha256
+
+
+def test_another_configuration_is_refused_and_nothing_changes(whole, config):
+    before = {p: p.read_bytes() for p in whole[1].rglob("*") if p.is_file()}
+    with pytest.raises(UsageError, match="learning_rate"):
+        run(dataclasses.replace(config, learning_rate=0.2), whole[1])
+    assert before == {p: p.read_bytes() for p in whole[1].rglob("*") if p.is_file()}
+
+
+def test_a_mistake_writes_nothing(config, tmp_path):
+    for options in ({"batch_size": 31, "accumulate": 2}, {"num_classes": 3}, {"freeze": "none"}):
+        with pytest.raises(UsageError):
+            run(dataclasses.replace(config, **options), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_names_step_metric_and_last_good_checkpoint(config, tmp_path):
+    config = dataclasses.replace(config, learning_rate=1e18, warmup_steps=6, warmup_start=1e-22)
+    with pytest.raises(loop.Diverged, match=r"(loss|gradient_norm) is (nan|inf) at step \d+") as e:
+        run(dataclasses.replace(config, checkpoint_every=1), tmp_path)
+    assert "last good checkpoint: step" in str(e.value)
+    variables = trained.from_workdir(tmp_path).variables
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+def test_the_checkpoint_rebuilds_the_averaged_network(whole):
+    network = trained.from_workdir(whole[1])
+    assert network.source["averaged"]
+    assert network.model.num_classes == 10
+    assert network.preprocessing.image_size == 8
+    assert (network.mean, len(network.class_names)) == (datasets.STATISTICS["digits"][0], 10)
+    logits = network.model.apply(network.variables, np.zeros((1, 8, 8, 1), np.float32))
+    assert logits.shape == (1, 10)
+
+
+def test_fine_tuning_takes_all_but_the_head_from_the_file(config, tmp_path):
+    options = {"depth": 8}
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+    published = create_model("resnet20", 7, **options).init(jax.random.key(5), images)
+    save_weights("resnet20", published, tmp_path / "w.safetensors", num_classes=7, **options)
+    tuned = dataclasses.replace(
+        config,
+        model="resnet20",
+        model_options="depth=8",
+        init_from=str(tmp_path / "w.safetensors"),
+        image_size=8,
+        steps=2,
+        learning_rate=0.0,
+        ema_decay=None,
+        freeze="stem",
+    )
+    run(tuned, tmp_path / "run")
+    params = trained.from_workdir(tmp_path / "run").variables["params"]
+    assert params["head"]["kernel"].shape == (64, 10)
+    for name in set(params) - {"head"}:
+        same = jax.tree.map(np.array_equal, params[name], published["params"][name])
+        assert all(jax.tree.leaves(same)), name
+
+
+RUN = """
+import dataclasses, json, sys
+import jax
+from cnn_jax import xla
+xla.configure()
+from cnn_jax.training import config, loop
+options = config.from_dict(json.loads(sys.argv[2]))
+result = loop.train(options, sys.argv[1], devices=jax.devices()[:1])
+print(result.parameters_sha256)
+"""
+
+
+def start(config, workdir):
+    arguments = [workdir, json.dumps(dataclasses.asdict(config))]
+    command = [sys.executable, "-c", RUN, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_has_the_bits_of_the_whole(data_dir, tmp_path):
+    """kill -9 at moments that no step chooses, in processes of their own."""
+    config = dataclasses.replace(CONFIG, data_dir=data_dir, steps=300, checkpoint_every=15)
+    process = start(config, tmp_path / "whole")
+    expected, _ = process.communicate(timeout=300)
+    kills = 0
+    for delay in (0.1, 0.5, 0.9, 1.3):
+        process = start(config, tmp_path / "killed")
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        known = set(checkpoints.glob("[0-9]*")) if checkpoints.exists() else set()
+        while process.poll() is None and not (set(checkpoints.glob("[0-9]*")) - known):
+            time.sleep(0.02)
+        time.sleep(delay)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    actual, _ = start(config, tmp_path / "killed").communicate(timeout=300)
+    assert kills > 0
+    assert actual == expected
+    assert len(expected.strip()) == 64

@@ -1,0 +1,200 @@
+"""One update: the same on one device, jitted over eight, pmapped over eight, and by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax.errors import UsageError
+from cnn_jax.models import create_model
+from cnn_jax.tasks.classification import cross_entropy
+from cnn_jax.training import parallel
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.optimizer import create_optimizer
+from cnn_jax.training.state import create_state, evaluated_variables
+from cnn_jax.training.step import create_train_step, normalize_images
+
+MEAN, STD = (0.5,), (0.25,)
+CONFIG = TrainConfig(
+    model="resnet20",
+    model_options="depth=8",
+    num_classes=10,
+    steps=10,
+    image_size=8,
+    batch_size=16,
+    learning_rate=0.05,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model("resnet20", 10, depth=8)
+
+
+@pytest.fixture(scope="module")
+def variables(model):
+    return model.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+
+
+def batch_of(step, size=16):
+    rng = np.random.default_rng(step)
+    label = rng.integers(0, 10, size).astype(np.int32)
+    image = rng.integers(0, 256, (size, 8, 8, 1)).astype(np.uint8)
+    return {"image": np.minimum(image, 25 * (label[:, None, None, None] + 1)), "label": label}
+
+
+def run(model, variables, config, over, steps, batch=batch_of):
+    optimizer = create_optimizer(config, variables["params"])
+    step = create_train_step(model, optimizer, config, MEAN, STD, axis_name=over.axis_name)
+    step = over.compile(step)
+    state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
+    state = over.put_state(jax.tree.map(np.asarray, state))
+    metrics = []
+    for i in range(steps):
+        state, values = step(state, over.put_batch(batch(i)))
+        metrics.append({name: float(value) for name, value in values.items()})
+    return jax.tree.map(np.asarray, over.get_state(state)), metrics
+
+
+def one_device():
+    return parallel.over_mesh(jax.devices()[:1])
+
+
+def largest_difference(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(x - y).max() / max(np.abs(x).max(), 1e-3)) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def reference(model, variables):
+    """Ten steps on one device."""
+    return run(model, variables, CONFIG, one_device(), 10)
+
+
+@pytest.mark.parametrize("over", [parallel.over_mesh, parallel.over_pmap])
+def test_eight_devices_make_the_update_of_one(model, variables, reference, over):
+    state, metrics = run(model, variables, CONFIG, over(jax.devices()), 10)
+    assert state.step == 10
+    assert largest_difference(reference[0].params, state.params) < 1e-5
+    assert largest_difference(reference[0].batch_stats, state.batch_stats) < 1e-5
+    for ours, theirs in zip(metrics, reference[1], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_ten_steps_change_every_parameter_and_statistic(variables, reference):
+    before = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+    after = {"params": reference[0].params, "batch_stats": reference[0].batch_stats}
+    changed = jax.tree.map(lambda x, y: bool((np.asarray(x) != y).any()), before, after)
+    assert all(jax.tree.leaves(changed))
+
+
+def test_the_first_sgd_update_is_lr_times_gradient_plus_decay(model, variables):
+    config = dataclasses.replace(CONFIG, schedule="constant", weight_decay=0.01)
+    state, metrics = run(model, variables, config, one_device(), 1)
+    batch = batch_of(0)
+
+    def loss(params):
+        images = normalize_images(jnp.asarray(batch["image"]), MEAN, STD)
+        everything = variables | {"params": params}
+        logits = model.apply(everything, images, train=True)
+        return cross_entropy(logits, jnp.asarray(batch["label"])).mean()
+
+    value, gradients = jax.value_and_grad(loss)(variables["params"])
+    expected = jax.tree.map(
+        lambda p, g: p - 0.05 * (g + 0.01 * p * (p.ndim > 1)), variables["params"], gradients
+    )
+    assert largest_difference(expected, state.params) < 1e-5
+    assert metrics[0]["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert metrics[0]["gradient_norm"] == pytest.approx(
+        float(optax.global_norm(gradients)), rel=1e-4
+    )
+
+
+def test_accumulation_without_batch_norm_is_the_whole_batch():
+    model = create_model("lenet5", 10, filters=(4,), neurons=(8,))
+    variables = model.init(jax.random.key(1), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    whole, _ = run(model, variables, CONFIG, one_device(), 3)
+    parted = dataclasses.replace(CONFIG, accumulate=4)
+    parts, _ = run(model, variables, parted, one_device(), 3)
+    assert largest_difference(whole.params, parts.params) < 1e-5
+
+
+def test_averaged_weights_follow_their_recursion(model, variables):
+    config = dataclasses.replace(CONFIG, ema_decay=0.9, ema_every=2)
+    average = variables["params"]["head"]["kernel"]
+    for steps in (1, 2, 3, 4):
+        state, _ = run(model, variables, config, one_device(), steps)
+        if steps % 2 == 0:
+            average = 0.9 * average + 0.1 * state.params["head"]["kernel"]
+        ema = evaluated_variables(state)["params"]["head"]["kernel"]
+        np.testing.assert_allclose(ema, average, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_computes_low_and_keeps_the_state_high(model, variables, reference):
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    state, metrics = run(model, variables, config, one_device(), 2)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.batch_stats)} == {"float32"}
+    assert metrics[0]["loss"] == pytest.approx(reference[1][0]["loss"], rel=0.05)
+    assert metrics[0]["loss"] != reference[1][0]["loss"]
+
+
+def test_rematerialisation_changes_no_number(model, variables, reference):
+    config = dataclasses.replace(CONFIG, remat=True)
+    state, _ = run(model, variables, config, one_device(), 2)
+    plain, _ = run(model, variables, CONFIG, one_device(), 2)
+    assert largest_difference(plain.params, state.params) < 1e-5
+
+
+def test_frozen_layers_keep_weights_and_statistics(model, variables):
+    config = dataclasses.replace(CONFIG, freeze="stem|stage1")
+    state, _ = run(model, variables, config, one_device(), 2)
+    same = jax.tree.map(
+        lambda x, y: bool((np.asarray(x) == y).all()), variables["params"], state.params
+    )
+    for name, leaves in same.items():
+        stays = name.startswith(("stem", "stage1"))
+        assert all(jax.tree.leaves(leaves)) == stays, name
+    assert (state.batch_stats["stem"]["bn"]["mean"] == 0).all()
+    assert (state.batch_stats["stage2_block1"]["conv1"]["bn"]["mean"] != 0).any()
+
+
+def test_freezing_nothing_is_an_error(model, variables):
+    with pytest.raises(UsageError, match="matches no parameter"):
+        create_optimizer(dataclasses.replace(CONFIG, freeze="stag1"), variables["params"])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars", "lamb"])
+def test_every_optimizer_lowers_the_loss_of_one_batch(optimizer):
+    model = create_model("lenet5", 10, filters=(4,), neurons=(16,))
+    variables = model.init(jax.random.key(1), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    rate = {"sgd": 0.1, "adamw": 0.01, "lars": 5.0, "lamb": 0.05}[optimizer]
+    config = dataclasses.replace(
+        CONFIG, optimizer=optimizer, learning_rate=rate, steps=30, clip_norm=5.0
+    )
+    _, metrics = run(model, variables, config, one_device(), 30, batch=lambda i: batch_of(0))
+    assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]
+
+
+def test_clipping_bounds_the_update(model, variables):
+    config = dataclasses.replace(
+        CONFIG, clip_norm=1e-3, weight_decay=0.0, schedule="constant", momentum=0.0
+    )
+    state, metrics = run(model, variables, config, one_device(), 1)
+    moved = jax.tree.map(lambda x, y: y - x, variables["params"], state.params)
+    assert float(optax.global_norm(moved)) == pytest.approx(0.05 * 1e-3, rel=1e-2)
+    assert metrics[0]["gradient_norm"] > 1e-3
+
+
+def test_normalisation_is_in_pixels_of_255():
+    image = np.full((1, 2, 2, 3), 255, np.uint8)
+    values = normalize_images(image, (0.5, 0.0, 1.0), (0.5, 0.5, 0.5))
+    np.testing.assert_allclose(values[0, 0, 0], [1.0, 2.0, 0.0], atol=1e-6)
+
+
+def test_a_batch_that_does_not_divide_names_one_that_does():
+    with pytest.raises(UsageError, match="--batch_size=96 does"):
+        parallel.check_batch_size(100, devices=8, accumulate=2)
