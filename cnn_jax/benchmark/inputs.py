@@ -1,0 +1,70 @@
+"""The batches that a task is fed with, as NumPy arrays on the host."""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnn_jax.benchmark.spec import Spec
+from cnn_jax.data import datasets
+from cnn_jax.data.augmentation import Augmentation
+from cnn_jax.data.pipeline import Batch, train_batches
+from cnn_jax.errors import UsageError
+
+# As ImageNet is trained on: a random-resized crop, mirrored half of the time.
+TRAINING = Augmentation(crop="resized", flip=True)
+EVALUATION = Augmentation()
+
+# Of each channel, in 0..1 units.
+MEAN, STD = 0.45, 0.225
+
+
+def synthetic_batch(spec: Spec, channels: int, num_classes: int) -> Batch:
+    """Return {"image": uint8 [b, h, w, c], "label": int32 [b]} of random values."""
+    rng = np.random.default_rng(0)
+    shape = (spec.batch_size, spec.image_size, spec.image_size, channels)
+    return {
+        "image": rng.integers(0, 256, shape, np.uint8),
+        "label": rng.integers(0, num_classes, spec.batch_size, np.int32),
+    }
+
+
+def decoded_batches(spec: Spec, channels: int, augmentation: Augmentation) -> Iterator[Batch]:
+    """Yield batches of the same form from the JPEG files, as training does.
+
+    Raises:
+      UsageError: the model does not take colour images.
+    """
+    if channels != 3:
+        raise UsageError(
+            f"decoded images have 3 channels, {spec.model} takes {channels}; "
+            "give --input=synthetic or another model"
+        )
+    return train_batches(
+        datasets.load(f"folder:{spec.images}", "train"),
+        batch_size=spec.batch_size,
+        image_size=spec.image_size,
+        augmentation=augmentation,
+        seed=0,
+        num_threads=spec.num_threads,
+    )
+
+
+def batches(
+    spec: Spec, channels: int, num_classes: int, augmentation: Augmentation
+) -> Iterator[Batch]:
+    """Yield what spec.input names; the synthetic batch is one object, again and again."""
+    if spec.input == "decoded":
+        return decoded_batches(spec, channels, augmentation)
+    return itertools.repeat(synthetic_batch(spec, channels, num_classes))
+
+
+def lead(spec: Spec) -> int:
+    """Return how many batches the pipeline may have ready when a turn begins, and one more."""
+    if spec.input == "synthetic":
+        return 1
+    threads = spec.num_threads
+    if threads is None:
+        threads = min(os.cpu_count() or 1, 16)
+    return threads + 2

@@ -1,0 +1,122 @@
+"""The tasks: each a function of what is measured that returns the program to repeat."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.benchmark import inputs
+from cnn_jax.benchmark.program import Program
+from cnn_jax.benchmark.spec import Spec
+from cnn_jax.data.augmentation import Augmentation
+from cnn_jax.models import Model
+from cnn_jax.training import loop, parallel
+from cnn_jax.training.config import TrainConfig, build_model
+from cnn_jax.training.optimizer import create_optimizer
+from cnn_jax.training.state import create_state
+from cnn_jax.training.step import create_train_step, normalize_images
+
+# So small that thousands of steps on one batch stay ordinary numbers.
+LEARNING_RATE = 1e-3
+
+
+def train(spec: Spec) -> Program:
+    """One update by SGD with momentum, as `experiments.train` makes it."""
+    config, model, over, mean, std = _set_up(spec)
+    variables = loop.initial_variables(config, model, model.channels)
+    optimizer = create_optimizer(config, variables["params"])
+    step = create_train_step(model, optimizer, config, mean, std)
+    return Program(
+        call=over.compile(step),
+        state=over.put_state(create_state(model, optimizer, variables, ema=False)),
+        batches=_on_devices(spec, model, over, inputs.TRAINING),
+        images=spec.batch_size,
+        next_state=lambda state, output: output[0],
+        wait=jax.block_until_ready,
+        lead=inputs.lead(spec),
+        facts={"parameters": _count(variables["params"])},
+    )
+
+
+def inference(spec: Spec) -> Program:
+    """The logits of a batch of uint8 images."""
+    config, model, over, mean, std = _set_up(spec)
+    variables = loop.initial_variables(config, model, model.channels)
+    dtype = jnp.dtype(spec.dtype)
+
+    def logits(variables, batch):
+        return model.apply(variables, normalize_images(batch["image"], mean, std, dtype))
+
+    return Program(
+        call=jax.jit(logits),
+        state=over.put_state(variables),
+        batches=_on_devices(spec, model, over, inputs.EVALUATION),
+        images=spec.batch_size,
+        wait=jax.block_until_ready,
+        lead=inputs.lead(spec),
+        facts={"parameters": _count(variables["params"])},
+    )
+
+
+def input_pipeline(spec: Spec) -> Program:
+    """A batch of training images: read, decoded, cropped, resized and mirrored; no device."""
+    return Program(
+        call=lambda state, batch: batch,
+        state=None,
+        batches=inputs.decoded_batches(spec, 3, inputs.TRAINING),
+        images=spec.batch_size,
+        lead=inputs.lead(spec),
+    )
+
+
+class Task(NamedTuple):
+    """A row of the table.
+
+    program(spec) -> what to repeat; where its call is jitted, compile time and FLOPs are measured.
+    decodes: whether it reads JPEG files, whatever --input says.
+    """
+
+    program: Callable[[Spec], Program]
+    decodes: bool = False
+
+
+TASKS = {
+    "train": Task(train),
+    "inference": Task(inference),
+    "input": Task(input_pipeline, decodes=True),
+}
+
+
+def _set_up(spec: Spec) -> tuple[TrainConfig, Model, parallel.Parallel, tuple, tuple]:
+    parallel.check_batch_size(spec.batch_size, jax.device_count())
+    config = TrainConfig(
+        model=spec.model,
+        model_options=spec.model_options,
+        image_size=spec.image_size,
+        batch_size=spec.batch_size,
+        dtype=spec.dtype,
+        optimizer="sgd",
+        momentum=0.9,
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        steps=1,
+    )
+    model = build_model(config)
+    mean, std = (inputs.MEAN,) * model.channels, (inputs.STD,) * model.channels
+    return config, model, parallel.over_mesh(), mean, std
+
+
+def _on_devices(
+    spec: Spec, model: Model, over: parallel.Parallel, augmentation: Augmentation
+) -> Iterator[Any]:
+    """Yield batches on the devices; the synthetic one is put there once."""
+    last, placed = None, None
+    for batch in inputs.batches(spec, model.channels, model.num_classes, augmentation):
+        if batch is not last:
+            last, placed = batch, over.put_batch(batch)
+        yield placed
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,57 @@
+"""What a task repeats, and the time of some repetitions."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+
+def _keep(state: Any, output: Any) -> Any:
+    return state
+
+
+class Program(NamedTuple):
+    """A call to be repeated: output = call(state, batch).
+
+    state: of the first call; next_state(state, output) is that of the next.
+    batches: one for each call, without end.
+    images: how many images a call takes.
+    wait(output): returns when that output, and so all before it, is computed.
+    lead: calls at the start of a turn that are not timed: they wake the threads, and use up what
+      the input pipeline had ready.
+    facts: to be reported, by name.
+    """
+
+    call: Callable[[Any, Any], Any]
+    state: Any
+    batches: Iterator[Any]
+    images: int
+    next_state: Callable[[Any, Any], Any] = _keep
+    wait: Callable[[Any], Any] = lambda output: None
+    lead: int = 1
+    facts: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+def create_turn(program: Program) -> Callable[[int], float]:
+    """Return turn(calls) -> mean seconds of one of these calls; turns go on from each other."""
+    state = program.state
+
+    def repeat(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            output = program.call(state, next(program.batches))
+            state = program.next_state(state, output)
+        program.wait(output)
+
+    def turn(calls: int) -> float:
+        repeat(program.lead)
+        start = time.perf_counter()
+        repeat(calls)
+        return (time.perf_counter() - start) / calls
+
+    return turn
+
+
+def calls_in(seconds: float, turn: Callable[[int], float]) -> int:
+    """Return how many calls, one at least, last about so many seconds."""
+    turn(1)
+    return max(1, round(seconds / max(turn(2), 1e-7)))
