@@ -1,0 +1,1 @@
+"""One absl app a file: `python -m experiments.NAME --flags`."""

@@ -1,0 +1,55 @@
+"""A progress bar for training and for evaluation, on stderr."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import jax
+from tqdm import tqdm
+
+from cnn_jax.training.loop import Progress
+
+
+@contextmanager
+def progress_bar(batch_size: int) -> Iterator[Progress]:
+    """Yield a Progress that shows steps, time left, images a second, loss and accuracy.
+
+    Lines that are said go to stderr, above the bar. Only the first process shows one.
+    """
+    shown = jax.process_index() == 0
+    bar: tqdm | None = None
+
+    def say(line: str) -> None:
+        if shown:
+            tqdm.write(line, file=sys.stderr)
+
+    def start(step: int, steps: int) -> None:
+        nonlocal bar
+        bar = tqdm(
+            total=steps,
+            initial=step,
+            unit="step",
+            disable=not shown,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            dynamic_ncols=True,
+        )
+
+    def update(step: int, metrics: dict[str, float]) -> None:
+        bar.update(step - bar.n)
+        rate = bar.format_dict["rate"]
+        bar.set_postfix_str(
+            f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy']:.1%}"
+            + (f", {rate * batch_size:,.0f} images/s" if rate else ""),
+            refresh=False,
+        )
+
+    try:
+        yield Progress(say, start, update)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def batches_bar(batches: Iterable, total: int) -> Iterable:
+    """Return the batches, counted by a bar."""
+    return tqdm(batches, total=total, unit="batch", disable=jax.process_index() != 0, leave=False)

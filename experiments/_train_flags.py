@@ -1,0 +1,77 @@
+"""A flag for each option of TrainConfig, and the configuration they and a recipe give."""
+
+import dataclasses
+import types
+import typing
+
+from absl import flags
+
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.recipes import RECIPES, recipe
+
+
+def define() -> None:
+    """Define the flags, grouped by the options' sections."""
+    flags.DEFINE_string(
+        "recipe",
+        None,
+        f"Published settings to start from: {', '.join(RECIPES)}. Other flags override them.",
+        module_name="Recipe",
+    )
+    hints = typing.get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        kind = hints[field.name]
+        if isinstance(kind, types.UnionType):
+            kind = next(each for each in typing.get_args(kind) if each is not type(None))
+        default, section, text = (
+            field.default,
+            field.metadata["section"],
+            field.metadata["help"],
+        )
+        if field.metadata["choices"]:
+            choices = field.metadata["choices"]
+            flags.DEFINE_enum(field.name, default, choices, text, module_name=section)
+        elif kind is bool:
+            flags.DEFINE_boolean(field.name, default, text, module_name=section)
+        elif kind is int:
+            flags.DEFINE_integer(field.name, default, text, module_name=section)
+        elif kind is float:
+            flags.DEFINE_float(field.name, default, text, module_name=section)
+        elif kind is str:
+            flags.DEFINE_string(field.name, default, text, module_name=section)
+        else:
+            _define_floats(field.name, default, text, section)
+
+
+def _define_floats(name: str, default: tuple[float, ...], text: str, section: str) -> None:
+    """Define a flag of comma-separated numbers."""
+
+    class Parser(flags.ArgumentParser):
+        syntactic_help = "comma-separated numbers"
+
+        def parse(self, argument):
+            if isinstance(argument, tuple):
+                return argument
+            return tuple(float(part) for part in argument.split(",") if part.strip())
+
+        def flag_type(self):
+            return "comma separated list of numbers"
+
+    serializer = flags.CsvListSerializer(",")
+    flags.DEFINE(Parser(), name, default, text, serializer=serializer, module_name=section)
+
+
+def config_from_flags(values: flags.FlagValues) -> TrainConfig:
+    """Return the defaults, overridden by the recipe, overridden by the flags that were given.
+
+    A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up.
+    """
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    given = {name: values[name].value for name in names if values[name].present}
+    base = recipe(values.recipe) if values.recipe else {}
+    for one, other in (("steps", "epochs"), ("warmup_steps", "warmup_epochs")):
+        if one in given:
+            base.pop(other, None)
+        elif other in given:
+            base.pop(one, None)
+    return TrainConfig(**{**base, **given})

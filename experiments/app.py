@@ -1,0 +1,145 @@
+"""How every experiment starts and ends: flags, help, errors of use, and joining other processes.
+
+An experiment defines its flags with `module_name="Title"`, the section of --help they stand in,
+and ends with `if __name__ == "__main__": app.run(main)`.
+"""
+
+import shutil
+import sys
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app, flags, logging
+
+from cnn_jax import errors, xla
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "HOST:PORT of process 0; or auto, under SLURM, Open MPI, Kubernetes or on a TPU pod, where the "
+    "other two are not needed",
+    module_name="Processes",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "how many processes work together", module_name="Processes"
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "the number of this process, from 0", module_name="Processes"
+)
+
+_FORMS = {  # of a flag's value in --help
+    "int": "INT",
+    "float": "FLOAT",
+    "string enum": "NAME",
+    "comma separated list of strings": "A,B,...",
+}
+_HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort"}
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Parses the command line, calls main(argv) and exits.
+
+    The exit status is 2 after an error of use, with one line on stderr that starts with `error:`;
+    130 after Ctrl-C; 1, with the traceback, after any other exception.
+    """
+
+    def start(argv: Sequence[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every step they take
+        _join_processes()
+        main(argv)
+
+    xla.configure()
+    try:
+        app.run(start, flags_parser=_parse)
+    except errors.UsageError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    if _HELP_FLAGS.intersection(argv[1:]):
+        print(help_text(shutil.get_terminal_size().columns))
+        sys.exit()
+    try:
+        program, *arguments = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        known = [f"--{flag.name}" for section in _sections().values() for flag in section]
+        raise errors.unknown("flag", f"--{error.flagname}", known) from None
+    except flags.Error as error:
+        raise errors.UsageError(str(error)) from None
+    if arguments:
+        raise errors.UsageError(f"unexpected {arguments[0]!r}; flags are written --name=value")
+    return [program]
+
+
+def _join_processes() -> None:
+    """Connects the processes of one run, before any other use of JAX."""
+    given = {
+        name: flags.FLAGS[name].value
+        for name in ("coordinator_address", "num_processes", "process_id")
+        if flags.FLAGS[name].value is not None
+    }
+    if not given:
+        return
+    if given == {"coordinator_address": "auto"}:
+        given = {}
+    elif len(given) < 3:
+        raise errors.UsageError(
+            "--coordinator_address, --num_processes and --process_id go together; give all three"
+        )
+    # A process that died is noticed after ten seconds; the defaults are minutes.
+    jax.distributed.initialize(**given, heartbeat_timeout_seconds=10, shutdown_timeout_seconds=10)
+
+
+def help_text(width: int) -> str:
+    """The experiment's docstring and its flags by section, wrapped to a width in characters."""
+    width = max(60, min(width, 100))
+    program = sys.modules["__main__"]
+    module = program.__spec__.name if program.__spec__ else sys.argv[0]
+    usage = f"usage: python -m {module} --flag=value ..."
+    if module.startswith("experiments."):
+        usage += f"   or ./launch.sh {module.removeprefix('experiments.')} --flag=value ..."
+    paragraphs = [(program.__doc__ or "").strip(), usage]
+    for title, section in _sections().items():
+        paragraphs.append("\n".join([f"{title}:", *(_describe(flag, width) for flag in section)]))
+    paragraphs.append("--helpfull also lists the flags of absl, grain and the other libraries.")
+    return "\n\n".join(paragraphs)
+
+
+def _sections() -> dict[str, list[flags.Flag]]:
+    """The experiments' flags by section; those of libraries belong to dotted module names."""
+    sections = defaultdict(list)
+    for module, module_flags in flags.FLAGS.flags_by_module_dict().items():
+        if module == sys.argv[0] or module.startswith("experiments."):
+            sections["Options"] += module_flags
+        elif "." not in module:
+            sections[module] += module_flags
+    sections["Processes"] = sections.pop("Processes")  # last
+    return sections
+
+
+def _describe(flag: flags.Flag, width: int, column: int = 28) -> str:
+    """A flag's name and type, and from the column on its help, choices and default."""
+    kind = flag.flag_type().removeprefix("multi ")
+    text, default = " ".join(flag.help.split()), flag.default_as_str
+    if isinstance(flag.parser, flags.EnumParser):  # absl puts the choices before the help
+        text = f"{text.partition('>: ')[2]}; one of {', '.join(flag.parser.enum_values)}"
+    if isinstance(flag, flags.MultiFlag):  # absl appends a longer remark
+        text = f"{text.rpartition(';')[0]}; may be repeated"
+        default = ", ".join(map(str, flag.default or ()))
+    if default:
+        text += f" (default: {default.strip(chr(39))})"
+    form = "--[no]" + flag.name if kind == "bool" else f"--{flag.name}={_FORMS.get(kind, 'TEXT')}"
+    indent = " " * column
+    lines = textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    if len(form) < column - 3:
+        return "\n".join(lines).replace(indent, f"  {form:<{column - 2}}", 1)
+    return "\n".join([f"  {form}", *lines])

@@ -1,0 +1,95 @@
+"""Compares all registered networks, or lists the layers of one: size, cost and what they see.
+
+python -m experiments.architectures --workdir=runs/architectures
+python -m experiments.architectures --model=vgg16 --workdir=runs/vgg16
+
+Everything counted is derived by tracing the networks; none is run. Published errors stand beside
+with their protocol and source, and a lecture's own numbers where it has some.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from cnn_jax import analysis, errors
+from cnn_jax.models.published import COMPARISON_SLIDE, PUBLISHED, VGG16_REMARKS, VGG16_SLIDE
+from cnn_jax.models.registry import MODELS, model_names
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _architectures_report as pages
+from experiments import app
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "List this network's layers; by default all networks are compared."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side of the image in pixels; by default each network's own."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/architectures", "Folder of results.json, report.html and the pictures."
+)
+
+
+def summary(name: str, image_size: int, net: analysis.Analysis) -> dict[str, Any]:
+    """Return a network's row of results.json.
+
+    params: trained ones. size_mb, size_mib: theirs in float32, in 10^6 and 2^20 bytes.
+    statistics: numbers kept beside the parameters, such as running means.
+    macs: multiply-accumulates of convolutions and dense layers for one image.
+    activations: numbers in the input and the outputs of convolutions, dense layers and poolings,
+    as the lecture counts; _of_weighted without input and poolings, _of_all with everything else.
+    layers: convolutions and dense layers on the longest path; weighted_layers: all of them.
+    receptive_field: of the last units with a place, in pixels along each axis, padding included.
+    """
+    published, slide = PUBLISHED.get(name), COMPARISON_SLIDE.get(name)
+    return {
+        "name": name,
+        "image_size": image_size,
+        "params": net.parameters,
+        "statistics": net.statistics,
+        "size_mb": net.parameter_bytes / 1e6,
+        "size_mib": net.parameter_bytes / 2**20,
+        "macs": net.macs,
+        "activations": net.activations,
+        "activations_of_weighted": net.activations_of_weighted,
+        "activations_of_all": net.activations_of_all,
+        "activation_mb": sum(row.bytes for row in net.layers if row.kind != "other") / 1e6,
+        "layers": net.depth,
+        "depth": net.depth,
+        "weighted_layers": net.weighted_layers,
+        "receptive_field": list(net.receptive_field),
+        "published": published and published._asdict(),
+        "lecture": slide and slide._asdict(),
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    name, size = _MODEL.value, _IMAGE_SIZE.value
+    if name is not None and name not in MODELS:
+        raise errors.unknown("model", name, MODELS)
+    if size is not None and size < 1:
+        raise errors.UsageError(f"--image_size={size}; an image has a pixel at least")
+    workdir = open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
+    rows, nets = [], {}
+    for each in model_names() if name is None else [name]:
+        nets[each] = analysis.analyse_model(each, size)
+        rows.append(summary(each, size or MODELS[each].image_size, nets[each]))
+    results: dict[str, Any] = {"models": rows}
+    if name is None:
+        print(pages.comparison_text(rows))
+        html = pages.comparison_page(rows, workdir)
+    else:
+        net = nets[name]
+        slide, remarks = (VGG16_SLIDE, VGG16_REMARKS) if name == "vgg16" else ((), ())
+        rows[0]["rows"] = [layer._asdict() for layer in net.layers]
+        rows[0]["lecture_rows"] = [layer._asdict() for layer in slide]
+        print(pages.layers_text(name, net, slide, remarks))
+        html = pages.layers_page(name, rows[0], net, slide, remarks)
+    write_results(workdir, results)
+    (workdir / "report.html").write_text(html)
+    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,99 @@
+"""Measures how fast a model trains or answers, or how fast images are decoded for it.
+
+python -m experiments.benchmark --task=train --model=resnet50 --workdir=runs/speed
+python -m experiments.benchmark --task=train --model=resnet18 --against=torch --workdir=runs/ratio
+python -m experiments.benchmark --task=input --batch_size=128 --workdir=runs/input
+
+Times are medians and quartiles over turns; compile times are those of fresh processes, one with an
+empty compilation cache, one with what the first has left there.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from cnn_jax import benchmark
+from cnn_jax.benchmark.jax_tasks import TASKS
+from cnn_jax.benchmark.measurement import resolve
+from cnn_jax.errors import UsageError
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _benchmark_report, app
+
+_TASK = flags.DEFINE_string(
+    "task", "train", f"What is measured: {', '.join(TASKS)}.", module_name="What"
+)
+_MODEL = flags.DEFINE_string(
+    "model", "resnet50", "A name from cnn_jax.model_names().", module_name="What"
+)
+_MODEL_OPTIONS = flags.DEFINE_string(
+    "model_options", "", "The family's own options, as in 'dropout=0.3'.", module_name="What"
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a call.", module_name="What")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side of the images in pixels; by default the model's.", module_name="What"
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.", module_name="What"
+)
+_INPUT = flags.DEFINE_enum(
+    "input",
+    "synthetic",
+    ["synthetic", "decoded"],
+    "synthetic: one batch that lies on the device; decoded: JPEG files of 500x375 pixels.",
+    module_name="What",
+)
+_NUM_THREADS = flags.DEFINE_integer(
+    "num_threads", None, "Threads that decode; by default one a core.", module_name="What"
+)
+_AGAINST = flags.DEFINE_enum(
+    "against", None, ["torch"], "Who does the same, in turns.", module_name="Comparison"
+)
+_TORCH_COMPILE = flags.DEFINE_boolean(
+    "torch_compile", False, "Compile PyTorch's model by torch.compile.", module_name="Comparison"
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "Turns of each side.", module_name="Timing")
+_TURN_SECONDS = flags.DEFINE_float(
+    "turn_seconds", 1.0, "How long a turn lasts; a call at least.", module_name="Timing"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for results.json and report.html.", module_name="Output"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    if _WORKDIR.value is None:
+        raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/speed")
+    if jax.distributed.is_initialized():
+        raise UsageError("benchmark measures one process; leave --coordinator_address out")
+    spec = benchmark.Spec(
+        task=_TASK.value,
+        model=_MODEL.value,
+        model_options=_MODEL_OPTIONS.value,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        dtype=_DTYPE.value,
+        input=_INPUT.value,
+        num_threads=_NUM_THREADS.value,
+        turn_seconds=_TURN_SECONDS.value,
+        torch_compile=_TORCH_COMPILE.value,
+    )
+    config = resolve(spec, _AGAINST.value, _ROUNDS.value)._asdict()
+    config |= {"against": _AGAINST.value, "rounds": _ROUNDS.value}
+    workdir = open_workdir(_WORKDIR.value, config)
+    results = benchmark.measure(
+        spec,
+        against=_AGAINST.value,
+        rounds=_ROUNDS.value,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    write_results(workdir, results)
+    (workdir / "report.html").write_text(_benchmark_report.page(results, workdir))
+    print("\n".join(_benchmark_report.lines(results)))
+    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+
+
+if __name__ == "__main__":
+    app.run(main)

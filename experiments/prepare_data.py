@@ -1,0 +1,45 @@
+"""Prepares a data set, or checks a folder of images.
+
+./launch.sh prepare_data --dataset=cifar10
+./launch.sh prepare_data --dataset=mnist --source_dir=~/Downloads    files that are there already
+./launch.sh prepare_data --dataset=folder:PATH                       decodes every image
+"""
+
+from absl import flags
+
+from cnn_jax.data import datasets, folder
+from experiments import app
+
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "mnist, fashion_mnist, cifar10, cifar100, any other name of TensorFlow Datasets such as "
+    "imagenet2012, or folder:PATH.",
+    required=True,
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+)
+_SOURCE_DIR = flags.DEFINE_string(
+    "source_dir",
+    None,
+    "A folder with the original files, taken instead of a download; for imagenet2012 the folder "
+    "with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.",
+)
+
+
+def main(argv):
+    del argv
+    name = _DATASET.value
+    if name.startswith("folder:"):
+        count = folder.verify(name.removeprefix("folder:"))
+        print(f"{name}: all {count} images can be read")
+        return
+    path = datasets.prepare(name, _DATA_DIR.value, _SOURCE_DIR.value)
+    print(f"{name} is prepared in {path}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,49 @@
+"""Trains a classifier, evaluates it and leaves checkpoints, metrics and a report in --workdir.
+
+python -m experiments.train --recipe=digits --workdir=runs/digits
+python -m experiments.train --model=resnet50 --dataset=imagenet2012 --workdir=runs/r50 --epochs=90
+
+The same command again goes on where the run stopped.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from cnn_jax.errors import UsageError
+from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
+from experiments import _run_report, _train_flags, app
+from experiments._progress import progress_bar
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of this run: checkpoints, results, report.", module_name="Output"
+)
+_train_flags.define()
+
+
+def train(config: TrainConfig, workdir: str) -> loop.Result:
+    """Train with a progress bar and write results.json and report.html."""
+    with progress_bar(config.batch_size) as progress:
+        result = loop.train(config, workdir, progress)
+    if jax.process_index() == 0:
+        _run_report.write_training(workdir, result)
+        print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    if _WORKDIR.value is None:
+        raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/digits")
+    config = _train_flags.config_from_flags(flags.FLAGS)
+    try:
+        train(config, _WORKDIR.value)
+    except loop.Diverged as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

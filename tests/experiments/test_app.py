@@ -1,0 +1,128 @@
+"""An experiment is started in a process of its own, as a user starts it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+GREET = '''\
+"""Greets somebody."""
+
+from absl import flags
+
+from cnn_jax.errors import UsageError
+from experiments import app
+
+NAME = flags.DEFINE_string("name", "you", "who is greeted", module_name="Greeting")
+MODE = flags.DEFINE_enum(
+    "mode", "hello", ["hello", "usage", "interrupt", "crash"], "a mode", module_name="Greeting"
+)
+TIMES = flags.DEFINE_integer("times", 1, "how often", lower_bound=1, module_name="Greeting")
+LOUD = flags.DEFINE_bool("loud", False, "in capitals, " + "very " * 10, module_name="Voice")
+TAGS = flags.DEFINE_multi_string("tag", ["a"], "a label", module_name="Voice")
+SIZES = flags.DEFINE_list("sizes", ["1", "2"], "some sizes")
+
+
+def main(argv):
+    if MODE.value == "usage":
+        raise UsageError("no such name;\\n  take another")
+    if MODE.value == "interrupt":
+        raise KeyboardInterrupt
+    if MODE.value == "crash":
+        raise RuntimeError("a bug")
+    import jax
+
+    print(f"hello {NAME.value} from {jax.process_index()} of {jax.process_count()}")
+
+
+if __name__ == "__main__":
+    app.run(main)
+'''
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """start(*arguments) -> a started process of the experiment `greet`."""
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "greet.py").write_text(GREET)
+    environment = os.environ | {"PYTHONPATH": f"{folder}:{REPOSITORY}", "COLUMNS": "70"}
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "greet", *arguments]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--mode=usage", "no such name; take another"),
+        ("--tims=2", "unknown flag '--tims'; did you mean '--times'?"),
+        ("--times=0", "flag --times=0: 0 is not a positive integer"),
+        ("Ann", "unexpected 'Ann'; flags are written --name=value"),
+    ],
+)
+def test_an_error_of_use_is_one_line_and_status_2(start, argument, message):
+    process = start(argument)
+    output, errors = process.communicate()
+    assert (process.returncode, output, errors) == (2, "", f"error: {message}\n")
+
+
+def test_ctrl_c_is_status_130_without_a_traceback(start):
+    process = start("--mode=interrupt")
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_any_other_exception_keeps_its_traceback(start):
+    process = start("--mode=crash")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.startswith("Traceback")
+    assert errors.endswith("RuntimeError: a bug\n")
+
+
+def test_help_groups_the_flags_by_section_and_wraps_them(start):
+    process = start("--help")
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    paragraphs = output.split("\n\n")
+    assert paragraphs[0] == "Greets somebody."
+    assert paragraphs[2].splitlines() == [
+        "Greeting:",
+        "  --name=TEXT               who is greeted (default: you)",
+        "  --mode=NAME               a mode; one of hello, usage, interrupt,",
+        "                            crash (default: hello)",
+        "  --times=INT               how often (default: 1)",
+    ]
+    assert paragraphs[3].splitlines() == [
+        "Voice:",
+        "  --[no]loud                in capitals, very very very very very very",
+        "                            very very very very (default: false)",
+        "  --tag=TEXT                a label; may be repeated (default: a)",
+    ]
+    assert [paragraph.splitlines()[0] for paragraph in paragraphs[4:6]] == [
+        "Options:",
+        "Processes:",
+    ]
+    assert "grain_" not in output
+    assert "verbosity" not in output
+
+
+def test_processes_find_each_other(start):
+    import portpicker
+
+    flags = ["--name=Ann", f"--coordinator_address=localhost:{portpicker.pick_unused_port()}"]
+    flags += ["--num_processes=2"]
+    processes = [start(*flags, f"--process_id={number}") for number in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in processes] == [
+        "hello Ann from 0 of 2\n",
+        "hello Ann from 1 of 2\n",
+    ]

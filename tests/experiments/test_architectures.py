@@ -1,0 +1,59 @@
+"""experiments.architectures as its users run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.architectures", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_one_network_prints_the_lectures_table_and_keeps_it(tmp_path):
+    done = run("--model=vgg16", f"--workdir={tmp_path / 'vgg16'}")
+    assert done.returncode == 0, done.stderr
+    assert "138,344,128" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("pool5"))
+    assert {"7x7x512", "25,088", "212", "25k"} <= set(line.split())
+    (row,) = json.loads((tmp_path / "vgg16" / "results.json").read_text())["models"]
+    assert (row["name"], row["params"], row["layers"]) == ("vgg16", 138_357_544, 16)
+    assert (row["macs"], row["activations"]) == (15_470_264_320, 15_237_608)
+    assert row["size_mb"] == pytest.approx(553.430176)
+    assert row["size_mib"] == pytest.approx(527.8, abs=0.05)
+    assert row["published"]["top1_error"] == 28.408
+    assert row["lecture"]["size_mb"] == 540
+    assert sum(layer["macs"] for layer in row["rows"]) == row["macs"]
+
+
+def test_an_unknown_network_is_an_error_of_use(tmp_path):
+    done = run("--model=vgg61", f"--workdir={tmp_path / 'none'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown model 'vgg61'; did you mean")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_every_network_has_a_row_with_its_numbers(tmp_path):
+    from cnn_jax import model_names
+
+    done = run(f"--workdir={tmp_path / 'all'}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "all" / "results.json").read_text())["models"]
+    assert [row["name"] for row in rows] == model_names()
+    for row in rows:
+        keys = ("params", "macs", "activations", "layers", "size_mb", "size_mib")
+        assert all(row[key] > 0 for key in keys), row["name"]
+    assert (tmp_path / "all" / "figures" / "error_macs.png").exists()
+    assert (tmp_path / "all" / "figures" / "naive_inception.png").exists()

@@ -1,0 +1,100 @@
+"""experiments.train and experiments.evaluate as their users run them, each in a process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--recipe=digits",
+    "--model=lenet5",
+    "--model_options=filters=(4,), neurons=(8,)",
+    "--steps=8",
+    "--checkpoint_every=4",
+]
+
+
+def run(name, *flags):
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """A run of eight steps: its folder and its results.json."""
+    done = run("train", *TINY, f"--workdir={folder}/run", f"--data_dir={folder}/data")
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads((folder / "run" / "results.json").read_text())
+
+
+def test_training_leaves_results_pictures_and_a_page(trained):
+    workdir, results = trained
+    assert results["step"] == 8
+    assert len(results["parameters_sha256"]) == 64
+    for name in ("config.json", "training.png", "confusion.png", "metrics.jsonl"):
+        assert (workdir / name).stat().st_size > 0
+    page = (workdir / "report.html").read_text()
+    assert "Evaluation" in page
+    assert 'src="http' not in page
+
+
+def test_evaluation_needs_nothing_but_the_folder_and_counts_each_example_once(trained):
+    workdir, training = trained
+    for flags in ((), ("--batch_size=50",)):
+        done = run("evaluate", f"--workdir={workdir}", *flags)
+        assert done.returncode == 0, done.stderr
+        results = json.loads((workdir / "results.json").read_text())
+        assert results["examples"] == sum(map(sum, results["confusion"])) == 359
+        assert results["top1_error"] == training["evaluation"]["top1_error"]
+        assert results["loss"] == pytest.approx(training["evaluation"]["loss"], rel=1e-5)
+        assert results["training"]["step"] == 8
+        assert results["parameters_sha256"] == training["parameters_sha256"]
+
+
+def test_ten_crops_are_another_protocol(trained):
+    done = run("evaluate", f"--workdir={trained[0]}", "--ten_crop", "--resize=18")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((trained[0] / "results.json").read_text())
+    assert results["protocol"]["crops"] == 10
+    assert results["loss"] != trained[1]["evaluation"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--learning_rate=0.3"], "another configuration (learning_rate: 0.1 there, 0.3 here)"),
+        (["--dataset=digit"], "did you mean 'digits'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(trained, folder, flags, message):
+    before = {file: file.stat().st_mtime_ns for file in trained[0].rglob("*")}
+    done = run("train", *TINY, f"--workdir={trained[0]}", f"--data_dir={folder}/data", *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert before == {file: file.stat().st_mtime_ns for file in trained[0].rglob("*")}
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(trained, folder):
+    flags = [*TINY, f"--data_dir={folder}/data", f"--workdir={folder}/two"]
+    command = [sys.executable, "-m", "experiments.train", *flags]
+    together = ["--coordinator_address=localhost:17831", "--num_processes=2"]
+    processes = [
+        subprocess.Popen([*command, *together, f"--process_id={i}"], cwd=ROOT) for i in range(2)
+    ]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    results = json.loads((folder / "two" / "results.json").read_text())
+    one, two = trained[1]["evaluation"], results["evaluation"]
+    assert results["loss"] == pytest.approx(trained[1]["loss"], rel=1e-4)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert two["examples"] == 359
