@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
-from cnn_jax import errors
+from cnn_jax import errors, taps
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
@@ -89,3 +90,42 @@ def from_weights(name: str, path: str | os.PathLike, num_classes: int | None = N
         source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
         None,
     )
+
+
+def classifier(
+    network: Trained, **options: Any
+) -> Callable[[Float[Array, "n h w c"]], Float[Array, "n classes"]]:
+    """Return f(pixels) -> logits, which normalises as the network was trained.
+
+    What pictures and attacks take: pixels are floats in 0..1, and their dtype is computed in.
+
+    Args:
+      options: of model.apply, e.g. relu_rule="guided".
+    """
+    return lambda pixels: network.model.apply(
+        network.variables, _normalize(network, pixels), **options
+    )
+
+
+def layer(
+    network: Trained, path: str, **options: Any
+) -> Callable[[Float[Array, "n h w c"]], Float[Array, "n ..."]]:
+    """Return f(pixels) -> activation of the layer at this path, see `classifier`.
+
+    Raises:
+      UsageError: on a call, a path that no layer has; the message names the near ones.
+    """
+
+    def activation(pixels: Float[Array, "n h w c"]) -> Float[Array, "n ..."]:
+        images = _normalize(network, pixels)
+        _, seen = taps.activations(
+            network.model.apply, network.variables, images, [path], **options
+        )
+        return seen[path]
+
+    return activation
+
+
+def _normalize(network: Trained, pixels: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    mean, std = (jnp.asarray(each, pixels.dtype) for each in (network.mean, network.std))
+    return (pixels - mean) / std

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -110,6 +111,13 @@ def help_text(width: int) -> str:
         paragraphs.append("\n".join([f"{title}:", *(_describe(flag, width) for flag in section)]))
     paragraphs.append("--helpfull also lists the flags of absl, grain and the other libraries.")
     return "\n\n".join(paragraphs)
+
+
+def flag_values() -> dict[str, Any]:
+    """The values of the experiment's own flags by name, those about processes left out."""
+    sections = _sections()
+    del sections["Processes"]
+    return {flag.name: flag.value for section in sections.values() for flag in section}
 
 
 def _sections() -> dict[str, list[flags.Flag]]:
