@@ -1,0 +1,189 @@
+"""Regions of a feature map, of any size and place, as arrays of one size.
+
+Bilinear interpolation is separable, so a region's rows and columns are two small matrices and
+RoIAlign is two products with them: nothing of the size of regions x samples x channels is made.
+All functions are of one image; vmap makes them of a batch.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def _interpolation(positions: Float[Array, "*n"], size: int) -> Float[Array, "*n size"]:
+    """Return the weights of `size` pixels at these positions, held to the first and last pixel."""
+    distance = jnp.clip(positions, 0, size - 1)[..., None] - jnp.arange(size)
+    return jnp.maximum(1 - jnp.abs(distance), 0)
+
+
+def _bin_weights(
+    start: Float[Array, " k"],
+    length: Float[Array, " k"],
+    outputs: int,
+    size: int,
+    sampling_ratio: int | None,
+) -> Float[Array, "k outputs size"]:
+    """Return the weight of each pixel of an axis in each bin: the mean over the bin's samples."""
+    step = length / outputs
+    samples = math.ceil(size / outputs) if sampling_ratio is None else sampling_ratio
+    drawn = jnp.full_like(length, samples)
+    if sampling_ratio is None:
+        drawn = jnp.clip(jnp.ceil(step), 0, samples)
+    first = start[:, None] + jnp.arange(outputs) * step[:, None]
+    weights = 0.0
+    for i in range(samples):
+        y = first + ((i + 0.5) * step / jnp.maximum(drawn, 1))[:, None]
+        counted = (y >= -1) & (y <= size) & (i < drawn)[:, None]
+        weights += jnp.where(counted[..., None], _interpolation(y, size), 0)
+    return weights / jnp.maximum(drawn, 1)[:, None, None]
+
+
+def _align_weights(boxes, outputs, sizes, scale, sampling_ratio, aligned):
+    """Return the rows' and the columns' weights, [k, outputs, h] and [k, outputs, w]."""
+    x1, y1, x2, y2 = jnp.moveaxis(boxes * scale - (0.5 if aligned else 0), -1, 0)
+    height, width = y2 - y1, x2 - x1
+    if not aligned:
+        height, width = jnp.maximum(height, 1), jnp.maximum(width, 1)
+    return (
+        _bin_weights(y1, height, outputs, sizes[0], sampling_ratio),
+        _bin_weights(x1, width, outputs, sizes[1], sampling_ratio),
+    )
+
+
+def roi_align(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "k 4"],
+    outputs: int,
+    *,
+    scale: float = 1.0,
+    sampling_ratio: int | None = 2,
+    aligned: bool = False,
+) -> Float[Array, "k outputs outputs c"]:
+    """Return each box as outputs x outputs bins, each the mean of bilinear samples.
+
+    He et al. 2017, "Mask R-CNN", section 3, with torchvision's rules at the border: a sample
+    farther than one pixel outside counts 0, nearer ones are held to the border.
+
+    Args:
+      boxes: in image pixels; feature pixels are `scale` times these.
+      sampling_ratio: samples a bin along each axis; None: one a feature pixel, rounded up, of a
+        box that is no larger than the map.
+      aligned: pixels have their centres at .5; else, as first published, at 0, and a box is at
+        least one pixel wide.
+    """
+    rows, columns = _align_weights(
+        boxes, outputs, features.shape[:2], scale, sampling_ratio, aligned
+    )
+    rows, columns = rows.astype(features.dtype), columns.astype(features.dtype)
+    return jnp.einsum("kph,hwc,kqw->kpqc", rows, features, columns)
+
+
+def pyramid_level(
+    boxes: Float[Array, "*k 4"], low: int, high: int, size: float = 224, level: int = 4
+) -> Int[Array, "*k"]:
+    """Return each box's pyramid level: `level` at an area of size^2, one less at half the side.
+
+    Clamped to low..high. Lin et al. 2017, "Feature pyramid networks", equation 1.
+    """
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    root = jnp.sqrt(sides[..., 0] * sides[..., 1])
+    # log2(0) is -inf, which the clamp takes to the lowest level; 1e-6 as in torchvision
+    found = jnp.floor(level + jnp.log2(root / size) + 1e-6)
+    return jnp.clip(found, low, high).astype(jnp.int32)
+
+
+def pyramid_roi_align(
+    features: Sequence[Float[Array, "h w c"]],
+    boxes: Float[Array, "k 4"],
+    outputs: int,
+    *,
+    lowest: int = 2,
+    sampling_ratio: int | None = 2,
+    canonical_size: float = 224,
+) -> Float[Array, "k outputs outputs c"]:
+    """Return roi_align of each box from its pyramid_level's map; map i has stride 2^(lowest + i).
+
+    Every level is asked for every box, and the weights of the boxes of other levels are zero: the
+    lower levels add a third to the work of the first.
+    """
+    levels = pyramid_level(boxes, lowest, lowest + len(features) - 1, canonical_size)
+    total = 0
+    for i, each in enumerate(features):
+        rows, columns = _align_weights(
+            boxes, outputs, each.shape[:2], 2.0 ** -(lowest + i), sampling_ratio, False
+        )
+        rows = jnp.where((levels == lowest + i)[:, None, None], rows, 0).astype(each.dtype)
+        total += jnp.einsum("kph,hwc,kqw->kpqc", rows, each, columns.astype(each.dtype))
+    return total
+
+
+def _round_half_away(x: Array) -> Array:
+    return jnp.trunc(x + jnp.where(x < 0, -0.5, 0.5))
+
+
+def _bin_members(
+    low: Float[Array, " k"], high: Float[Array, " k"], outputs: int, size: int
+) -> Bool[Array, "k outputs size"]:
+    """Return which pixels of an axis lie in each bin of a region, both of whose ends count."""
+    low, high = _round_half_away(low)[:, None], _round_half_away(high)[:, None]
+    step = jnp.maximum(high - low + 1, 1) / outputs
+    bins = jnp.arange(outputs)
+    first, last = low + jnp.floor(bins * step), low + jnp.ceil((bins + 1) * step)
+    pixels = jnp.arange(size)
+    return (pixels >= first[..., None]) & (pixels < last[..., None])
+
+
+def roi_pool(
+    features: Float[Array, "h w c"],
+    boxes: Float[Array, "k 4"],
+    outputs: int,
+    *,
+    scale: float = 1.0,
+) -> Float[Array, "k outputs outputs c"]:
+    """Return the maximum of each of outputs x outputs bins of each box, 0 of a bin outside.
+
+    The box's corners are rounded to feature pixels, both of which belong to it; bins that share a
+    pixel both see it. Girshick 2015, "Fast R-CNN", section 2.1. The gradient is shared by equal
+    maxima.
+    """
+    x1, y1, x2, y2 = jnp.moveaxis(boxes * scale, -1, 0)
+    rows = _bin_members(y1, y2, outputs, features.shape[0])
+    columns = _bin_members(x1, x2, outputs, features.shape[1])
+
+    def of_one(rows: Array, columns: Array) -> Array:
+        inside = rows[:, :, None, None]
+        tall = jnp.where(inside, features[None], -jnp.inf).max(1)  # [outputs, w, c]
+        bins = jnp.where(columns[None, :, :, None], tall[:, None], -jnp.inf).max(2)
+        filled = rows.any(1)[:, None] & columns.any(1)[None]
+        return jnp.where(filled[..., None], bins, 0)
+
+    return jax.vmap(of_one)(rows, columns)
+
+
+def paste_masks(
+    masks: Float[Array, "k m m"], boxes: Float[Array, "k 4"], height: int, width: int
+) -> Float[Array, "k height width"]:
+    """Return each mask laid over its box on a canvas, bilinearly; 0 elsewhere.
+
+    As torchvision does it: the mask gets a border of one zero, the box grows likewise and loses
+    its fractions, and its last pixel counts.
+    """
+    size = masks.shape[-1] + 2
+    masks = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    half = sides * (size / (size - 2)) / 2
+    low, high = jnp.trunc(centres - half), jnp.trunc(centres + half)
+    lengths = jnp.maximum(high - low + 1, 1)
+
+    def axis_weights(low, length, pixels):
+        place = jnp.arange(pixels) - low[:, None]
+        inside = (place >= 0) & (place < length[:, None])
+        source = (place + 0.5) * (size / length)[:, None] - 0.5
+        return jnp.where(inside[..., None], _interpolation(source, size), 0).astype(masks.dtype)
+
+    rows = axis_weights(low[:, 1], lengths[:, 1], height)
+    columns = axis_weights(low[:, 0], lengths[:, 0], width)
+    return jnp.einsum("kyh,khw,kxw->kyx", rows, masks, columns)
