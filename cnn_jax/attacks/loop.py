@@ -1,0 +1,199 @@
+"""The loop that every attack is: one step over and over, on a batch of slots.
+
+A slot holds one example. When examples are finished their slots go to the next ones in the queue,
+and when the queue is empty the batch shrinks, so a fooled image stops costing. What a step computes
+for an example depends on its own state alone, hence not on the company it is in.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from cnn_jax.attacks.norms import broadcast
+from cnn_jax.errors import UsageError
+from cnn_jax.training import parallel
+
+LogitsOf = Callable[[Array], Array]
+
+_SHRINK = 4  # each size of the batch is a program to compile, so there are few
+
+
+class Batching(NamedTuple):
+    """How examples are batched; it changes no result beyond the rounding of a batched network.
+
+    size: slots at most, rounded up to a multiple of the devices.
+    devices: over which the slots are spread; by default the first alone.
+    """
+
+    size: int = 128
+    devices: parallel.Devices | None = None
+
+
+DEFAULT = Batching()
+
+
+class Step(NamedTuple):
+    """What a step gives: the state after it, and which examples are finished, and which broken.
+
+    The state of a finished example is final. Broken: its logits or gradient are not finite.
+    """
+
+    state: PyTree
+    finished: Bool[Array, " n"]
+    broken: Bool[Array, " n"]
+
+
+class _Slots(NamedTuple):
+    state: PyTree
+    taken: Int[Array, " n"]
+    finished: Bool[Array, " n"]
+    broken: Bool[Array, " n"]
+
+
+def as_pytree(logits_of: LogitsOf) -> jax.tree_util.Partial:
+    """Return the function as an argument of jitted functions.
+
+    `jax.tree_util.Partial(f, variables)` passes its variables as arrays. Any other function is
+    known by its identity: give the same object again, and its programs are found again.
+    """
+    if isinstance(logits_of, jax.tree_util.Partial):
+        return logits_of
+    return jax.tree_util.Partial(logits_of)
+
+
+def not_finite(values: Float[Array, "n ..."]) -> Bool[Array, " n"]:
+    """Return which examples hold a NaN or an infinity."""
+    return ~jnp.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
+def run(
+    step: Callable[..., Step],
+    logits_of: LogitsOf,
+    state: PyTree,
+    *,
+    steps: int,
+    batching: Batching = DEFAULT,
+    **options: Any,
+) -> PyTree:
+    """Return the state after `steps` steps of each example, or fewer where it finished before.
+
+    Args:
+      step: step(logits_of, state, taken, **options) -> Step, a function of its module; `taken` [n]
+        counts each example's steps so far.
+      state: arrays with the examples along the first axis; NumPy arrays return.
+      options: hashable; each value is a program.
+
+    Raises:
+      UsageError: logits or gradients that are not finite.
+    """
+    devices = list(batching.devices or jax.devices()[:1])
+    mesh = parallel.data_mesh(devices)
+    spread = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    logits_of = jax.device_put(as_pytree(logits_of), parallel.replicated(mesh))
+    advance = _advance_by_calls if devices[0].platform == "cpu" else _advance_in_one_program
+    advance = partial(advance, step, tuple(sorted(options.items())), steps, logits_of)
+
+    state = jax.tree.map(np.array, state)
+    taken = np.zeros(len(jax.tree.leaves(state)[0]), np.int32)
+    sizes = _sizes(batching.size, len(devices))
+    owner, queue = np.empty(0, int), np.arange(len(taken) if steps else 0)
+    while len(owner) + len(queue):
+        smaller = [size for size in sizes[:-1] if size >= len(owner) + len(queue)]
+        size = min(smaller, default=sizes[-1])
+        owner, queue = np.split(np.concatenate([owner, queue]), [size])
+        padded = np.resize(owner, size)
+        slots = _Slots(
+            jax.tree.map(lambda x, padded=padded: x[padded], state),
+            taken[padded],
+            finished=np.arange(size) >= len(owner),
+            broken=np.zeros(size, bool),
+        )
+        slots = advance(jax.device_put(slots, spread), _until(size, len(queue), sizes))
+        real = len(owner)
+        slots = jax.tree.map(lambda x, real=real: np.asarray(x)[:real], slots)
+        _complain(slots, owner)
+        taken[owner] = slots.taken
+        jax.tree.map(lambda x, new, owner=owner: x.__setitem__(owner, new), state, slots.state)
+        owner = owner[~slots.finished]
+    return state
+
+
+def predictions(
+    logits_of: LogitsOf, images: Float[Array, "n h w c"], batching: Batching = DEFAULT
+) -> Int[np.ndarray, " n"]:
+    """Return the class of each image, of equal logits the first."""
+    found = (images, np.zeros(len(images), np.int32))
+    return run(_predict, logits_of, found, steps=1, batching=batching)[1]
+
+
+def _predict(logits_of, state, taken) -> Step:
+    images, _ = state
+    logits = logits_of(images)
+    predicted = logits.argmax(axis=-1).astype(jnp.int32)
+    return Step((images, predicted), jnp.ones(len(images), bool), not_finite(logits))
+
+
+def _sizes(largest: int, devices: int) -> list[int]:
+    """Return the batch sizes to choose from, ascending, multiples of the devices."""
+    sizes = [-(-largest // devices) * devices]
+    while (size := sizes[0] // _SHRINK // devices * devices) >= 4:
+        sizes.insert(0, size)
+    return sizes
+
+
+def _until(size: int, waiting: int, sizes: list[int]) -> int:
+    """Return down to how many running slots to go on before the batch is filled anew or shrunk."""
+    if waiting:
+        return size - max(1, size // 8)
+    return max((each for each in sizes if each < size), default=0)
+
+
+def _complain(slots: _Slots, owner: Int[np.ndarray, " n"]) -> None:
+    if slots.broken.any():
+        slot = int(slots.broken.argmax())
+        raise UsageError(
+            f"the network's logits or gradients are not finite on image {owner[slot]}, "
+            f"step {slots.taken[slot]}; check its weights, and try float32 or float64"
+        )
+
+
+def _step(step, options, steps, logits_of, slots: _Slots) -> tuple[_Slots, Int[Array, ""]]:
+    """Take one step in the running slots; also return how many run on."""
+    new = step(logits_of, slots.state, slots.taken, **dict(options))
+    going = ~slots.finished
+    state = jax.tree.map(
+        lambda old, new: jnp.where(broadcast(going, old), new, old), slots.state, new.state
+    )
+    taken = slots.taken + going
+    broken = going & new.broken
+    finished = slots.finished | new.finished | broken | (taken >= steps)
+    return _Slots(state, taken, finished, slots.broken | broken), (~finished).sum()
+
+
+_jitted_step = jax.jit(_step, static_argnums=(0, 1, 2), donate_argnums=4)
+
+
+def _advance_by_calls(step, options, steps, logits_of, slots: _Slots, until: int) -> _Slots:
+    """Loop in Python: XLA's CPU runs a convolution within its loops several times slower."""
+    running = until + 1
+    while running > until:
+        slots, running = _jitted_step(step, options, steps, logits_of, slots)
+        running = int(running)
+    return slots
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _advance_in_one_program(step, options, steps, logits_of, slots: _Slots, until: int) -> _Slots:
+    """Loop on the device, where a call for each step would cost more than the step."""
+    slots, _ = jax.lax.while_loop(
+        lambda carry: carry[1] > until,
+        lambda carry: _step(step, options, steps, logits_of, carry[0]),
+        (slots, (~slots.finished).sum()),
+    )
+    return slots
