@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from cnn_jax import errors, taps
@@ -97,14 +98,17 @@ def classifier(
 ) -> Callable[[Float[Array, "n h w c"]], Float[Array, "n classes"]]:
     """Return f(pixels) -> logits, which normalises as the network was trained.
 
-    What pictures and attacks take: pixels are floats in 0..1, and their dtype is computed in.
+    What pictures and attacks take: pixels are floats in 0..1, and their dtype is computed in. It is
+    a Partial over the variables, so that as an argument of jitted functions its arrays are traced.
 
     Args:
-      options: of model.apply, e.g. relu_rule="guided".
+      options: of model.apply, e.g. relu_rule="guided"; more may be given on a call, e.g. tap=...
     """
-    return lambda pixels: network.model.apply(
-        network.variables, _normalize(network, pixels), **options
-    )
+
+    def logits(variables: PyTree, pixels: Float[Array, "n h w c"], **more: Any):
+        return network.model.apply(variables, _normalize(network, pixels), **options, **more)
+
+    return Partial(logits, network.variables)
 
 
 def layer(
@@ -116,14 +120,12 @@ def layer(
       UsageError: on a call, a path that no layer has; the message names the near ones.
     """
 
-    def activation(pixels: Float[Array, "n h w c"]) -> Float[Array, "n ..."]:
+    def activation(variables: PyTree, pixels: Float[Array, "n h w c"]) -> Float[Array, "n ..."]:
         images = _normalize(network, pixels)
-        _, seen = taps.activations(
-            network.model.apply, network.variables, images, [path], **options
-        )
+        _, seen = taps.activations(network.model.apply, variables, images, [path], **options)
         return seen[path]
 
-    return activation
+    return Partial(activation, network.variables)
 
 
 def _normalize(network: Trained, pixels: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:

@@ -1,0 +1,96 @@
+"""Many evaluations of a network, as many at once as memory allows."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.tree_util import Partial
+from jaxtyping import Array
+
+from cnn_jax.errors import UsageError
+
+Progress = Callable[[Iterable, int], Iterable]  # wraps what is looped over, given its length
+
+DEFAULT_BATCH = 64
+
+
+def no_progress(items: Iterable, total: int) -> Iterable:
+    """Return the items: no bar."""
+    del total
+    return items
+
+
+def as_partial(f: Callable) -> Partial:
+    """Return f as an argument of jitted functions: a Partial's arrays are traced, not baked in."""
+    return f if isinstance(f, Partial) else Partial(f)
+
+
+def in_batches(
+    f: Callable[..., Array], *arrays: Array, batch_size: int | None = None
+) -> Array | np.ndarray:
+    """Return f(*arrays), computed from batch_size rows at a time and joined.
+
+    The last batch is filled up with its last row, so that every batch has one shape and f, if it
+    is jitted, is compiled once.
+
+    Args:
+      arrays: [m, ...] each, m >= 1; f returns [rows, ...] for that many rows of them.
+      batch_size: rows at once; None: all.
+    """
+    count = len(arrays[0])
+    size = even_batch(count, batch_size)
+    if size == count:
+        return f(*arrays)
+    results = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        results.append(f(*(array[rows] for array in arrays))[: count - start])
+    return jnp.concatenate(results)
+
+
+def even_batch(count: int, batch_size: int | None) -> int:
+    """Return the least size with which `count` rows need no more batches than with batch_size."""
+    batches = -(-count // max(batch_size or count, 1))
+    return -(-count // batches)
+
+
+def largest_batch(f: Callable, *arrays: Any, memory_limit: float, most: int = 512) -> int:
+    """Return how many rows f may take at once so that its values fit into the memory.
+
+    All intermediate values of one row are added up, as if none were freed before the end: the
+    limit holds, and is seldom reached.
+
+    Args:
+      f: what will be run on batches; it is traced with one row of each array.
+      arrays: [m, ...], or jax.ShapeDtypeStructs.
+      memory_limit: bytes.
+      most: returned if it fits; larger batches gain nothing.
+
+    Raises:
+      UsageError: one row does not fit.
+    """
+    row = [jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for array in arrays]
+    bytes_per_row = _bytes(jax.make_jaxpr(f)(*row))
+    if bytes_per_row > memory_limit:
+        raise UsageError(
+            f"one image takes {bytes_per_row / 2**20:.0f} MiB, more than the memory limit of "
+            f"{memory_limit / 2**20:.0f} MiB; raise it, or take smaller images"
+        )
+    return int(min(memory_limit // max(bytes_per_row, 1), most))
+
+
+def _bytes(jaxpr: Jaxpr | ClosedJaxpr) -> int:
+    """Return the bytes of all values that the jaxpr computes, those of inner ones included."""
+    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [p for p in equation.params.values() if isinstance(p, (Jaxpr, ClosedJaxpr))]
+        if inner:
+            total += sum(map(_bytes, inner))
+        else:
+            total += sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in equation.outvars)
+    return total
