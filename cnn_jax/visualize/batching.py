@@ -30,7 +30,10 @@ def as_partial(f: Callable) -> Partial:
 
 
 def in_batches(
-    f: Callable[..., Array], *arrays: Array, batch_size: int | None = None
+    f: Callable[..., Array],
+    *arrays: Array,
+    batch_size: int | None = None,
+    progress: Progress = no_progress,
 ) -> Array | np.ndarray:
     """Return f(*arrays), computed from batch_size rows at a time and joined.
 
@@ -40,13 +43,14 @@ def in_batches(
     Args:
       arrays: [m, ...] each, m >= 1; f returns [rows, ...] for that many rows of them.
       batch_size: rows at once; None: all.
+      progress: wraps the loop over batches.
     """
     count = len(arrays[0])
     size = even_batch(count, batch_size)
     if size == count:
         return f(*arrays)
     results = []
-    for start in range(0, count, size):
+    for start in progress(range(0, count, size), -(-count // size)):
         rows = np.minimum(np.arange(start, start + size), count - 1)
         results.append(f(*(array[rows] for array in arrays))[: count - start])
     return jnp.concatenate(results)

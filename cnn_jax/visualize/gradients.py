@@ -4,24 +4,14 @@ Every function takes f(images) -> logits and one target class an image. The scor
 the probability, whose gradient also asks how to lower the other classes (Simonyan et al. 2014).
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from cnn_jax.visualize.batching import DEFAULT_BATCH, as_partial, even_batch
 from cnn_jax.visualize.relu_rule import with_relu_rule
-
-Classifier = Callable[[Float[Array, "n h w c"]], Float[Array, "n classes"]]
-Images = Float[Array, "n h w c"]
-Targets = Int[Array, " n"]
-
-
-def class_scores(logits: Float[Array, "n classes"], targets: Targets) -> Float[Array, " n"]:
-    """Return of each image the logit of its target."""
-    return jnp.take_along_axis(logits, jnp.asarray(targets)[:, None], axis=1)[:, 0]
+from cnn_jax.visualize.scores import Classifier, Images, Targets, class_scores
 
 
 def gradient(f: Classifier, images: Images, targets: Targets) -> Images:

@@ -89,6 +89,7 @@ def zennit_gradient(net, composite, x):
 
 
 def main():
+    torch.Tensor.float = torch.Tensor.double  # captum rounds an occlusion map to float32
     rng = np.random.default_rng(4)
     x = torch.from_numpy(rng.normal(size=(2, *SHAPE)))
     start = torch.from_numpy(rng.normal(size=(2, *SHAPE)))
@@ -112,7 +113,11 @@ def main():
                 ours.numpy(), ca.Saliency(net).attribute(x, TARGETS, abs=False).detach().numpy()
             )
         integrated = ca.IntegratedGradients(net)
-        occluded = {"sliding_window_shapes": (3, 3, 2), "strides": (3, 2, 2), "baselines": 0.3}
+        occluded = {
+            "sliding_window_shapes": (3, 3, 2),
+            "strides": (3, 2, 2),
+            "baselines": 0.25,
+        }  # kept in float32
         cam = ca.LayerGradCam(net, layer).attribute(x, TARGETS, relu_attributions=True)
         results = {
             "logits": net(x).detach().numpy(),

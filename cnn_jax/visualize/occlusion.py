@@ -1,0 +1,126 @@
+"""Occlusion: what the score loses when a patch of the image is covered.
+
+Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", section 4.2.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnn_jax import errors
+from cnn_jax.errors import UsageError
+from cnn_jax.visualize.batching import (
+    DEFAULT_BATCH,
+    Progress,
+    as_partial,
+    in_batches,
+    no_progress,
+)
+from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs
+
+AGGREGATES = ("mean", "sum")
+
+
+def occlusion(
+    f: Classifier,
+    images: Images,
+    targets: Targets,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    fill: Float[Array, "..."] | float = 0.0,
+    aggregate: str = "mean",
+    output: str = "score",
+    batch_size: int = DEFAULT_BATCH,
+    progress: Progress = no_progress,
+) -> Float[Array, "n h w"]:
+    """Return for each pixel what the target's output loses by the windows that cover it.
+
+    Args:
+      window, stride: rows and columns. The windows start at the image's corner; the last ones may
+        stick out, so that every pixel is covered if the stride is at most the window.
+      fill: what covers, broadcast to one image: a number, a colour, an image.
+      aggregate: "mean" over the windows that cover a pixel (captum), or their "sum" (PAIR).
+      output: "score" or "probability".
+      batch_size: network inputs at once.
+
+    Raises:
+      UsageError: a window larger than the image, or a stride that leaves pixels uncovered.
+    """
+    if aggregate not in AGGREGATES:
+        raise errors.unknown("aggregate", aggregate, AGGREGATES)
+    settings = {"window": window, "stride": stride, "fill": fill, "output": output}
+    settings |= {"batch_size": batch_size, "progress": progress}
+    covered = occluded_outputs(f, images, targets, **settings)
+    plain = _outputs(as_partial(f), jnp.asarray(images), jnp.asarray(targets), output)
+    losses = plain[:, None, None] - covered
+    # of each window, along each axis, the pixels that it covers
+    rows, columns = (
+        jnp.asarray(_covers(size, extent, step), losses.dtype)
+        for size, extent, step in zip(images.shape[1:3], window, stride, strict=True)
+    )
+    total = jnp.einsum("nij,ih,jw->nhw", losses, rows, columns)
+    return total if aggregate == "sum" else total / jnp.einsum("ih,jw->hw", rows, columns)
+
+
+def occluded_outputs(
+    f: Classifier,
+    images: Images,
+    targets: Targets,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    fill: Float[Array, "..."] | float = 0.0,
+    output: str = "probability",
+    batch_size: int = DEFAULT_BATCH,
+    progress: Progress = no_progress,
+) -> Float[Array, "n rows columns"]:
+    """Return the target's output for each place of the window; arguments as in `occlusion`."""
+    images, targets = jnp.asarray(images), jnp.asarray(targets)
+    rows, columns = (
+        _starts(size, extent, step)
+        for size, extent, step in zip(images.shape[1:3], window, stride, strict=True)
+    )
+    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    image, place = np.divmod(np.arange(len(images) * len(places)), len(places))
+    fill = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
+    step = partial(_covered, as_partial(f), images, targets, fill, window=window, output=output)
+    outputs = in_batches(step, image, places[place], batch_size=batch_size, progress=progress)
+    return outputs.reshape(len(images), len(rows), len(columns))
+
+
+@partial(jax.jit, static_argnames="output")
+def _outputs(f, images, targets, output):
+    return class_outputs(f, images, targets, output)
+
+
+@partial(jax.jit, static_argnames=("window", "output"))
+def _covered(f, images, targets, fill, index, places, *, window, output):
+    """Return the outputs of the images of these indices, each covered at its place."""
+    inside = [
+        (places[:, axis, None] <= jnp.arange(size))
+        & (jnp.arange(size) < places[:, axis, None] + window[axis])
+        for axis, size in enumerate(images.shape[1:3])
+    ]
+    mask = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+    return class_outputs(f, jnp.where(mask, fill, images[index]), targets[index], output)
+
+
+def _starts(size: int, window: int, stride: int) -> np.ndarray:
+    """Return where windows start along an axis."""
+    if not 1 <= window <= size:
+        raise UsageError(f"a window of {window} does not fit into {size} pixels; give 1 to {size}")
+    if not 1 <= stride <= window:
+        raise UsageError(
+            f"a stride of {stride} with a window of {window} leaves pixels out; give 1 to {window}"
+        )
+    return np.arange(-(-(size - window) // stride) + 1) * stride
+
+
+def _covers(size: int, window: int, stride: int) -> np.ndarray:
+    """Return [windows, size]: 1 where the window covers the pixel."""
+    starts = _starts(size, window, stride)[:, None]
+    return ((starts <= np.arange(size)) & (np.arange(size) < starts + window)).astype(float)

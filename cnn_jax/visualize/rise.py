@@ -1,0 +1,116 @@
+"""RISE: the mean of random masks, weighted by the score of the image seen through each.
+
+Petsiuk, Das & Saenko 2018, "RISE: randomized input sampling for explanation of black-box models".
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cnn_jax.visualize.batching import (
+    DEFAULT_BATCH,
+    Progress,
+    as_partial,
+    even_batch,
+    no_progress,
+)
+from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs
+
+
+def rise(
+    f: Classifier,
+    images: Images,
+    targets: Targets,
+    key: Array,
+    *,
+    masks: int = 4000,
+    cells: int = 7,
+    probability: float = 0.5,
+    fill: Float[Array, "..."] | float = 0.0,
+    output: str = "probability",
+    batch_size: int = DEFAULT_BATCH,
+    progress: Progress = no_progress,
+) -> Float[Array, "n h w"]:
+    """Return sum_i output(image * mask_i) mask_i / (masks * probability): equation 6.
+
+    All images are seen through the same masks. Needs no gradient.
+
+    Args:
+      masks, cells, probability: see `draw_masks`.
+      fill: what is seen where the mask is 0, broadcast to one image.
+      output: "probability" or "score".
+      batch_size: network inputs at once.
+    """
+    images, targets = jnp.asarray(images), jnp.asarray(targets)
+    drawn = draw_masks(key, masks, images.shape[1:3], cells=cells, probability=probability)
+    size = even_batch(masks, batch_size)
+    starts = range(0, masks, size)
+    step = partial(_step, as_partial(f), output=output)
+    maps = [0.0] * len(images)
+    for start in progress(starts, len(starts)):
+        number = np.arange(start, start + size)
+        batch = Masks(*(array[np.minimum(number, masks - 1)] for array in drawn))
+        for i in range(len(images)):
+            maps[i] += step(images[i], targets[i], batch, number < masks, fill)
+    return jnp.stack(maps) / (masks * probability)
+
+
+class Masks(NamedTuple):
+    """Masks as what they are made of.
+
+    grids: zeros and ones.  places: row and column where the enlarged grid is cut.
+    """
+
+    grids: Bool[Array, "m cells cells"]
+    places: Int[Array, "m 2"]
+
+
+def draw_masks(
+    key: Array,
+    masks: int,
+    size: tuple[int, int],
+    *,
+    cells: int = 7,
+    probability: float = 0.5,
+) -> Masks:
+    """Draw masks for images of this size: each cell is seen with the probability (section 3.2)."""
+    grid_key, place_key = jax.random.split(key)
+    grids = jax.random.bernoulli(grid_key, probability, (masks, cells, cells))
+    return Masks(grids, jax.random.randint(place_key, (masks, 2), 0, _cell(size, cells)))
+
+
+def enlarged(masks: Masks, size: tuple[int, int]) -> Float[Array, "m h w"]:
+    """Return the masks in 0..1: the grids, enlarged bilinearly to one cell more, and cut."""
+    cells = masks.grids.shape[1]
+    rows, columns = (
+        _interpolation(cells, length, step, masks.places[:, axis])
+        for axis, (length, step) in enumerate(zip(size, _cell(size, cells), strict=True))
+    )
+    return jnp.einsum("mri,mij,mcj->mrc", rows, masks.grids.astype(rows.dtype), columns)
+
+
+def _cell(size, cells):
+    """Return the rows and columns of a cell, rounded up."""
+    return np.array([-(-length // cells) for length in size])
+
+
+def _interpolation(cells, length, step, places):
+    """Return [m, length, cells]: the weights of an axis's cells at each pixel of the cut."""
+    pixels = places[:, None] + jnp.arange(length) + 0.5
+    positions = pixels * cells / ((cells + 1) * step) - 0.5  # in cells, from the first's centre
+    positions = jnp.clip(positions, 0, cells - 1)
+    return jnp.maximum(1 - jnp.abs(positions[..., None] - jnp.arange(cells)), 0)
+
+
+@partial(jax.jit, static_argnames="output")
+def _step(f, image, target, masks, real, fill, *, output):
+    """Return the sum of these masks, weighted by the image's output through each."""
+    soft = enlarged(masks, image.shape[:2]).astype(image.dtype)
+    fill = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
+    seen = fill + soft[..., None] * (image - fill)
+    outputs = class_outputs(f, seen, jnp.full(len(seen), target), output)
+    return jnp.tensordot(jnp.where(real, outputs, 0), soft, axes=1)

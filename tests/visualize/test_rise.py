@@ -1,0 +1,67 @@
+"""RISE is the paper's formula over masks of the stated kind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax.visualize.rise import draw_masks, enlarged, rise
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+KEY = jax.random.key(2)
+
+
+def random_masks(masks, size, **settings):
+    return np.asarray(enlarged(draw_masks(KEY, masks, size, **settings), size))
+
+
+def test_the_map_is_the_mean_of_the_masks_weighted_by_the_outputs(reference, network):
+    f = network({"name": "plain"} | reference["plain"])
+    images, targets = reference["images"], reference["targets"]
+    settings = {"cells": 3, "probability": 0.4}
+    ours = rise(f, images, targets, KEY, masks=20, **settings, fill=0.1, batch_size=6)
+    masks = random_masks(20, images.shape[1:3], **settings)
+    for image, target, map_ in zip(images, targets, ours, strict=True):
+        seen = masks[..., None] * image + (1 - masks[..., None]) * 0.1
+        weights = np.asarray(jax.nn.softmax(f(seen)))[:, target]
+        expected = (weights[:, None, None] * masks).sum(axis=0) / (20 * 0.4)
+        np.testing.assert_allclose(map_, expected, rtol=1e-12)
+
+
+def test_masks_are_shifted_soft_grids_of_the_stated_density():
+    masks = random_masks(2000, (12, 9), cells=4, probability=0.3)
+    assert masks.shape == (2000, 12, 9)
+    assert masks.min() == 0
+    assert masks.max() == 1
+    np.testing.assert_allclose(masks.mean(axis=0), 0.3, atol=0.05)
+    # a pixel knows its neighbour's value, but not that of one two cells away
+    correlation = np.corrcoef(masks[:, 6].T)
+    assert correlation[4, 5] > 0.7
+    assert abs(correlation[0, 7]) < 0.1
+
+
+def test_a_mask_is_a_cut_of_the_bilinearly_enlarged_grid():
+    """Of 2x2 cells on 6x6 pixels: enlarged to 9x9, cut where one of nine places was drawn."""
+    masks = random_masks(12, (6, 6), cells=2)
+    cuts = [
+        np.asarray(jax.image.resize(jnp.array(grid), (9, 9), "bilinear"))[r : r + 6, c : c + 6]
+        for grid in np.array(list(np.ndindex(2, 2, 2, 2)), float).reshape(-1, 2, 2)
+        for r, c in np.ndindex(3, 3)
+    ]
+    distances = np.abs(np.stack(cuts) - masks[:, None]).max(axis=(2, 3))
+    assert distances.min(axis=1).max() < 1e-14
+    assert len({mask.tobytes() for mask in masks}) > 6
+
+
+def test_the_pixel_that_alone_counts_stands_out():
+    def f(images):
+        return jnp.stack([images[:, 2, 6, 0], jnp.zeros(len(images))], axis=1)
+
+    image = jnp.ones((1, 9, 9, 1))
+    found = rise(f, image, [0], KEY, masks=600, cells=5, output="score")[0]
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert abs(row - 2) <= 1
+    assert abs(column - 6) <= 1
+    # E[m_i m_j] / p is 1 / 2 where the two are independent
+    np.testing.assert_allclose(found[8, :3], 0.5, atol=0.08)
