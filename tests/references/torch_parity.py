@@ -5,7 +5,6 @@ name -> (function of num_classes that builds the reference, image size). Run fro
 root, where torch, torchvision and timm are installed: `python -m tests.references.make_resnet`.
 """
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,6 @@ import numpy as np
 import torch
 
 from tests.references import parity
-
-# The models need none of torchvision's compiled operators, but its import asks for their names.
-with contextlib.suppress(RuntimeError):
-    _library = torch.library.Library("torchvision", "DEF")
-    _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 Build = Callable[[int], torch.nn.Module]
 
