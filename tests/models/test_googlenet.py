@@ -1,4 +1,5 @@
 from functools import partial
+from pathlib import Path
 
 import flax.core
 import jax
@@ -6,8 +7,13 @@ import numpy as np
 import pytest
 
 from cnn_jax import create_model
+from cnn_jax.models.entry import Entry
 from cnn_jax.models.googlenet import MODULES, Inception, inception, naive_inception
+from cnn_jax.weights import convert
 from tests.models.tracing import activations, drawn, parameters, shapes, variables
+from tests.references import parity
+
+REFERENCES = Path(__file__).parents[1] / "references"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,23 @@ def test_the_lectures_example_at_28x28x256(module, depth, multiplications):
     assert output.shape == (1, 28, 28, depth)
     # every kernel is applied at every position
     assert 28 * 28 * sum(kernels) == multiplications
+
+
+def test_the_naive_module_equals_the_reference():
+    """Against PyTorch's layers, with the same weights: tests/references/make_googlenet.py."""
+    module = partial(naive_inception, f1x1=4, f3x3=5, f5x5=6)
+    with np.load(REFERENCES / "googlenet.npz") as stored, jax.enable_x64(True):
+        expected = stored["naive_inception/logits"].transpose(0, 2, 3, 1)
+        images = parity.images(int(stored["naive_inception/size"]))
+        _, template = jax.eval_shape(flax.core.init(module), jax.random.key(0), images)
+        entry = Entry(module)
+        names = convert.to_published(
+            entry, jax.tree.map(lambda leaf: np.zeros(leaf.shape), template)
+        )
+        tensors = {name: parity.fill(name, zeros.shape) for name, zeros in names.items()}
+        variables = convert.from_published(entry, tensors, template)
+        found = flax.core.apply(module)(variables, images)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])

@@ -8,16 +8,17 @@ parity.digest), to each in float64 and the largest in float32.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import Model, create_model
+from cnn_jax import Model, create_model, taps
 from cnn_jax.models.registry import MODELS
 from cnn_jax.weights import convert
 from tests.references import parity
@@ -29,6 +30,7 @@ class Row(NamedTuple):
     file: str  # in tests/references, without .npz
     options: Mapping = MappingProxyType({})  # of create_model: what switches random depth off
     slow: bool = False  # compiles for more than some ten seconds: runs with -m slow alone
+    taps: tuple[str, ...] = ()  # outputs that follow the logits in the stored ones
     large: bool = False  # CI's hour has no room for all of these: runs with -m large alone
 
 
@@ -62,8 +64,10 @@ ROWS = {
     "densenet264": Row("densenet", large=True),
     "densenet_40_12": Row("densenet", large=True),
     "densenet_bc_100_12": Row("densenet", large=True),
-    "googlenet": Row("googlenet"),
-    "googlenet_torchvision": Row("googlenet", {"aux_heads": True}, large=True),
+    "googlenet": Row("googlenet", {"aux_heads": True}, taps=("aux1", "aux2")),
+    "googlenet_torchvision": Row(
+        "googlenet", {"aux_heads": True}, taps=("aux1", "aux2"), slow=True
+    ),
     "seresnet18": Row("senet"),
     "seresnet34": Row("senet", large=True),
     "seresnet50": Row("senet", large=True),
@@ -107,6 +111,8 @@ ROWS = {
     "efficientnet_v2_m": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
     "efficientnet_v2_l": Row("efficientnet", {"stochastic_depth_rate": 0.0}, large=True),
     "nasnetamobile": Row("keras", slow=True),
+    "nasnetamobile_slim": Row("nasnet", {"momentum": 0.9}, slow=True),  # PyTorch's
+    "nasnetalarge": Row("nasnet", {"drop_path_rate": 0.0}, large=True),
     "regnet_x_400mf": Row("regnet", slow=True),
     "regnet_x_800mf": Row("regnet", large=True),
     "regnet_x_1_6gf": Row("regnet", large=True),
@@ -156,6 +162,16 @@ def train_once(model: Model, variables: dict, images: np.ndarray) -> dict:
     return jax.tree.map(np.asarray, {**variables, **jax.jit(forward)(variables, images)})
 
 
+def logits_of(model: Model, outputs: tuple[str, ...]) -> Callable:
+    """Return f(variables, images) -> the logits and these outputs, side by side."""
+
+    def apply(variables, images):
+        logits, seen = taps.activations(model.apply, variables, images, outputs)
+        return jnp.concatenate([logits, *(seen[path] for path in outputs)], axis=-1)
+
+    return jax.jit(apply)
+
+
 def cast(tree, dtype: type):
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
@@ -185,11 +201,12 @@ def test_equals_the_reference(name):
     filled = filled_variables(name, model, images)
     with jax.enable_x64(True):
         moved = train_once(model, filled, images)
-        logits = jax.jit(model.apply)(moved, images)
+        logits = logits_of(model, row.taps)(moved, images)
     # from here on as users run it: with the reference's statistics, for rounding alone moves those
     # of a hundred layers on few pixels by more than the tolerance, in PyTorch too
     moved_float32 = train_once(model, cast(filled, np.float32), cast(images, np.float32))
-    logits_float32 = jax.jit(model.apply)(cast(moved, np.float32), cast(images, np.float32))
+    evaluate = logits_of(model, row.taps)
+    logits_float32 = evaluate(cast(moved, np.float32), cast(images, np.float32))
 
     largest = np.max(np.abs(stored["logits"]))
     found = {
