@@ -1,0 +1,85 @@
+"""Minimising over images: the one loop of ascent, inversion, style and dreams of a batch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from cnn_jax.platform_loop import Progress, repeat
+
+Loss = Callable[[PyTree, Array | None], Float[Array, " n"]]  # loss(params, key)
+
+
+class Minimum(NamedTuple):
+    """params: where it ended, leaves [n, ...].  history: the loss before each step."""
+
+    params: PyTree
+    history: Float[Array, "steps n"]
+
+
+def minimize(
+    loss: Loss,
+    params: PyTree,
+    key: Array | None = None,
+    *,
+    steps: int,
+    optimizer: optax.GradientTransformation,
+    project: Callable[[PyTree], PyTree] = lambda params: params,
+    progress: Progress | None = None,
+) -> Minimum:
+    """Minimise the sum of the losses of n images.
+
+    Args:
+      loss: f(params, key) -> [n], one value an image; the key differs from step to step.
+      params: leaves [n, ...].
+      key: None for a loss that draws nothing. Then each image's lowest point is returned, else the
+        last one.
+      optimizer: of optax, or `lbfgs()`.
+      project: applied to the params after each step.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def values_and_gradients(params, key):
+        def total(params):
+            values = loss(params, key)
+            return values.sum(), values
+
+        (_, values), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return values, gradients
+
+    def step(i, state, key):
+        params, optimizer_state, history, best = state
+        values, gradients = values_and_gradients(params, None if key is None else _at(key, i))
+        if key is None:
+            best = _lower(best, (values, params))
+        updates, optimizer_state = optimizer.update(
+            gradients, optimizer_state, params, value=values
+        )
+        params = project(optax.apply_updates(params, updates))
+        return params, optimizer_state, history.at[i].set(values), best
+
+    shape = jax.eval_shape(loss, params, key)
+    history = jnp.zeros((steps, *shape.shape), shape.dtype)
+    best = (jnp.full(shape.shape, jnp.inf, shape.dtype), params) if key is None else None
+    state = (params, optimizer.init(params), history, best)
+    params, _, history, best = repeat(step, state, steps, key, progress=progress)
+    if key is None:
+        _, params = _lower(best, (jax.jit(loss)(params, None), params))
+    return Minimum(params, history)
+
+
+def _at(key: Array, i: Array) -> Array:
+    return jax.random.fold_in(key, i)
+
+
+def _lower(a: tuple[Array, PyTree], b: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
+    """Return of each image the (value, params) of the lower value; a NaN is never lower."""
+    lower = b[0] < a[0]
+
+    def choose(x, y):
+        return jnp.where(lower.reshape(-1, *[1] * (x.ndim - 1)), y, x)
+
+    return jax.tree.map(choose, a, b)
