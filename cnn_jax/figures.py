@@ -120,6 +120,43 @@ def image_grid(
     return figure
 
 
+def labelled_grid(
+    rows: Sequence[Sequence[Float[np.ndarray, "h w c"]]],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    size: float = 1.1,
+) -> Figure:
+    """Rows of images, with a title over each column and a caption under each image.
+
+    Args:
+      rows: floats in 0..1 or uint8, a row as long as the titles; one channel is drawn as grey.
+      size: of an image's width, in inches.
+    """
+    height, width = np.shape(rows[0][0])[:2]
+    tall = size * height / width
+    figure = Figure(
+        figsize=(len(titles) * (size + 0.06), len(rows) * (tall + 0.25) + 0.4),
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+    boxes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            axes = boxes[i, j]
+            image = np.asarray(image)
+            limit = 255 if image.dtype == np.uint8 else 1
+            grey = image.shape[-1] == 1
+            pixels = image[..., 0] if grey else image
+            cmap = "gray" if grey else None
+            axes.imshow(pixels, cmap=cmap, vmin=0, vmax=limit, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_xlabel(captions[i][j], fontsize=8, labelpad=2)
+            if i == 0:
+                axes.set_title(titles[j], fontsize=8, pad=3)
+    return figure
+
+
 def channel_grid(activation: Float[np.ndarray, "h w c"], columns: int = 8) -> Figure:
     """The channels of one activation as maps, each on its own scale from its least to its most."""
     maps = np.moveaxis(np.asarray(activation, np.float32), -1, 0)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +126,24 @@ def layer(
         return seen[path]
 
     return Partial(activation, network.variables)
+
+
+def layers(
+    network: Trained, paths: Iterable[str], **options: Any
+) -> Callable[[Float[Array, "n h w c"]], dict[str, Float[Array, "n ..."]]]:
+    """Return f(pixels) -> activations of the layers at these paths, in order, see `classifier`.
+
+    Raises:
+      UsageError: on a call, a path that no layer has; the message names the near ones.
+    """
+    paths = tuple(paths)
+
+    def activations(variables: PyTree, pixels: Float[Array, "n h w c"]) -> dict[str, Array]:
+        images = _normalize(network, pixels)
+        _, seen = taps.activations(network.model.apply, variables, images, paths, **options)
+        return seen
+
+    return Partial(activations, network.variables)
 
 
 def _normalize(network: Trained, pixels: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:

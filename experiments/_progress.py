@@ -53,3 +53,8 @@ def progress_bar(batch_size: int) -> Iterator[Progress]:
 def batches_bar(batches: Iterable, total: int) -> Iterable:
     """Return the batches, counted by a bar."""
     return tqdm(batches, total=total, unit="batch", disable=jax.process_index() != 0, leave=False)
+
+
+def steps_bar(steps: Iterable, total: int) -> Iterable:
+    """Return the steps, counted by a bar."""
+    return tqdm(steps, total=total, unit="step", disable=jax.process_index() != 0, leave=False)

@@ -5,17 +5,19 @@ image representations by inverting them", equations 1 and 4, with R the alpha-no
 variation. What an early layer keeps of its image shows in the inverse, and what a late one forgot.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from cnn_jax.platform_loop import Progress
-from cnn_jax.visualize import regularizers
+from cnn_jax.visualize import batching, regularizers
+from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.visualize.minimize import minimize
 
 Activations = Array | Mapping[str, Array]
@@ -56,13 +58,14 @@ def natural_image(
       alpha_weight, variation_weight: of sum |x|^alpha and of TV^beta; one for all images or each.
     """
 
-    def penalty(images: Float[Array, "n h w c"]) -> Float[Array, " n"]:
-        centered, size = 2 * images - 1, images[0].size
-        range_cost = regularizers.alpha_norm(centered, alpha)
-        variation = regularizers.total_variation(centered, beta)
-        return (alpha_weight * range_cost + variation_weight * variation) / size
+    return Partial(_natural_image, alpha, beta, alpha_weight, variation_weight)
 
-    return penalty
+
+def _natural_image(alpha, beta, alpha_weight, variation_weight, images) -> Float[Array, " n"]:
+    centered, size = 2 * images - 1, images[0].size
+    range_cost = regularizers.alpha_norm(centered, alpha)
+    variation = regularizers.total_variation(centered, beta)
+    return (alpha_weight * range_cost + variation_weight * variation) / size
 
 
 def momentum(learning_rate: float = 0.1, steps: int = 400) -> optax.GradientTransformation:
@@ -71,9 +74,7 @@ def momentum(learning_rate: float = 0.1, steps: int = 400) -> optax.GradientTran
     Its shares of the steps are the paper's 100, 200 and 100 of 400 (section 2.3). The rate suits
     images in 0..1; the paper's .004 goes with its scaling of the images.
     """
-    rate = optax.piecewise_constant_schedule(
-        learning_rate, {steps // 4: 0.1, steps * 3 // 4: 0.1}
-    )
+    rate = optax.piecewise_constant_schedule(learning_rate, {steps // 4: 0.1, steps * 3 // 4: 0.1})
     return optax.sgd(rate, momentum=0.9)
 
 
@@ -82,9 +83,7 @@ def adam(learning_rate: float = 0.05, steps: int = 400) -> optax.GradientTransfo
     return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
 
-def noise(
-    key: Array, shape: tuple[int, ...], deviation: float = 0.02
-) -> Float[Array, "n h w c"]:
+def noise(key: Array, shape: tuple[int, ...], deviation: float = 0.02) -> Float[Array, "n h w c"]:
     """Return normal noise around mid-grey, to start from."""
     return 0.5 + deviation * jax.random.normal(key, shape)
 
@@ -108,75 +107,94 @@ def invert(
       start: the images to start from; see `noise`.
       weights: of each of several activations in each image's error; by default all are 1.
       regularizer: by default `natural_image()`.
-      optimizer: of optax, or `lbfgs()`; by default `adam(steps=steps)`. The images of least error
-        plus penalty along the way are returned.
+      optimizer: of optax, or `lbfgs()`; by default the latter, which gets much further than the
+        others in as many steps. The images of least error plus penalty are returned.
     """
-    regularizer = natural_image() if regularizer is None else regularizer
-    target = target if isinstance(target, Mapping) else {"": target}
-
-    def error(images: Float[Array, "n h w c"]) -> Float[Array, " n"]:
-        reached = f(images)
-        reached = reached if isinstance(reached, Mapping) else {"": reached}
-        errors = {name: normalized_error(reached[name], target[name]) for name in target}
-        if weights is not None:
-            # a target that has no weight may be anything, infinite too
-            errors = {
-                name: jnp.where(weights[name] == 0, 0, weights[name] * errors[name])
-                for name in target
-            }
-        return sum(errors.values())
-
-    def loss(images: Float[Array, "n h w c"], _: None) -> Float[Array, " n"]:
-        return error(images) + regularizer(images)
-
+    regularizer = batching.as_partial(natural_image() if regularizer is None else regularizer)
     result = minimize(
-        loss,
+        _loss,
         jnp.asarray(start),
+        None,
+        *(batching.as_partial(f), target, weights, regularizer),
         steps=steps,
-        optimizer=adam(steps=steps) if optimizer is None else optimizer,
+        optimizer=lbfgs() if optimizer is None else optimizer,
         progress=progress,
     )
-    return Inversion(result.params, jax.jit(error)(result.params), result.history)
+    error = jax.jit(_error)(result.params, batching.as_partial(f), target, weights)
+    return Inversion(result.params, error, result.history)
+
+
+def _error(images, f, target, weights) -> Float[Array, " n"]:
+    reached = f(images)
+    if not isinstance(target, Mapping):
+        return normalized_error(reached, target)
+    errors = {path: normalized_error(reached[path], target[path]) for path in target}
+    if weights is not None:
+        # where a target counts for nothing its error may be infinite
+        errors = {p: jnp.where(weights[p] == 0, 0, weights[p] * errors[p]) for p in errors}
+    return sum(errors.values())
+
+
+def _loss(images, _, f, target, weights, regularizer) -> Float[Array, " n"]:
+    return _error(images, f, target, weights) + regularizer(images)
 
 
 def invert_layers(
     f: Callable[[Float[Array, "n h w c"]], Mapping[str, Array]],
-    image: Float[Array, "h w c"],
+    paths: Sequence[str],
+    images: Float[Array, "m h w c"],
     key: Array,
     *,
-    paths: tuple[str, ...] | None = None,
-    alpha_weight: float = 1e-3,
-    variation_weights: tuple[float, float] = (1e-4, 1e-2),
+    alpha_weight: float = 3e-3,
+    variation_weights: tuple[float, float] = (1e-4, 0.1),
     optimizer: optax.GradientTransformation | None = None,
     steps: int = 400,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Inversion]:
-    """Invert one image from each of several layers: all at once, as the images of one batch.
+    """Invert images from each of several layers, many at once: a batch is of layers and images.
 
     Args:
-      f: images -> {path: activation}, in order of depth.
-      image: in 0..1.
-      paths: of the layers to invert; by default all that f gives.
+      f: images -> {path: activation}.
+      paths: of the layers to invert, in order of depth.
+      images: in 0..1.
       variation_weights: of the first and of the last layer, growing geometrically in between: the
         less a layer tells of the image, the more the penalty has to.
+      batch_size: inversions at a time; None: all. It changes no result but by rounding.
+
+    Returns:
+      Of each path the inversions of the m images, the errors being that path's alone.
     """
-    target = jax.jit(f)(jnp.asarray(image)[None])
-    paths = tuple(target) if paths is None else paths
-    count = len(paths)
-    weights = dict(zip(paths, jnp.eye(count, dtype=image.dtype), strict=True))
-    start = jnp.tile(noise(key, (1, *image.shape)).astype(image.dtype), (count, 1, 1, 1))
-    variation = jnp.asarray(np.geomspace(*variation_weights, count), image.dtype)
-    result = invert(
-        f,
-        {path: target[path] for path in paths},
-        start,
-        weights=weights,
-        regularizer=natural_image(alpha_weight, variation),
-        optimizer=optimizer,
-        steps=steps,
-        progress=progress,
-    )
+    images = jnp.asarray(images)
+    count, targets = len(images), jax.jit(f)(images)
+    variation = jnp.asarray(np.geomspace(*variation_weights, len(paths)), images.dtype)
+    jobs = [(layer, image) for layer in range(len(paths)) for image in range(count)]
+    size = batching.even_batch(len(jobs), batch_size)
+    done = []
+    for first in range(0, len(jobs), size):
+        # filled up with the last one, so that every batch has one shape
+        batch = jobs[first : first + size]
+        layer, image = np.array(batch + batch[-1:] * (size - len(batch))).T
+        start = noise(key, images.shape[1:]).astype(images.dtype)
+        result = invert(
+            f,
+            {path: targets[path][image] for path in paths},
+            jnp.broadcast_to(start, (size, *start.shape)),
+            weights={path: jnp.asarray(layer == i, images.dtype) for i, path in enumerate(paths)},
+            regularizer=natural_image(alpha_weight, variation[layer]),
+            optimizer=optimizer,
+            steps=steps,
+            progress=progress,
+        )
+        done += [
+            Inversion(result.images[i], result.error[i], result.history[:, i])
+            for i in range(len(batch))
+        ]
     return {
-        path: Inversion(result.images[i], result.error[i], result.history[:, i])
+        path: Inversion(
+            jnp.stack([each.images for each in done[i * count : (i + 1) * count]]),
+            jnp.stack([each.error for each in done[i * count : (i + 1) * count]]),
+            jnp.stack([each.history for each in done[i * count : (i + 1) * count]], axis=1),
+        )
         for i, path in enumerate(paths)
     }

@@ -1,11 +1,12 @@
 """L-BFGS for a batch of images, each with its own search, at one evaluation a step.
 
-optax.lbfgs searches a line inside of one update, in a loop that makes convolutions slow on the CPU,
-and treats a batch as one long vector. Here the search is unrolled over the updates: an update either
-takes the point it was shown and aims at the next, or halves the way to it. So every update costs one
-value and gradient, runs in any loop, and no image waits for another or depends on it.
+optax.lbfgs searches a line inside of one update, in a loop that makes convolutions slow on the
+CPU, and treats a batch as one long vector. Here the search is unrolled over the updates: an update
+either takes the point it was shown and aims at the next, or halves the way to it. So every update
+costs one value and gradient, runs in any loop, and no image waits for another or depends on it.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class LbfgsState(NamedTuple):
     memory: optax.ScaleByLBFGSState
 
 
+@functools.cache  # the same function for the same memory: what was compiled is found again
 def lbfgs(memory_size: int = 10) -> optax.GradientTransformationExtraArgs:
     """Return the optimiser as an optax transformation over leaves [n, ...], one problem each.
 

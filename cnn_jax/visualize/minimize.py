@@ -1,5 +1,6 @@
 """Minimising over images: the one loop of ascent, inversion, style and dreams of a batch."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from cnn_jax.platform_loop import Progress, repeat
 
-Loss = Callable[[PyTree, Array | None], Float[Array, " n"]]  # loss(params, key)
+Loss = Callable[..., Float[Array, " n"]]  # loss(params, key, *args)
 
 
 class Minimum(NamedTuple):
@@ -24,7 +25,7 @@ def minimize(
     loss: Loss,
     params: PyTree,
     key: Array | None = None,
-    *,
+    *args: PyTree,
     steps: int,
     optimizer: optax.GradientTransformation,
     project: Callable[[PyTree], PyTree] = lambda params: params,
@@ -33,46 +34,43 @@ def minimize(
     """Minimise the sum of the losses of n images.
 
     Args:
-      loss: f(params, key) -> [n], one value an image; the key differs from step to step.
+      loss: f(params, key, *args) -> [n], one value an image; the key differs from step to step.
       params: leaves [n, ...].
+      args: arrays, and functions as `jax.tree_util.Partial`: what is not to be compiled in.
       key: None for a loss that draws nothing. Then each image's lowest point is returned, else the
         last one.
       optimizer: of optax, or `lbfgs()`.
       project: applied to the params after each step.
     """
     optimizer = optax.with_extra_args_support(optimizer)
-
-    def values_and_gradients(params, key):
-        def total(params):
-            values = loss(params, key)
-            return values.sum(), values
-
-        (_, values), gradients = jax.value_and_grad(total, has_aux=True)(params)
-        return values, gradients
-
-    def step(i, state, key):
-        params, optimizer_state, history, best = state
-        values, gradients = values_and_gradients(params, None if key is None else _at(key, i))
-        if key is None:
-            best = _lower(best, (values, params))
-        updates, optimizer_state = optimizer.update(
-            gradients, optimizer_state, params, value=values
-        )
-        params = project(optax.apply_updates(params, updates))
-        return params, optimizer_state, history.at[i].set(values), best
-
-    shape = jax.eval_shape(loss, params, key)
+    shape = jax.eval_shape(loss, params, key, *args)
     history = jnp.zeros((steps, *shape.shape), shape.dtype)
     best = (jnp.full(shape.shape, jnp.inf, shape.dtype), params) if key is None else None
     state = (params, optimizer.init(params), history, best)
-    params, _, history, best = repeat(step, state, steps, key, progress=progress)
+    step = _stepper(loss, optimizer.update, project)
+    params, _, history, best = repeat(step, state, steps, key, *args, progress=progress)
     if key is None:
-        _, params = _lower(best, (jax.jit(loss)(params, None), params))
+        _, params = _lower(best, (jax.jit(loss)(params, None, *args), params))
     return Minimum(params, history)
 
 
-def _at(key: Array, i: Array) -> Array:
-    return jax.random.fold_in(key, i)
+@functools.lru_cache(maxsize=16)  # so that minimising again, of other arguments, compiles nothing
+def _stepper(loss: Loss, update: Callable, project: Callable) -> Callable:
+    def total(params, key, args):
+        values = loss(params, key, *args)
+        return values.sum(), values
+
+    def step(i, state, key, *args):
+        params, optimizer_state, history, best = state
+        now = None if key is None else jax.random.fold_in(key, i)
+        gradients, values = jax.grad(total, has_aux=True)(params, now, args)
+        if key is None:
+            best = _lower(best, (values, params))
+        updates, optimizer_state = update(gradients, optimizer_state, params, value=values)
+        params = project(optax.apply_updates(params, updates))
+        return params, optimizer_state, history.at[i].set(values), best
+
+    return step
 
 
 def _lower(a: tuple[Array, PyTree], b: tuple[Array, PyTree]) -> tuple[Array, PyTree]:

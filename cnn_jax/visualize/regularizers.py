@@ -28,6 +28,4 @@ def total_variation(images: Float[Array, "n h w c"], beta: float = 2.0) -> Float
     lower = jnp.pad(jnp.diff(images, axis=1), ((0, 0), (0, 1), (0, 0), (0, 0)))
     squares = right**2 + lower**2
     flat = squares == 0  # there a root has no derivative; nought is its subgradient of least norm
-    return jnp.sum(
-        jnp.where(flat, 0, jnp.where(flat, 1, squares) ** (beta / 2)), axis=(1, 2, 3)
-    )
+    return jnp.sum(jnp.where(flat, 0, jnp.where(flat, 1, squares) ** (beta / 2)), axis=(1, 2, 3))

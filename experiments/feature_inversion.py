@@ -1,0 +1,110 @@
+"""Inverts the features of images: what each layer of a network keeps of its input.
+
+python -m experiments.feature_inversion --workdir=runs/digits
+python -m experiments.feature_inversion --workdir=runs/shapes --image=photo.jpg --layers=stem,head
+
+Minimises ||phi(x) - phi0||^2 / ||phi0||^2 + R(x) from noise, for every layer in one run; R is the
+alpha-norm and the total variation of Mahendran & Vedaldi 2015. The figure has a column a layer,
+with the normalised error ||phi(x) - phi0||^2 / ||phi0||^2 under each picture.
+"""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax import report, trained
+from cnn_jax.errors import UsageError
+from cnn_jax.visualize import batching, inversion
+from cnn_jax.visualize.lbfgs import lbfgs
+from cnn_jax.workdir import write_results
+from experiments import _inversion_report, _layers, _subject, app
+from experiments._progress import steps_bar
+
+_OPTIMIZERS = {
+    "lbfgs": lambda rate, steps: lbfgs(),
+    "adam": lambda rate, steps: inversion.adam(rate or 0.05, steps),
+    "momentum": lambda rate, steps: inversion.momentum(rate or 0.1, steps),
+}
+_STEPS = flags.DEFINE_integer(
+    "steps", 400, "Evaluations of the network.", lower_bound=1, module_name="Inversion"
+)
+_OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", "lbfgs", list(_OPTIMIZERS), "How to descend.", module_name="Inversion"
+)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", None, "Of adam (.05 at first) and momentum (.1).", module_name="Inversion"
+)
+_ALPHA_WEIGHT = flags.DEFINE_float(
+    "alpha_weight", 3e-3, "Weight of the mean of |x|^6, x in -1..1.", module_name="Inversion"
+)
+_VARIATION_WEIGHTS = flags.DEFINE_list(
+    "variation_weights",
+    ["1e-4", "1e-1"],
+    "Weights of the mean total variation, of the first and of the last layer.",
+    module_name="Inversion",
+)
+_MEMORY_LIMIT = flags.DEFINE_float(
+    "memory_limit", 4.0, "GiB that the inversions at one time may take.", module_name="Inversion"
+)
+
+
+def variation_weights() -> tuple[float, float]:
+    """Return the two numbers of --variation_weights."""
+    try:
+        first, last = map(float, _VARIATION_WEIGHTS.value)
+    except ValueError:
+        first = last = 0.0
+    if min(first, last) <= 0:
+        raise UsageError("--variation_weights takes two positive numbers, such as 1e-4,1e-1")
+    return first, last
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    weights = variation_weights()
+    subject = _subject.load("feature_inversion")
+    network, pixels = subject.network, subject.pixels
+    paths = _layers.chosen(network, pixels.shape[1:])
+    f = trained.layers(network, paths)
+
+    def total(images):
+        return sum(leaf.sum() for leaf in f(images).values())
+
+    start = time.perf_counter()
+    inversions = inversion.invert_layers(
+        f,
+        paths,
+        pixels,
+        jax.random.key(flags.FLAGS.seed),
+        alpha_weight=_ALPHA_WEIGHT.value,
+        variation_weights=weights,
+        optimizer=_OPTIMIZERS[_OPTIMIZER.value](_LEARNING_RATE.value, _STEPS.value),
+        steps=_STEPS.value,
+        batch_size=batching.largest_batch(
+            jax.grad(total), pixels, memory_limit=_MEMORY_LIMIT.value * 2**30
+        ),
+        progress=steps_bar,
+    )
+    seconds = time.perf_counter() - start
+    rows = _inversion_report.rows(inversions, pixels, _layers.shapes(network, pixels.shape[1:]))
+    write_results(
+        subject.folder,
+        {"layers": rows, "steps": _STEPS.value, "seconds": seconds, "source": network.source},
+    )
+    section = _inversion_report.section(inversions, pixels, subject.names, rows, subject.folder)
+    page = report.page(
+        f"Feature inversion of {network.model.name}",
+        "Images found by descent from noise whose activations are those of the images shown.",
+        section,
+    )
+    (subject.folder / "report.html").write_text(page)
+    for row in rows:
+        print(f"{row['layer']:<28} normalised error {np.mean(row['error']):.2e}")
+    print(f"report: {subject.folder}/report.html")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,71 @@
+"""The experiments that optimise an image, as their users run them, on a network of two steps."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.recipes import recipe
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """The folder of a run of two steps."""
+    folder = tmp_path_factory.mktemp("synthesis")
+    options = recipe("digits") | {
+        "model": "lenet5",
+        "model_options": "filters=(4,), neurons=(8,)",
+        "steps": 2,
+        "epochs": None,
+        "data_dir": str(folder / "data"),
+    }
+    loop.train(TrainConfig(**options), folder / "run")
+    return folder / "run"
+
+
+def run(name, *flags):
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def results(done, folder):
+    """Return results.json of an experiment that must have succeeded, its page being whole."""
+    assert done.returncode == 0, done.stderr
+    page = (folder / "report.html").read_text()
+    assert page.count("<img ") >= 1
+    assert 'src="http' not in page
+    config = json.loads((folder / "config.json").read_text())
+    assert len(config["source"]["parameters_sha256"]) == 64
+    assert config["seed"] == 0
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_feature_inversion_has_a_column_a_layer_and_repeats(workdir, tmp_path):
+    flags = [f"--workdir={workdir}", "--examples=2", "--steps=12"]
+    folders = [workdir / "feature_inversion", tmp_path / "again"]
+    found, again = (
+        results(run("feature_inversion", *flags, f"--output={folder}"), folder)
+        for folder in folders
+    )
+    layers = [row["layer"] for row in found["layers"]]
+    assert layers == ["conv1", "relu1", "pool1", "flatten", "fc2", "relu2", "head"]
+    assert np.shape([row["error"] for row in found["layers"]]) == (7, 2)
+    assert found["layers"] == again["layers"]
+    with Image.open(folders[0] / "feature_inversion.png") as picture:
+        assert picture.width > picture.height
+
+
+def test_an_unknown_layer_is_an_error_of_use(workdir, tmp_path):
+    done = run("feature_inversion", f"--workdir={workdir}", "--layers=con1", f"--output={tmp_path}")
+    assert done.returncode == 2
+    assert "unknown layer 'con1'; did you mean 'conv1'" in done.stderr
