@@ -99,6 +99,29 @@ def conv(
 
 
 @layer
+def conv_transpose(
+    scope: Scope,
+    x: Float[Array, "n *spatial c"],
+    features: int,
+    *,
+    size: int,
+    stride: int,
+    padding: Padding = "valid",
+    bias: bool = True,
+    init: Callable = he_normal,
+) -> Float[Array, "n *outputs features"]:
+    """Convolve, transposed, see ops.conv_transpose. Parameters: kernel [*size, features, c], bias.
+
+    The kernel is that of the convolution which this is the transpose of: from features to c.
+    """
+    axes = x.ndim - 2
+    shape = (*per_axis(size, axes), features, x.shape[-1])
+    kernel = parameter(scope, "kernel", init, shape).astype(x.dtype)
+    x = ops.conv_transpose(x, kernel, stride=stride, padding=padding)
+    return _add_bias(scope, x, zeros) if bias else x
+
+
+@layer
 def dense(
     scope: Scope,
     x: Float[Array, "*n c"],
@@ -221,6 +244,18 @@ def dropout(scope: Scope, x: Float[Array, "..."], rate: float) -> Float[Array, "
     Draws from the "dropout" stream of the call's rngs. Srivastava et al. 2014.
     """
     return _drop(scope, x, rate, x.shape)
+
+
+@layer
+def channel_dropout(
+    scope: Scope, x: Float[Array, "n *spatial c"], rate: float
+) -> Float[Array, "n *spatial c"]:
+    """In training, zero each map with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Draws from the "dropout" stream of the call's rngs. Tompson et al. 2015, "Efficient object
+    localization using convolutional networks", section 3.2.
+    """
+    return _drop(scope, x, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
 
 
 @layer

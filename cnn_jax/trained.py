@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from cnn_jax import errors, taps
+from cnn_jax import taps
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import MODELS, check_task
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
@@ -23,7 +23,7 @@ from cnn_jax.weights import load_weights
 
 
 class Trained(NamedTuple):
-    """A trained classifier.
+    """A trained network; a classifier, unless another task was asked for.
 
     model, variables: what model.apply takes.
     preprocessing: resize and crop before it.  mean, std: of the channels, in 0..1 units.
@@ -42,19 +42,22 @@ class Trained(NamedTuple):
     config: TrainConfig | None
 
 
-def from_workdir(workdir: str | os.PathLike, step: int | None = None) -> Trained:
+def from_workdir(
+    workdir: str | os.PathLike, step: int | None = None, task: str = "classification"
+) -> Trained:
     """Return the network of a run's newest intact checkpoint, or of the given step.
 
     The averaged weights are taken where the run kept some.
 
     Raises:
-      UsageError: no run there, no such step, or no intact checkpoint.
+      UsageError: no run there, no such step, no intact checkpoint, or a network for another task.
     """
     if not Path(workdir).is_dir():
         raise UsageError(f"there is no folder {workdir}; give the --workdir of a training run")
     found = checkpoint.load(checkpoint_directory(workdir), step)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     config = configs.from_dict({name: found.config[name] for name in fields & found.config.keys()})
+    check_task(config.model, task)
     state = found.state
     variables = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
     source = {"workdir": os.fspath(workdir), "step": found.step, "averaged": bool(state["ema"])}
@@ -70,14 +73,18 @@ def from_workdir(workdir: str | os.PathLike, step: int | None = None) -> Trained
     )
 
 
-def from_weights(name: str, path: str | os.PathLike, num_classes: int | None = None) -> Trained:
+def from_weights(
+    name: str,
+    path: str | os.PathLike,
+    num_classes: int | None = None,
+    task: str = "classification",
+) -> Trained:
     """Return the named model with the weights of a published file, and their preprocessing.
 
     Raises:
-      UsageError: an unknown model, or a file that is not this model's.
+      UsageError: an unknown model, one for another task, or a file that is not this model's.
     """
-    if name not in MODELS:
-        raise errors.unknown("model", name, MODELS)
+    check_task(name, task)
     entry = MODELS[name]
     variables = load_weights(name, path, num_classes, replace_head=False)
     source = {"weights": os.fspath(path)}

@@ -10,12 +10,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Entry(NamedTuple):
-    """A row of a family's table. The fields after num_classes describe its published weights."""
+    """A row of a family's table. The fields after `task` describe its published weights."""
 
     function: Callable[..., Array]  # f(scope, images, num_classes, **options) -> logits
     image_size: int = 224  # the native resolution, in pixels; what evaluation crops
     channels: int = 3
     num_classes: int = 1000
+    task: str = "classification"  # what the outputs are for: the kind of network
     # our scope path -> the module of that name in the published weights ("layer1.0.conv1");
     # None: the path with dots
     published_name: Callable[[str], str] | None = None

@@ -17,6 +17,7 @@ from cnn_jax.models import (
     convnext,
     densenet,
     efficientnet,
+    fcn,
     googlenet,
     lenet,
     mobilenet_v1,
@@ -26,7 +27,10 @@ from cnn_jax.models import (
     regnet,
     resnet,
     resnext,
+    segmentation,
+    segnet,
     senet,
+    unet,
     vgg,
     wide_resnet,
     zfnet,
@@ -40,6 +44,7 @@ MODELS: dict[str, Entry] = {
     **convnext.MODELS,
     **densenet.MODELS,
     **efficientnet.MODELS,
+    **fcn.MODELS,
     **googlenet.MODELS,
     **lenet.MODELS,
     **mobilenet_v1.MODELS,
@@ -49,7 +54,10 @@ MODELS: dict[str, Entry] = {
     **regnet.MODELS,
     **resnet.MODELS,
     **resnext.MODELS,
+    **segmentation.MODELS,
+    **segnet.MODELS,
     **senet.MODELS,
+    **unet.MODELS,
     **vgg.MODELS,
     **wide_resnet.MODELS,
     **zfnet.MODELS,
@@ -80,6 +88,7 @@ class Model(NamedTuple):
     num_classes: int
     image_size: int
     channels: int
+    task: str = "classification"
 
 
 def _init(function: Callable, key: Array, images: Any) -> Variables:
@@ -150,4 +159,17 @@ def create_model(name: str, num_classes: int | None = None, **options: Any) -> M
         classes,
         entry.image_size,
         entry.channels,
+        entry.task,
     )
+
+
+def check_task(name: str, task: str) -> None:
+    """Raise UsageError unless the named model is there, and of this kind."""
+    if name not in MODELS:
+        raise errors.unknown("model", name, MODELS)
+    if MODELS[name].task != task:
+        known = [each for each in model_names() if MODELS[each].task == task]
+        raise errors.UsageError(
+            f"{name} is a {MODELS[name].task} network; here a {task} network is needed, "
+            f"such as {known[0] if known else 'none yet'}"
+        )

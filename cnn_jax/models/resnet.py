@@ -77,6 +77,7 @@ def bottleneck_block(
     stride: int = 1,
     groups: int = 1,
     group_width: int = 64,
+    dilation: int = 1,
     stride_in_3x3: bool = True,
     zero_init_residual: bool = False,
 ) -> Float[Array, "n h2 w2 4*features"]:
@@ -85,14 +86,51 @@ def bottleneck_block(
     Args:
       groups: of the 3x3 convolution.
       group_width: a group's channels where `features` is 64; 64 in one group are He et al.'s.
+      dilation: of the 3x3 convolution.
     """
     width = features * group_width // 64 * groups
     outer, inner = (1, stride) if stride_in_3x3 else (stride, 1)
     last_init = zeros if zero_init_residual else ones
     y = scope.child(conv_bn_relu, "conv1")(x, width, size=1, stride=outer)
-    y = scope.child(conv_bn_relu, "conv2")(y, width, stride=inner, groups=groups)
+    y = scope.child(conv_bn_relu, "conv2")(y, width, stride=inner, groups=groups, dilation=dilation)
     y = scope.child(conv_bn, "conv3")(y, 4 * features, size=1, scale_init=last_init)
     return residual_sum(scope, x, y, stride)
+
+
+def stem(scope: Scope, images: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 64"]:
+    """Return the ImageNet networks' first convolution and pooling: a quarter of the size."""
+    x = scope.child(conv_bn_relu, "stem")(images, 64, size=7, stride=2)
+    return scope.child(max_pool, "stem_pool")(x, 3, stride=2, padding=1)
+
+
+def feature_maps(
+    scope: Scope,
+    x: Float[Array, "n h w c"],
+    block: Layer,
+    stage_sizes: Sequence[int],
+    features: int,
+    dilated: Sequence[int] = (),
+) -> list[Float[Array, "n _h _w _c"]]:
+    """Run stages of blocks and return what each one makes.
+
+    Each stage after the first doubles the width and halves the size, but for the numbers in
+    `dilated`: there the stride becomes dilation of all 3x3 convolutions behind it, so that they
+    see what they saw (Yu, Koltun & Funkhouser 2017, "Dilated residual networks").
+    """
+    maps, dilation = [], 1
+    for stage, blocks in enumerate(stage_sizes, 1):
+        stride, before = 1 if stage == 1 else 2, dilation
+        if stage in dilated:
+            stride, dilation = 1, dilation * stride
+        for i in range(1, blocks + 1):
+            body = partial(block, features=features * 2 ** (stage - 1), stride=stride)
+            spread = before if i == 1 else dilation
+            if spread > 1:
+                body = partial(body, dilation=spread)
+            x = scope.child(rematerialized(scope, body), f"stage{stage}_block{i}")(x)
+            stride = 1
+        maps.append(x)
+    return maps
 
 
 def stages(
@@ -103,13 +141,7 @@ def stages(
     features: int,
 ) -> Float[Array, "n h2 w2 c2"]:
     """Run stages of blocks; each stage after the first halves the size and doubles the width."""
-    for stage, blocks in enumerate(stage_sizes):
-        for i in range(blocks):
-            stride = 2 if stage > 0 and i == 0 else 1
-            body = partial(block, features=features * 2**stage, stride=stride)
-            name = f"stage{stage + 1}_block{i + 1}"
-            x = scope.child(rematerialized(scope, body), name)(x)
-    return x
+    return feature_maps(scope, x, block, stage_sizes, features)[-1]
 
 
 def resnet(
@@ -123,9 +155,7 @@ def resnet(
 ) -> Float[Array, "n classes"]:
     """The ImageNet networks (table 1). `zero_init_residual`: every block starts as its shortcut."""
     block = partial(block, zero_init_residual=zero_init_residual)
-    x = scope.child(conv_bn_relu, "stem")(images, 64, size=7, stride=2)
-    x = scope.child(max_pool, "stem_pool")(x, 3, stride=2, padding=1)
-    x = stages(scope, x, block, stage_sizes, 64)
+    x = stages(scope, stem(scope, images), block, stage_sizes, 64)
     x = scope.child(global_avg_pool, "pool")(x)
     return scope.child(dense, "head")(x, num_classes)
 

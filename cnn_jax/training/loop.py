@@ -22,6 +22,7 @@ from cnn_jax.data import datasets
 from cnn_jax.data.pipeline import train_batches
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
+from cnn_jax.models.registry import check_task
 from cnn_jax.training import checkpoint, parallel
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
@@ -160,6 +161,7 @@ def train(
       Diverged: a metric is NaN or infinite.
     """
     workdir = Path(workdir).absolute()
+    check_task(config.model, "classification")
     train_set, eval_set = load_datasets(config)
     config = configs.resolve(config, train_set)
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)

@@ -1,0 +1,140 @@
+"""Semantic segmentation: the loss, and the metrics, all of them from one confusion matrix.
+
+Pixels labelled IGNORED, such as the borders that VOC leaves open, count in neither.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cnn_jax.errors import UsageError
+
+IGNORED = 255  # VOC's "void" label
+
+# Zhao et al. 2017 take 0.4; torchvision's reference implementation, whose heads ours are, 0.5
+AUXILIARY_WEIGHT = 0.5
+
+
+def _check_sizes(logits: Array, label: Array) -> None:
+    if logits.shape[:-1] != label.shape:
+        raise UsageError(
+            f"logits of {logits.shape[1:-1]} pixels do not fit a mask of {label.shape[1:]}; "
+            "give images whose size the network keeps"
+        )
+
+
+def cross_entropy_sum(
+    logits: Float[Array, "n h w classes"], label: Int[Array, "n h w"]
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Return the sum of the pixels' cross-entropies (nats), and how many pixels count.
+
+    Computed in float32 or better. Labels are 0 to classes - 1, or IGNORED; a pixel of any other
+    label makes the sum NaN.
+    """
+    _check_sizes(logits, label)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    counted = label != IGNORED
+    safe = jnp.where(counted, label, 0).astype(jnp.int32)
+    chosen = jnp.take_along_axis(
+        jax.nn.log_softmax(logits), safe[..., None], axis=-1, mode="fill", fill_value=jnp.nan
+    )[..., 0]
+    return -jnp.where(counted, chosen, 0).sum(), counted.sum()
+
+
+def cross_entropy(
+    logits: Float[Array, "n h w classes"],
+    label: Int[Array, "n h w"],
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Return the mean cross-entropy (nats) of the pixels that count; 0 where none does.
+
+    Args:
+      axis_name: a mapped axis. The pixels of all devices then weigh the same: the mean over the
+        axis of what is returned is the mean over all pixels.
+    """
+    total, pixels = cross_entropy_sum(logits, label)
+    share = pixels if axis_name is None else jax.lax.pmean(pixels.astype(total.dtype), axis_name)
+    return total / jnp.maximum(share, jnp.where(share > 0, 0, 1)).astype(total.dtype)
+
+
+def loss(
+    logits: Float[Array, "n h w classes"],
+    auxiliary: Sequence[Float[Array, "n h w classes"]],
+    label: Int[Array, "n h w"],
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Return the cross-entropy of the logits and AUXILIARY_WEIGHT times that of each other head."""
+    total = cross_entropy(logits, label, axis_name)
+    for each in auxiliary:
+        total += AUXILIARY_WEIGHT * cross_entropy(each, label, axis_name)
+    return total
+
+
+def confusion_matrix(
+    predicted: Int[Array, "*n"], label: Int[Array, "*n"], classes: int
+) -> Int[Array, "classes classes"]:
+    """Return the counts of pixels by true class (row) and predicted class (column)."""
+    counted = label != IGNORED
+    at = jnp.where(counted, label, 0).astype(jnp.int32) * classes + predicted
+    counts = jnp.bincount(at.ravel(), weights=counted.ravel().astype(jnp.int32), length=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def metric_sums(
+    logits: Float[Array, "n h w classes"],
+    label: Int[Array, "n h w"],
+    weight: Float[Array, " n"],
+) -> dict[str, Array]:
+    """Return sums over the examples of weight 1: what batches can be added up from.
+
+    examples, pixels (that count), loss, confusion [true class, predicted class].
+    """
+    label = jnp.where(weight[:, None, None] > 0, label, IGNORED)
+    total, pixels = cross_entropy_sum(logits, label)
+    return {
+        "examples": (weight > 0).sum(),
+        "pixels": pixels,
+        "loss": total,
+        "confusion": confusion_matrix(logits.argmax(axis=-1), label, logits.shape[-1]),
+    }
+
+
+def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the metrics of metric_sums added over a whole data set.
+
+    examples and pixels; loss in nats a pixel; per_class_accuracy and per_class_iou, None for a
+    class that is neither there nor predicted (of accuracy: that is not there); pixel_accuracy,
+    mean_accuracy and mean_iou, over the classes that are not None (Long et al. 2015, section 5);
+    confusion as rows of true and columns of predicted classes. With no pixel that counts, None.
+    """
+    confusion = np.asarray(sums["confusion"]).astype(np.int64)
+    pixels, right = int(confusion.sum()), np.diag(confusion)
+    true, union = confusion.sum(axis=1), confusion.sum(axis=1) + confusion.sum(axis=0) - right
+
+    def shares(of: np.ndarray) -> dict[str, float | None]:
+        return {
+            name: int(right[i]) / int(of[i]) if of[i] else None
+            for i, name in enumerate(class_names)
+        }
+
+    def mean(values: Mapping[str, float | None]) -> float | None:
+        known = [value for value in values.values() if value is not None]
+        return float(np.mean(known)) if known else None
+
+    accuracy, iou = shares(true), shares(union)
+    return {
+        "examples": int(sums["examples"]),
+        "pixels": pixels,
+        "loss": float(sums["loss"]) / pixels if pixels else None,
+        "pixel_accuracy": int(right.sum()) / pixels if pixels else None,
+        "mean_accuracy": mean(accuracy),
+        "mean_iou": mean(iou),
+        "per_class_accuracy": accuracy,
+        "per_class_iou": iou,
+        "class_names": list(class_names),
+        "confusion": confusion.tolist(),
+    }
