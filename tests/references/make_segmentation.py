@@ -71,6 +71,7 @@ def fcn(stride: int) -> nn.Module:
 def segnet() -> nn.Module:
     module = importlib.import_module("CamVid.SegNet")
     model = fill(narrowed(module.SegNet(3, parity.NUM_CLASSES)))
+    del model.BNDe11  # never used there
     for name, layer in model.named_children():
         if isinstance(layer, nn.Conv2d) and name != "ConvDe11":
             nn.init.zeros_(layer.bias)
