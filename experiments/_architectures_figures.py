@@ -11,7 +11,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cnn_jax import analysis
-from cnn_jax.models import densenet, googlenet, mobilenet_v2, resnet, senet, wide_resnet
+from cnn_jax.models import (
+    densenet,
+    googlenet,
+    mobilenet_v2,
+    published,
+    resnet,
+    senet,
+    wide_resnet,
+)
 
 
 def _dense_block(scope, x, *, growth, layers, **settings):
@@ -101,7 +109,9 @@ FAMILIES = {
     "DenseNet": (("densenet",), "#0f8a5f"),
     "MobileNet": (("mobilenet",), "#d9822b"),
     "NASNet": (("nasnet",), "#c02656"),
-    "EfficientNet": (("efficientnet",), "#0e7490"),
+    "EfficientNet": (("efficientnet", "tf_efficientnet"), "#0e7490"),
+    "RegNet": (("regnet",), "#65a30d"),
+    "ConvNeXt": (("convnext",), "#111827"),
 }
 
 
@@ -110,7 +120,7 @@ def bubbles(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
     other = {"macs": "params", "params": "macs"}[cost]
     unit = {"macs": (1e9, "multiply-accumulates, 10⁹"), "params": (1e6, "parameters, 10⁶")}
     scale = {"params": 1 / 1.2e5, "macs": 1 / 2e7}[other]
-    figure = Figure(figsize=(9.5, 6), layout="constrained")
+    figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots()
     for family, (beginnings, color) in FAMILIES.items():
         members = [
@@ -119,7 +129,7 @@ def bubbles(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
             if row["name"].startswith(beginnings)
             and row["published"]
             and row["published"]["top1_error"] is not None
-            and row["published"]["protocol"].startswith("ImageNet")
+            and row["published"]["protocol"] == published.CENTRE_CROP
         ]
         if not members:
             continue
