@@ -27,15 +27,19 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Return name -> array of a safetensors or .pth file, told apart by their content.
 
     Raises:
-      UsageError: there is no such file, it is of another kind, damaged or hostile, or its sha256
-        is not the one in its name ("resnet50-0676ba61.pth").
+      UsageError: there is no such file, it is of another kind, damaged or hostile, larger than
+        the memory, or its sha256 is not the one in its name ("resnet50-0676ba61.pth").
     """
     path = Path(path).expanduser()
     try:
         with path.open("rb") as file:
             start = file.read(len(pickle.STREAM_MAGIC))
+        size = path.stat().st_size
     except OSError as error:
         raise UsageError(f"cannot read weights from {path}: {error.strerror}") from None
+    # read at once, so a file that does not fit would have the process killed
+    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise UsageError(f"{path} has {size / 2**30:.0f} GiB, more than this machine's memory")
     if start.startswith(pickle.ZIP_MAGIC) or start == pickle.STREAM_MAGIC:
         _check_digest(path)
         return pickle.read(path)

@@ -49,6 +49,9 @@ EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET
 """
 OPCODES = frozenset(_OPCODES.split())
 
+# A pickle names some thousand tensors in 200 bytes each; one byte can make a container of 64.
+LARGEST_PICKLE = 16 * 2**20
+
 
 class _Storage(NamedTuple):
     """A run of numbers that the pickle refers to: its name, their type, how many there are."""
@@ -163,6 +166,8 @@ def _load(file: io.BytesIO, storages: dict[str, _Storage]) -> Any:
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name not in OPCODES:
             raise _Refused(f"its pickle uses the instruction {opcode.name}")
+        if file.tell() - start > LARGEST_PICKLE:
+            raise _Refused(f"its pickle is longer than {LARGEST_PICKLE} bytes")
         # Python keeps its memo in an array as long as the largest index
         if opcode.name.endswith("PUT") and not 0 <= argument < file.tell():
             raise _Refused(f"its pickle has a memo index of {argument}")

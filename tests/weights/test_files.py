@@ -146,6 +146,16 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
             load_weights("lenet5", tmp_path / "page.pth")
 
 
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x02\0\0\0\0\0\0\0{}"])
+def test_a_file_larger_than_the_memory_is_an_error(start, tmp_path):
+    path = tmp_path / "huge.pth"
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(2**42)  # sparse: takes no room on the disk
+    with pytest.raises(UsageError, match=r"huge\.pth has 4096 GiB"):
+        load_weights("lenet5", path)
+
+
 def test_an_unknown_model_is_named_before_the_file_is_read():
     with pytest.raises(UsageError, match="unknown model 'lenet'; did you mean 'lenet5'"):
         load_weights("lenet", "nowhere.pth")

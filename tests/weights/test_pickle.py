@@ -166,6 +166,14 @@ def hostile(trace: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_pickle_of_very_many_containers_is_refused_before_any_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickle, "LARGEST_PICKLE", 1000)
+    data = b"\x80\x02" + b"]0" * 500 + python_pickle.dumps({"w": 1}, 2)[2:]
+    for writer in (write_zip, write_stream):
+        with pytest.raises(UsageError, match="longer than 1000 bytes"):
+            files.read_tensors(writer(tmp_path / "weights.pth", data))
+
+
 def test_the_command_would_run_elsewhere(tmp_path):
     python_pickle.loads(hostile(tmp_path / "trace")["reduce"])
     assert (tmp_path / "trace").exists()
