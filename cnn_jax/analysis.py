@@ -150,6 +150,37 @@ def analyse(function: Callable[[Any, Any], Any], variables: Any, images: Any) ->
     )
 
 
+def seen_pixels(
+    function: Callable[[Any], Any], images: Any
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return for the rows, then for the columns, of function(images) which pixels they see.
+
+    Args:
+      function: images [n, h, w, c] -> activation [n, rows, columns, channels].
+
+    Returns:
+      For each axis the first and the last pixel, [rows] or [columns] each, those of the padding
+      included; the whole image where a unit's place is lost.
+    """
+    jaxpr = jax.make_jaxpr(function)(images)
+    trace = _Trace({})
+    pixels = [np.arange(size, dtype=float) for size in images.shape[1:3]]
+    grid = [_Axis(source, each, each, 1.0) for source, each in enumerate(pixels)]
+    image = _Value(0, (None, *grid, None), (_NOTHING,) * 2, 0, frozenset())
+    trace.start("input", "input", "input", images, image)
+    (output,) = trace.walk(jaxpr, [image], "")
+    intervals = []
+    for source, units in enumerate(jaxpr.out_avals[0].shape[1:3]):
+        axis, (low, high) = output.axes[1 + source], output.whole[source]
+        if axis is None or axis.source != source:
+            low, high = min(low, 0), max(high, images.shape[1 + source] - 1)
+            intervals.append((np.full(units, low, int), np.full(units, high, int)))
+        else:
+            first, last = np.minimum(axis.first, low), np.maximum(axis.last, high)
+            intervals.append((first.astype(int), last.astype(int)))
+    return tuple(intervals)
+
+
 def _key(key: Any) -> str:
     return str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
 

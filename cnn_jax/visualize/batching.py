@@ -30,18 +30,19 @@ def as_partial(f: Callable) -> Partial:
 
 
 def in_batches(
-    f: Callable[..., Array],
+    f: Callable[..., Any],
     *arrays: Array,
     batch_size: int | None = None,
     progress: Progress = no_progress,
-) -> Array | np.ndarray:
+) -> Any:
     """Return f(*arrays), computed from batch_size rows at a time and joined.
 
     The last batch is filled up with its last row, so that every batch has one shape and f, if it
     is jitted, is compiled once.
 
     Args:
-      arrays: [m, ...] each, m >= 1; f returns [rows, ...] for that many rows of them.
+      arrays: [m, ...] each, m >= 1; f returns [rows, ...] for that many rows of them,
+        or a tree of such.
       batch_size: rows at once; None: all.
       progress: wraps the loop over batches.
     """
@@ -52,8 +53,9 @@ def in_batches(
     results = []
     for start in progress(range(0, count, size), -(-count // size)):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        results.append(f(*(array[rows] for array in arrays))[: count - start])
-    return jnp.concatenate(results)
+        result = f(*(array[rows] for array in arrays))
+        results.append(jax.tree.map(lambda leaf, start=start: leaf[: count - start], result))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
 def even_batch(count: int, batch_size: int | None) -> int:

@@ -129,14 +129,9 @@ def _padded(count, batch_size, nodes, weights):
 
 def _mean_gradient(f, points, target, weights):
     """Return the gradient's weighted sum over the points, a batch a row of the weights."""
-    f, total = as_partial(f), 0
+    total = 0
     for i, batch in enumerate(weights):
         part = points[i * len(batch) : (i + 1) * len(batch)]
-        total += _weighted_gradient(f, part, target, jnp.asarray(batch, points.dtype))
+        slopes = gradient(f, part, jnp.full(len(batch), target))
+        total += jnp.tensordot(jnp.asarray(batch, points.dtype), slopes, axes=1)
     return total
-
-
-@jax.jit
-def _weighted_gradient(f, points, target, weights):
-    targets = jnp.full(len(points), target)
-    return jnp.tensordot(weights, _gradient(f, points, targets), axes=1)

@@ -1,6 +1,7 @@
 """Writes attribution.npz: what captum, in float64, gives for two small networks.
 
-Run with torch, captum and zennit in the environment: python tests/references/make_attribution.py
+Run with torch, captum, zennit and scikit-image in the environment:
+python tests/references/make_attribution.py
 
 Arrays are laid out as in cnn_jax (channels last, kernels [h, w, in, out], a flattened map's entries
 in that order). zennit, by other people, must agree on guided backpropagation and the deconvnet,
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import zennit.attribution
 import zennit.composites
+from skimage.metrics import structural_similarity
 from torch import nn
 
 SHAPE, CLASSES = (3, 8, 7), 3
@@ -141,6 +143,14 @@ def main():
         for method, result in results.items():
             result = result if isinstance(result, np.ndarray) else channels_last(result)
             arrays[f"{name}/{method}"] = result
+    maps = rng.uniform(size=(2, 2, 16, 14))  # two pairs, the second alike
+    maps[1, 1] = 0.3 * maps[1, 1] + 0.7 * maps[1, 0]
+    maps = (maps - maps.min(axis=(2, 3), keepdims=True)) / np.ptp(maps, (2, 3))[..., None, None]
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    arrays["ssim/maps"] = maps
+    arrays["ssim/result"] = np.array(
+        [structural_similarity(a, b, data_range=1, **settings) for a, b in maps]
+    )
     np.savez_compressed(pathlib.Path(__file__).with_name("attribution.npz"), **arrays)
 
 

@@ -23,7 +23,8 @@ def reference():
     """The images, the targets, and a dict each for the networks "plain" and "residual"."""
     with np.load(REFERENCE) as arrays:
         arrays = dict(arrays)
-    cases = {name: arrays[name] for name in ("images", "baseline", "targets")}
+    shared = ("images", "baseline", "targets", "ssim/maps", "ssim/result")
+    cases = {name: arrays[name] for name in shared}
     for name in ("plain", "residual"):
         own = {path.split("/", 1)[1]: a for path, a in arrays.items() if path.startswith(name)}
         weights = {p.removeprefix("weights/"): own.pop(p) for p in list(own) if "/" in p}
