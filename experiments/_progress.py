@@ -1,7 +1,7 @@
 """A progress bar for training and for evaluation, on stderr."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import jax
@@ -58,3 +58,9 @@ def batches_bar(batches: Iterable, total: int) -> Iterable:
 def steps_bar(steps: Iterable, total: int) -> Iterable:
     """Return the steps, counted by a bar."""
     return tqdm(steps, total=total, unit="step", disable=jax.process_index() != 0, leave=False)
+
+
+def bar(unit: str) -> Callable[[Iterable, int], Iterable]:
+    """Return f(items, total) -> the items, counted by a bar in this unit."""
+    options = {"unit": unit, "disable": jax.process_index() != 0, "leave": False}
+    return lambda items, total: tqdm(items, total=total, **options)

@@ -97,6 +97,11 @@ def load(name: str) -> Subject:
     return Subject(network, folder, pixels, labels, names, class_names)
 
 
+def seed() -> int:
+    """Return the seed of all that is drawn."""
+    return _SEED.value
+
+
 def load_network() -> Trained:
     """Return the network of --workdir, or of --model with --weights."""
     if _WEIGHTS.value is not None:

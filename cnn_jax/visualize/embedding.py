@@ -1,14 +1,19 @@
 """What lies near what: neighbours and maps in the space of a layer's features, or of pixels."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from cnn_jax.errors import UsageError
+
+# On a busy machine scikit-learn's threads wait for each other: 127 s instead of 0.5 for 30 points.
+_ONE_THREAD = partial(threadpool_limits, 1)
 
 
 def flat(values: Float[Array, "n ..."]) -> Float[np.ndarray, "n d"]:
@@ -32,8 +37,9 @@ def nearest(
     available = len(gallery) - (queries is None)
     if not 1 <= count <= available:
         raise UsageError(f"{count} neighbours of {available} to choose from; give 1 to {available}")
-    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(gallery)
-    return search.kneighbors(queries, return_distance=False)
+    with _ONE_THREAD():
+        search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(gallery)
+        return search.kneighbors(queries, return_distance=False)
 
 
 def recall_at(
@@ -69,7 +75,8 @@ def tsne(
             "take more, or a smaller one"
         )
     seed = int(jax.random.bits(key, dtype="uint32"))
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
+    with _ONE_THREAD():
+        points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
     low = points.min(axis=0)
     return (points - low) / np.maximum(points.max(axis=0) - low, 1e-12)
 

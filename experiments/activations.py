@@ -1,0 +1,58 @@
+"""Shows what the channels of a network's layers answer to.
+
+One image's activations, and of many images the patches that excite a channel most:
+python -m experiments.activations --workdir=runs/digits --layer=stage2_block3
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from cnn_jax import trained
+from experiments import _inside_flags, _inside_layers, _inside_page, _subject, app
+from experiments._progress import batches_bar
+
+_LAYER = flags.DEFINE_multi_string(
+    "layer", [], "Path of a layer; by default four, spread over the depth.", module_name="Layers"
+)
+_CHANNELS = flags.DEFINE_integer(
+    "channels", 8, "Channels whose patches are shown.", lower_bound=1, module_name="Layers"
+)
+_GALLERY = flags.DEFINE_integer(
+    "gallery",
+    1000,
+    "Examples of the data set that patches are looked for in; the --image files instead, if given.",
+    lower_bound=1,
+    module_name="Layers",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    subject = _subject.load("activations")
+    network, pixels = subject.network, subject.pixels
+    layers = _LAYER.value or _inside_layers.spread(_inside_layers.layer_shapes(network, pixels))
+    gallery = pixels
+    if subject.labels is not None:
+        dataset = _subject.load_dataset(network)
+        gallery, _ = _subject.first_examples(network, dataset, _GALLERY.value)
+    picture = _inside_page.picture_in(subject.folder)
+    way, way_section = _inside_layers.activations_section(network, pixels[0], layers, picture)
+    patches, patches_section = _inside_layers.patches_section(
+        network,
+        gallery,
+        layers,
+        picture,
+        channels=_CHANNELS.value,
+        batch_size=_inside_flags.batch_size(trained.classifier(network), gallery),
+        progress=batches_bar,
+    )
+    for layer in layers:
+        channels = way[layer]["shape"][-1]
+        print(f"{layer}: {channels} channels, {patches[layer]['dead']} never positive")
+    results = {"activations": way, "patches": patches, "gallery": len(gallery)}
+    _inside_page.write(subject, "Activations", results, [way_section, patches_section])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,61 @@
+"""Shows which images lie near each other for a network, beside their pixels: neighbours, t-SNE.
+
+python -m experiments.embedding --workdir=runs/digits --gallery=1000
+"""
+
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from cnn_jax import trained
+from cnn_jax.errors import UsageError
+from experiments import _inside_flags, _inside_layers, _inside_page, _subject, app
+from experiments._progress import batches_bar
+
+_LAYER = flags.DEFINE_string(
+    "layer",
+    None,
+    "Path of a layer; by default the last before the logits with one vector an image.",
+    module_name="Layers",
+)
+_GALLERY = flags.DEFINE_integer(
+    "gallery", 1000, "Examples of the data set.", lower_bound=4, module_name="Layers"
+)
+_PERPLEXITY = flags.DEFINE_float(
+    "perplexity",
+    30.0,
+    "Of t-SNE: about how many neighbours count; at most a third of the images.",
+    lower_bound=1,
+    module_name="Layers",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    subject = _subject.load("embedding")
+    if subject.labels is None:
+        raise UsageError("neighbours come from a data set; leave --image out")
+    network = subject.network
+    dataset = _subject.load_dataset(network)
+    images, labels = _subject.first_examples(network, dataset, _GALLERY.value)
+    shapes = _inside_layers.layer_shapes(network, images)
+    results, section = _inside_layers.embedding_section(
+        network,
+        _LAYER.value or _inside_layers.features_layer(shapes),
+        images,
+        labels,
+        subject.class_names,
+        jax.random.key(_subject.seed()),
+        _inside_page.picture_in(subject.folder),
+        perplexity=_PERPLEXITY.value,
+        batch_size=_inside_flags.batch_size(trained.classifier(network), images),
+        progress=batches_bar,
+    )
+    for name, recalls in results["recall"].items():
+        print(f"{name}: " + ", ".join(f"recall@{k} {value:.1%}" for k, value in recalls.items()))
+    _inside_page.write(subject, "Neighbours", results, [section])
+
+
+if __name__ == "__main__":
+    app.run(main)

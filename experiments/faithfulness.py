@@ -1,0 +1,70 @@
+"""Judges the maps of many methods: insertion, deletion, and what randomising the network does.
+
+python -m experiments.faithfulness --workdir=runs/digits --examples=16
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax.visualize.methods import CONTROLS, METHODS
+from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
+from experiments._progress import bar
+
+_METHODS = flags.DEFINE_list(
+    "methods",
+    [*METHODS, *CONTROLS],
+    "Methods and controls to judge.",
+    module_name="Map",
+)
+_PIXELS = flags.DEFINE_integer(
+    "pixels",
+    None,
+    "Pixels a step of insertion and deletion; by default a row's.",
+    lower_bound=1,
+    module_name="Judgement",
+)
+_ALONE = flags.DEFINE_boolean(
+    "alone", True, "Also randomise each layer by itself.", module_name="Judgement"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    names = _method_flags.chosen(_METHODS.value)
+    subject = _subject.load("faithfulness")
+    question, settings, _ = _method_flags.ask(subject)
+    maps, refused = _inside_maps.explain(question, names, settings, bar("method"))
+    curves = _inside_maps.insertion_deletion(
+        question, maps, batch_size=settings.batch_size, pixels=_PIXELS.value, progress=bar("map")
+    )
+    model = subject.network.model
+    image = jax.ShapeDtypeStruct((1, *subject.pixels.shape[1:]), np.float32)
+    key = jax.random.fold_in(settings.key, 1)
+    drawn = jax.jit(lambda key: model.init(key, image))(key)
+    likeness = [
+        _inside_maps.randomization(
+            question, list(maps), drawn, settings, cascade=cascade, progress=bar("method")
+        )
+        if cascade or _ALONE.value
+        else {}
+        for cascade in (True, False)
+    ]
+    picture = _inside_page.picture_in(subject.folder)
+    table, table_section = _inside_maps.maps_section(question, maps, refused, settings, picture)
+    results, section = _inside_maps.judgement_section(maps, curves, *likeness, picture)
+    for name, row in results["methods"].items():
+        print(
+            f"{name:22} insertion {row['insertion']:.3f}  deletion {row['deletion']:.3f}  "
+            f"Spearman when randomised {row['spearman']:+.3f}"
+            + ("  insensitive to the network" if row["insensitive"] else "")
+        )
+    _inside_page.write(
+        subject, "Whether to believe the maps", {**table, **results}, [section, table_section]
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

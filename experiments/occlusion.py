@@ -1,0 +1,70 @@
+"""Shows what a network's answer loses when a patch of the image is covered.
+
+python -m experiments.occlusion --workdir=runs/digits --window=4 --stride=1
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from cnn_jax.visualize.occlusion import AGGREGATES
+from cnn_jax.visualize.scores import OUTPUTS
+from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
+from experiments._progress import batches_bar
+
+_WINDOW = flags.DEFINE_integer(
+    "window",
+    None,
+    "Side of the covering square, in pixels; by default a quarter of the image's.",
+    lower_bound=1,
+    module_name="Occlusion",
+)
+_STRIDE = flags.DEFINE_integer(
+    "stride",
+    None,
+    "Pixels between its places; by default a quarter of the window.",
+    lower_bound=1,
+    module_name="Occlusion",
+)
+_FILL = flags.DEFINE_float(
+    "fill", 0.5, "What covers: 0 black, 0.5 grey, 1 white.", module_name="Occlusion"
+)
+_AGGREGATE = flags.DEFINE_enum(
+    "aggregate",
+    "mean",
+    list(AGGREGATES),
+    "What a pixel gets of the windows that cover it",
+    module_name="Occlusion",
+)
+_OUTPUT_KIND = flags.DEFINE_enum(
+    "explain",
+    "probability",
+    list(OUTPUTS),
+    "What of the class is followed",
+    module_name="Occlusion",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    subject = _subject.load("occlusion")
+    question, settings, _ = _method_flags.ask(subject)
+    window = _WINDOW.value or max(min(subject.pixels.shape[1:3]) // 4, 1)
+    stride = _STRIDE.value or max(window // 4, 1)
+    places = {"window": (window, window), "stride": (stride, stride), "fill": _FILL.value}
+    results, section = _inside_maps.occlusion_section(
+        question,
+        places,
+        _AGGREGATE.value,
+        _OUTPUT_KIND.value,
+        _inside_page.picture_in(subject.folder),
+        batch_size=settings.batch_size,
+        progress=batches_bar,
+    )
+    for name, least in zip(question.names, results["least_output"], strict=True):
+        print(f"{' '.join(name.split())}; {least:.3g} at the worst place")
+    _inside_page.write(subject, "Occlusion", results, [section])
+
+
+if __name__ == "__main__":
+    app.run(main)

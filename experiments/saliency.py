@@ -1,0 +1,43 @@
+"""Shows which pixels a network's answer depends on, by many methods side by side.
+
+python -m experiments.saliency --workdir=runs/digits
+python -m experiments.saliency --model=resnet50 --weights=resnet50.pth --image=cat.jpg --methods=grad_cam,rise
+"""  # noqa: E501
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from cnn_jax.errors import UsageError
+from cnn_jax.visualize.methods import CONTROLS, METHODS
+from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
+from experiments._progress import bar
+
+_METHODS = flags.DEFINE_list(
+    "methods",
+    list(METHODS),
+    f"Columns of the table; also known: {', '.join(CONTROLS)}.",
+    module_name="Map",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    names = _method_flags.chosen(_METHODS.value)
+    subject = _subject.load("saliency")
+    question, settings, _ = _method_flags.ask(subject)
+    maps, refused = _inside_maps.explain(question, names, settings, bar("method"))
+    if not maps:
+        raise UsageError("; ".join(refused.values()))
+    np.savez_compressed(subject.folder / "maps.npz", **maps)
+    picture = _inside_page.picture_in(subject.folder)
+    results, section = _inside_maps.maps_section(question, maps, refused, settings, picture)
+    for name, reason in refused.items():
+        print(f"{name} left out: {reason}")
+    print(f"{len(maps)} methods on {len(question.pixels)} images; the maps are in maps.npz")
+    _inside_page.write(subject, "What the answer depends on", results, [section])
+
+
+if __name__ == "__main__":
+    app.run(main)
