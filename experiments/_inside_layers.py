@@ -226,9 +226,9 @@ def embedding_section(
                 f"{results['tsne_recall'][1]:.1%}.",
             ),
             picture(
-                figures.one_picture(embedding.thumbnails(points, images, cells=28), 5.0),
+                figures.one_picture(embedding.thumbnails(points, images), 5.0),
                 "tsne_thumbnails",
-                "The same with the images themselves.",
+                "The images themselves, each on the cell of a grid that is nearest to its point and free.",
             ),
         )
     )

@@ -1,16 +1,19 @@
 """What lies near what: neighbours and maps in the space of a layer's features, or of pixels."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy import optimize
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from cnn_jax.errors import UsageError
+from cnn_jax.visualize.mosaic import mosaic
 
 # On a busy machine scikit-learn's threads wait for each other: 127 s instead of 0.5 for 30 points.
 _ONE_THREAD = partial(threadpool_limits, 1)
@@ -82,26 +85,21 @@ def tsne(
 
 
 def thumbnails(
-    points: Float[np.ndarray, "n 2"],
-    images: Float[np.ndarray, "n h w c"],
-    cells: int = 32,
-    background: float = 1.0,
+    points: Float[np.ndarray, "n 2"], images: Float[np.ndarray, "n h w c"], background: float = 1.0
 ) -> Float[np.ndarray, "height width c"]:
-    """Return a picture of the images at their points, snapped to a grid, the first come staying.
+    """Return a picture of the images, each moved from its point to a place of its own on a grid.
+
+    The square grid has room for all; the squared ways are least in sum, so that neighbours stay so.
 
     Args:
       points: in 0..1: to the right, and up.
-      cells: images along a side.
     """
     images = np.asarray(images)
-    _, height, width, channels = images.shape
-    canvas = np.full((cells * height, cells * width, channels), background, images.dtype)
-    taken = set()
-    for (x, y), image in zip(
-        np.minimum((points * cells).astype(int), cells - 1), images, strict=True
-    ):
-        row = cells - 1 - y
-        if (row, x) not in taken:
-            taken.add((row, x))
-            canvas[row * height : (row + 1) * height, x * width : (x + 1) * width] = image
-    return canvas
+    side = math.ceil(math.sqrt(len(images)))
+    columns, rows = np.meshgrid(np.arange(side), np.arange(side))
+    cells = np.stack([columns.ravel(), side - 1 - rows.ravel()], axis=1) / max(side - 1, 1)
+    ways = ((points[:, None] - cells[None]) ** 2).sum(axis=-1)
+    _, places = optimize.linear_sum_assignment(ways)
+    laid = np.full((side * side, *images.shape[1:]), background, images.dtype)
+    laid[places] = images
+    return mosaic(laid, side, gap=0)

@@ -47,10 +47,12 @@ def test_too_large_a_perplexity_says_so():
         tsne(LINE, jax.random.key(0))
 
 
-def test_thumbnails_stand_at_their_points_and_never_overlap():
+def test_thumbnails_lie_on_a_grid_as_near_to_their_points_as_all_can():
     images = np.array([0.1, 0.2, 0.3]).reshape(3, 1, 1, 1) * np.ones((3, 2, 2, 1))
-    picture = thumbnails(np.array([[0.0, 0.0], [1.0, 1.0], [0.9, 0.9]]), images, cells=2)
+    # the two upper right ones cannot both have the corner: the nearer keeps it
+    picture = thumbnails(np.array([[0.0, 0.0], [1.0, 1.0], [0.7, 1.0]]), images)
     assert picture.shape == (4, 4, 1)
     assert (picture[2:, :2] == 0.1).all()  # bottom left
-    assert (picture[:2, 2:] == 0.2).all()  # top right; the third has no room
-    assert (picture[:2, :2] == 1).all()
+    assert (picture[:2, 2:] == 0.2).all()  # top right
+    assert (picture[:2, :2] == 0.3).all()  # top left
+    assert (picture[2:, 2:] == 1).all()
