@@ -228,7 +228,7 @@ def embedding_section(
             picture(
                 figures.one_picture(embedding.thumbnails(points, images), 5.0),
                 "tsne_thumbnails",
-                "The images themselves, each on the cell of a grid that is nearest to its point and free.",
+                "The images themselves, each on a cell of a grid, as near to its point as all can.",
             ),
         )
     )
