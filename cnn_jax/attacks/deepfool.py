@@ -41,14 +41,6 @@ def slopes(
     return logits, lead, jnp.moveaxis(gradients, 0, 1)
 
 
-def _rank(logits_of, state, taken, *, candidates) -> loop.Step:
-    logits = logits_of(state.x)
-    classes = jnp.argsort(-logits, axis=1, stable=True)[:, :candidates].astype(jnp.int32)
-    return loop.Step(
-        state._replace(classes=classes), jnp.ones(len(logits), bool), loop.not_finite(logits)
-    )
-
-
 def _step(logits_of, state, taken, *, norm, overshoot) -> loop.Step:
     logits, lead, gradients = slopes(logits_of, state.x, state.classes)
     finished = logits.argmax(axis=-1) != state.label
@@ -100,11 +92,9 @@ def deepfool(
     images, labels = checks.labelled(images, labels)
     if candidates < 2:
         raise UsageError(f"candidates is {candidates}; a boundary lies between 2 classes")
-    logits = jax.eval_shape(logits_of, jax.ShapeDtypeStruct(images.shape, images.dtype))
-    candidates = min(candidates, logits.shape[-1])
-    classes = np.zeros((len(images), candidates), np.int32)
+    order = np.argsort(-loop.logits(logits_of, images, batching), axis=1, stable=True)
+    classes = order[:, :candidates].astype(np.int32)
     state = _State(images, images, labels, classes, np.zeros_like(images))
-    state = loop.run(_rank, logits_of, state, steps=1, batching=batching, candidates=candidates)
     state = loop.run(
         _step, logits_of, state, steps=steps, batching=batching, norm=norm, overshoot=overshoot
     )

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cnn_jax.attacks.norms import broadcast
+from cnn_jax.attacks.norms import broadcast, flat
 from cnn_jax.errors import UsageError
 from cnn_jax.training import parallel
 
@@ -69,7 +69,7 @@ def as_pytree(logits_of: LogitsOf) -> jax.tree_util.Partial:
 
 def not_finite(values: Float[Array, "n ..."]) -> Bool[Array, " n"]:
     """Return which examples hold a NaN or an infinity."""
-    return ~jnp.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return ~jnp.isfinite(flat(values)).all(axis=1)
 
 
 def run(
@@ -124,19 +124,36 @@ def run(
     return state
 
 
+def _shape(logits_of: LogitsOf, images: Float[Array, "n h w c"]) -> jax.ShapeDtypeStruct:
+    dtype = jax.dtypes.canonicalize_dtype(images.dtype)
+    return jax.eval_shape(logits_of, jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype))
+
+
+def classes(logits_of: LogitsOf, images: Float[Array, "n h w c"]) -> int:
+    """Return how many classes the network tells apart, without running it."""
+    return _shape(logits_of, images).shape[1]
+
+
+def logits(
+    logits_of: LogitsOf, images: Float[Array, "n h w c"], batching: Batching = DEFAULT
+) -> Float[np.ndarray, "n classes"]:
+    """Return the logits of any number of images."""
+    shape = _shape(logits_of, images)
+    empty = np.zeros((len(images), shape.shape[1]), shape.dtype)
+    return run(_look, logits_of, (images, empty), steps=1, batching=batching)[1]
+
+
+def _look(logits_of, state, taken) -> Step:
+    images, _ = state
+    logits = logits_of(images)
+    return Step((images, logits), jnp.ones(len(images), bool), not_finite(logits))
+
+
 def predictions(
     logits_of: LogitsOf, images: Float[Array, "n h w c"], batching: Batching = DEFAULT
 ) -> Int[np.ndarray, " n"]:
     """Return the class of each image, of equal logits the first."""
-    found = (images, np.zeros(len(images), np.int32))
-    return run(_predict, logits_of, found, steps=1, batching=batching)[1]
-
-
-def _predict(logits_of, state, taken) -> Step:
-    images, _ = state
-    logits = logits_of(images)
-    predicted = logits.argmax(axis=-1).astype(jnp.int32)
-    return Step((images, predicted), jnp.ones(len(images), bool), not_finite(logits))
+    return logits(logits_of, images, batching).argmax(axis=1)
 
 
 def _sizes(largest: int, devices: int) -> list[int]:
@@ -176,7 +193,7 @@ def _step(step, options, steps, logits_of, slots: _Slots) -> tuple[_Slots, Int[A
     return _Slots(state, taken, finished, slots.broken | broken), (~finished).sum()
 
 
-_jitted_step = jax.jit(_step, static_argnums=(0, 1, 2), donate_argnums=4)
+_jitted_step = jax.jit(_step, static_argnums=(0, 1), donate_argnums=4)
 
 
 def _advance_by_calls(step, options, steps, logits_of, slots: _Slots, until: int) -> _Slots:
@@ -188,7 +205,7 @@ def _advance_by_calls(step, options, steps, logits_of, slots: _Slots, until: int
     return slots
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def _advance_in_one_program(step, options, steps, logits_of, slots: _Slots, until: int) -> _Slots:
     """Loop on the device, where a call for each step would cost more than the step."""
     slots, _ = jax.lax.while_loop(

@@ -1,5 +1,6 @@
 """The norms that perturbations are measured in, and what an attack needs of each."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,19 +36,24 @@ def broadcast(values: Float[Array, " n"], like: Float[Array, "n ..."]) -> Float[
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def flat(v: Float[Array, "n ..."]) -> Float[Array, "n d"]:
+    """Return each example as a row, of no examples too."""
+    return v.reshape(len(v), math.prod(v.shape[1:]))
+
+
 def l1(v: Float[Array, "n ..."]) -> Float[Array, " n"]:
     """Return the sum of the absolute values of each example."""
-    return jnp.abs(v).reshape(len(v), -1).sum(axis=1)
+    return jnp.abs(flat(v)).sum(axis=1)
 
 
 def l2(v: Float[Array, "n ..."]) -> Float[Array, " n"]:
     """Return the Euclidean length of each example."""
-    return jnp.sqrt(jnp.square(v).reshape(len(v), -1).sum(axis=1))
+    return jnp.sqrt(jnp.square(flat(v)).sum(axis=1))
 
 
 def linf(v: Float[Array, "n ..."]) -> Float[Array, " n"]:
     """Return the largest absolute value of each example."""
-    return jnp.abs(v).reshape(len(v), -1).max(axis=1)
+    return jnp.abs(flat(v)).max(axis=1)
 
 
 def _scaled(size: Callable) -> tuple[Callable, Callable]:

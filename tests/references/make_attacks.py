@@ -9,6 +9,10 @@ Its weights are stored too. Arrays are laid out as in cnn_jax: channels last, HW
 import pathlib
 
 import adv_lib.attacks as adv_lib
+import autoattack.autopgd_base
+import autoattack.fab_projections
+import autoattack.fab_pt
+import autoattack.square
 import foolbox
 import numpy as np
 import torch
@@ -16,6 +20,8 @@ import torchattacks
 from torch.nn import functional as F
 
 torch.set_default_dtype(torch.float64)
+torch.Tensor.float = torch.Tensor.double  # they round to float32 here and there
+torch.float = torch.float64
 
 EPS = {"linf": 0.05, "l2": 0.5, "l1": 4.0}
 STEPS = 10
@@ -114,9 +120,74 @@ def adv_lib_cases(model, x, y, targets):
         "deepfool_l2": adv_lib.df(model, inner, labels, steps=50, norm=2),
         "deepfool_linf": adv_lib.df(model, inner, labels, steps=50, norm=float("inf")),
     }
+    search = {"max_iterations": 40, "initial_const": 0.1, "binary_search_steps": 5}
+    for suffix, given in (("", y), ("_targeted", targets)):
+        targeted = {"targeted": bool(suffix)}
+        found["ddn" + suffix] = adv_lib.ddn(model, x, given, steps=60, levels=None, **targeted)
+        found["carlini_wagner" + suffix] = adv_lib.carlini_wagner_l2(
+            model, x, given, abort_early=False, **search, **targeted
+        )
     return {f"adv_lib/{name}": last(value) for name, value in found.items()} | {
         "adv_lib/images": last(inner),
         "adv_lib/labels": labels.numpy(),
+    }
+
+
+def apgd_cases(model, x, y, targets):
+    """From given starts, on the ball and within the box, with budgets that fool some images."""
+    torch.manual_seed(0)
+    arrays = {}
+    for norm, eps in {"Linf": 0.03, "L2": 0.25}.items():
+        start = torch.randn(x.shape)
+        size = start.abs().amax((1, 2, 3)) if norm == "Linf" else start.flatten(1).norm(dim=1)
+        start = (x + eps * start / size[:, None, None, None]).clamp(0, 1)
+        arrays[f"apgd/{norm.lower()}/start"] = last(start)
+        for steps in (7, 30, 100):
+            options = {"norm": norm, "eps": eps, "n_iter": steps, "device": "cpu"}
+            attacks = {
+                loss: autoattack.autopgd_base.APGDAttack(model, loss=loss, **options)
+                for loss in ("ce", "dlr")
+            }
+            attacks["dlr_targeted"] = autoattack.autopgd_base.APGDAttack_targeted(model, **options)
+            attacks["dlr_targeted"].y_target = targets
+            for loss, attack in attacks.items():
+                attack.init_hyperparam(x)
+                best, standing, _, adversarial = attack.attack_single_run(x, y, x_init=start)
+                keep = standing.bool()[:, None, None, None]
+                prefix = f"apgd/{norm.lower()}/{loss}/{steps}"
+                arrays[f"{prefix}/images"] = last(torch.where(keep, best, adversarial))
+                arrays[f"{prefix}/fooled"] = (standing == 0).numpy()
+    return arrays
+
+
+def fab_cases(model, x, y, targets):
+    """Towards the likeliest wrong class; and the projections that it is made of."""
+    arrays = {}
+    torch.manual_seed(1)
+    point, slope = torch.rand(40, 30), torch.randn(40, 30)
+    slope[:, ::7] = 0
+    lead = torch.randn(40) * torch.linspace(0.1, 12, 40)  # the last planes miss the box
+    offset = (slope * point).sum(1) - lead
+    arrays |= {"plane/point": point.numpy(), "plane/slope": slope.numpy()}
+    arrays["plane/lead"] = lead.numpy()
+    for norm in ("Linf", "L2"):
+        name = norm.lower()
+        project = getattr(autoattack.fab_projections, f"projection_{name}")
+        arrays[f"plane/{name}"] = project(point, slope, offset).numpy()
+        attack = autoattack.fab_pt.FABAttack_PT(model, norm=norm, n_iter=25, device="cpu")
+        attack.target_class = 2
+        found = attack.attack_single_run(x[1:], y[1:], is_targeted=True)  # the first is misread
+        arrays[f"fab/{name}"] = last(found)
+    return arrays
+
+
+def square_patterns():
+    attack = autoattack.square.SquareAttack(None, norm="L2", device="cpu")
+    return {
+        f"square/bump{side}": torch.cat(
+            [attack.eta_rectangles(side // 2, side), -attack.eta_rectangles(side - side // 2, side)]
+        ).numpy()
+        for side in (3, 5, 8)
     }
 
 
@@ -129,8 +200,9 @@ def main():
     torch_inputs = first(images), torch.tensor(labels), torch.tensor(targets)
     arrays = {f"network/{name}": value for name, value in weights.items()}
     arrays |= {"images": images, "labels": labels, "targets": targets, "logits": logits}
-    for cases in (torchattacks_cases, foolbox_cases, adv_lib_cases):
+    for cases in (torchattacks_cases, foolbox_cases, adv_lib_cases, apgd_cases, fab_cases):
         arrays |= cases(model, *torch_inputs)
+    arrays |= square_patterns()
     np.savez_compressed(pathlib.Path(__file__).with_name("attacks.npz"), **arrays)
 
 

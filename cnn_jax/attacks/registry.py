@@ -1,0 +1,67 @@
+"""The table of attacks by name."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from cnn_jax import errors
+from cnn_jax.attacks import (
+    apgd,
+    autoattack,
+    carlini_wagner,
+    ddn,
+    deepfool,
+    fab,
+    gradient,
+    square,
+)
+
+
+class Attack(NamedTuple):
+    """An attack and what it can be asked for.
+
+    function(logits_of, images, labels, key, *, norm, eps, targets, indices, batching, ...) ->
+      adversarial images, with eps where it is bounded, targets where it is targeted, and indices
+      where it is random.
+    norms: that it knows, its own choice first.
+    bounded: it stays within a budget eps; else it makes the norm of the perturbation small.
+    targeted: it takes targets.
+    random: it takes a key and indices.
+    stops: it takes early_stop, to leave an image as soon as it is fooled.
+    """
+
+    function: Callable
+    norms: tuple[str, ...]
+    bounded: bool
+    targeted: bool = False
+    random: bool = False
+    stops: bool = False
+
+
+_BOUNDED = {"bounded": True, "random": True}
+_ASCENT = {**_BOUNDED, "targeted": True, "stops": True}
+_ALL, _TWO = ("linf", "l2", "l1"), ("linf", "l2")
+ATTACKS = {
+    "fgsm": Attack(gradient.fgsm, _ALL, **_ASCENT),
+    "pgd": Attack(gradient.pgd, _ALL, **_ASCENT),
+    "apgd": Attack(apgd.apgd, _TWO, **_ASCENT),
+    "apgd_dlr": Attack(partial(apgd.apgd, loss="dlr"), _TWO, **_ASCENT),
+    "apgd_targeted": Attack(apgd.apgd_targeted, _TWO, **_BOUNDED, stops=True),
+    "square": Attack(square.square, _TWO, **_BOUNDED),
+    "autoattack": Attack(autoattack.autoattack, _TWO, **_BOUNDED),
+    "deepfool": Attack(deepfool.deepfool, ("l2", "linf"), bounded=False),
+    "ddn": Attack(ddn.ddn, ("l2",), bounded=False, targeted=True),
+    "carlini_wagner": Attack(carlini_wagner.carlini_wagner, ("l2",), bounded=False, targeted=True),
+    "fab": Attack(fab.fab, _TWO, bounded=False),
+}
+
+
+def find(name: str) -> Attack:
+    """Return the named attack.
+
+    Raises:
+      UsageError: there is none of this name.
+    """
+    if name not in ATTACKS:
+        raise errors.unknown("attack", name, ATTACKS)
+    return ATTACKS[name]

@@ -1,0 +1,143 @@
+"""How a network stands an attack: verdicts on adversarial images, accuracy against the budget."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, Key
+
+from cnn_jax.attacks import checks, loop
+from cnn_jax.attacks.loop import Batching, LogitsOf
+from cnn_jax.attacks.norms import NORMS
+from cnn_jax.attacks.registry import Attack
+from cnn_jax.errors import UsageError
+
+
+class Verdict(NamedTuple):
+    """What a network makes of each image, before and after.
+
+    before, after: its class.  probabilities_before, probabilities_after: of all classes.
+    fooled: whether it is not the label any more, or is the target where there was one.
+    sizes: of the perturbations, by norm.
+    """
+
+    before: Int[np.ndarray, " n"]
+    after: Int[np.ndarray, " n"]
+    probabilities_before: Float[np.ndarray, "n classes"]
+    probabilities_after: Float[np.ndarray, "n classes"]
+    fooled: Bool[np.ndarray, " n"]
+    sizes: dict[str, Float[np.ndarray, " n"]]
+
+
+def judge(
+    logits_of: LogitsOf,
+    images: Float[np.ndarray, "n h w c"],
+    adversarial: Float[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    targets: Int[np.ndarray, " n"] | None = None,
+    batching: Batching = loop.DEFAULT,
+) -> Verdict:
+    """Return the verdict on adversarial images, from nothing but their pixels."""
+    before, after = (
+        np.asarray(jax.nn.softmax(loop.logits(logits_of, x, batching), axis=1))
+        for x in (images, adversarial)
+    )
+    found = after.argmax(axis=1)
+    sizes = {
+        name: np.asarray(norm.size(jnp.asarray(adversarial) - images))
+        for name, norm in NORMS.items()
+    }
+    fooled = found != labels if targets is None else found == targets
+    return Verdict(before.argmax(axis=1), found, before, after, fooled, sizes)
+
+
+def attack_right_ones(
+    attack: Attack,
+    logits_of: LogitsOf,
+    images: Float[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    key: Key[jax.Array, ""],
+    *,
+    batching: Batching = loop.DEFAULT,
+    indices: Int[np.ndarray, " n"] | None = None,
+    targets: Int[np.ndarray, " n"] | None = None,
+    **options: Any,
+) -> Float[np.ndarray, "n h w c"]:
+    """Return the images, those that the network reads rightly replaced by adversarial ones.
+
+    Args:
+      indices: the examples' numbers, by default 0 to n - 1.
+      options: of the attack's function, e.g. norm and eps.
+
+    Raises:
+      UsageError: the network misreads every image, or what the attack raises.
+    """
+    images, labels = checks.labelled(images, labels)
+    if targets is not None:
+        if not attack.targeted:
+            raise UsageError("this attack has no targeted form; leave the target out, or take pgd")
+        checks.check_targets(labels, targets)
+    right = np.flatnonzero(loop.predictions(logits_of, images, batching) == labels)
+    if not len(right):
+        raise UsageError(
+            f"the network misreads all {len(images)} images as they are; there is nothing to attack"
+        )
+    if attack.random:
+        options["indices"] = right if indices is None else np.asarray(indices)[right]
+    if targets is not None:
+        options["targets"] = np.asarray(targets)[right]
+    adversarial = images.copy()
+    adversarial[right] = attack.function(
+        logits_of, images[right], labels[right], key, batching=batching, **options
+    )
+    return adversarial
+
+
+def accuracy_curve(
+    attack: Attack,
+    logits_of: LogitsOf,
+    images: Float[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    key: Key[jax.Array, ""],
+    epsilons: Sequence[float],
+    *,
+    norm: str,
+    batching: Batching = loop.DEFAULT,
+    **options: Any,
+) -> list[float]:
+    """Return the accuracy under attack for each budget, given in ascending order.
+
+    An image that a smaller budget fooled is not attacked again: a larger one holds the smaller. An
+    attack without a budget runs once, and its perturbations are measured.
+    """
+    images, labels = checks.labelled(images, labels)
+    options |= {"norm": norm, "batching": batching}
+    if list(epsilons) != sorted(epsilons):
+        raise UsageError("epsilons are not in ascending order; sort them")
+    if not attack.bounded:
+        adversarial = attack_right_ones(attack, logits_of, images, labels, key, **options)
+        verdict = judge(logits_of, images, adversarial, labels, batching=batching)
+        smallest = np.where(verdict.fooled, verdict.sizes[norm], np.inf)
+        return [float((smallest > eps).mean()) for eps in epsilons]
+    if attack.stops:
+        options["early_stop"] = True
+    standing = loop.predictions(logits_of, images, batching) == labels
+    accuracies = []
+    for eps in epsilons:
+        left = np.flatnonzero(standing)
+        if len(left):
+            adversarial = attack_right_ones(
+                attack,
+                logits_of,
+                images[left],
+                labels[left],
+                key,
+                indices=left,
+                eps=eps,
+                **options,
+            )
+            standing[left] = loop.predictions(logits_of, adversarial, batching) == labels[left]
+        accuracies.append(float(standing.mean()))
+    return accuracies

@@ -1,0 +1,84 @@
+"""The flags of an attack, shared by the experiments that run one."""
+
+import math
+from typing import Any
+
+from absl import flags
+
+from cnn_jax.attacks import checks, registry
+from cnn_jax.errors import UsageError
+
+# the budgets that the literature reports for images in 0..1
+USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
+
+
+def _number(text: str) -> float:
+    """The value of '0.03' or of '8/255'."""
+    try:
+        top, _, bottom = text.partition("/")
+        value = float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"cannot read {text!r} as a budget; write 0.03 or 8/255")
+    return value
+
+
+def define_budget() -> None:
+    """Define the flags of norm, budget and length."""
+    section = {"module_name": "Attack"}
+    flags.DEFINE_string(
+        "norm", None, "linf, l2 or l1; by default the attack's usual one.", **section
+    )
+    flags.DEFINE_string(
+        "eps",
+        None,
+        "Budget for pixels in 0..1, as 0.03 or 8/255; by default 8/255 (linf), 0.5 (l2), 12 (l1).",
+        **section,
+    )
+    flags.DEFINE_list(
+        "epsilons",
+        [],
+        "More budgets, for the curve; by default 0 to twice --eps, in eight steps.",
+        **section,
+    )
+    flags.DEFINE_integer(
+        "attack_steps", None, "Its steps; by default as published.", lower_bound=1, **section
+    )
+    flags.DEFINE_integer(
+        "attack_batch",
+        128,
+        "Images attacked at a time; changes no result.",
+        lower_bound=1,
+        **section,
+    )
+
+
+def chosen(name: str, pixels: int) -> tuple[registry.Attack, str, float, dict[str, Any]]:
+    """Return the attack of this name, the norm, the budget and further options.
+
+    Args:
+      pixels: values of an image.
+
+    Raises:
+      UsageError: an unknown attack, a norm it does not know, a budget not in units of 0..1.
+    """
+    attack = registry.find(name)
+    values = flags.FLAGS
+    norm = values.norm or attack.norms[0]
+    if norm not in attack.norms:
+        raise UsageError(f"{name} knows {' and '.join(attack.norms)}, not {norm}")
+    eps = USUAL_EPS[norm] if values.eps is None else _number(values.eps)
+    checks.check_eps(eps, norm, pixels)
+    options = {} if values.attack_steps is None else {"steps": values.attack_steps}
+    return attack, norm, eps, options
+
+
+def epsilons(eps: float, norm: str, pixels: int) -> list[float]:
+    """Return the budgets of the curve, ascending."""
+    given = [_number(text) for text in flags.FLAGS.epsilons]
+    if not given:
+        return [eps * i / 4 for i in range(1, 9)]
+    for each in given:
+        checks.check_eps(each, norm, pixels)
+    return sorted({*given})

@@ -1,0 +1,164 @@
+"""Breaks a network: images that look the same to us and are another class to it.
+
+python -m experiments.adversarial --workdir=runs/digits --attack=pgd --eps=16/255 --examples=200
+python -m experiments.adversarial --workdir=runs/digits --attack=deepfool
+python -m experiments.adversarial --workdir=runs/digits --attack=pgd --target=3 --norm=l2 --eps=2
+python -m experiments.adversarial --model=resnet50 --weights=resnet50.pth --image=elephant.jpg
+
+Leaves the adversarial images (adversarial.npz), the picture of each image, its perturbation and
+both classes, and the accuracy against the budget.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax import errors, trained
+from cnn_jax.attacks import checks, loop, registry, robustness
+from cnn_jax.errors import UsageError
+from cnn_jax.workdir import write_results
+from experiments import _adversarial_report, _attack_flags, _subject, app
+
+_ATTACK = flags.DEFINE_string(
+    "attack", "pgd", f"Which: {', '.join(registry.ATTACKS)}.", module_name="Attack"
+)
+_TARGET = flags.DEFINE_string(
+    "target",
+    None,
+    "Class to be taken for, by name or number; by default any.",
+    module_name="Attack",
+)
+_CURVE = flags.DEFINE_boolean(
+    "curve", True, "Also the accuracy against the budget.", module_name="Attack"
+)
+_attack_flags.define_budget()
+
+
+def target_class(text: str, class_names: Sequence[str]) -> int:
+    """Return the number of the class of this name or number."""
+    if text in class_names:
+        return list(class_names).index(text)
+    if text.isdecimal() and int(text) < len(class_names):
+        return int(text)
+    raise errors.unknown("class", text, class_names)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    network = _subject.load_network()
+    pixels_of_one = network.preprocessing.image_size**2 * len(network.mean)
+    attack, norm, eps, options = _attack_flags.chosen(_ATTACK.value, pixels_of_one)
+    epsilons = _attack_flags.epsilons(eps, norm, pixels_of_one)
+    subject = _subject.load("adversarial")
+    images, labels, names = subject.pixels, subject.labels, subject.names
+    logits_of = trained.classifier(network)
+    batching = loop.Batching(flags.FLAGS.attack_batch, tuple(jax.local_devices()))
+    key = jax.random.key(flags.FLAGS.seed)
+    if labels is None:  # the user's own images: away from what the network sees in them
+        labels = loop.predictions(logits_of, images, batching)
+    targets = None
+    if _TARGET.value is not None:
+        target = target_class(_TARGET.value, subject.class_names)
+        targets = np.full(len(labels), target)
+        if subject.labels is None:
+            checks.check_targets(labels, targets)
+        images, labels, names, targets = _without_target(images, labels, names, targets)
+
+    budget = {"eps": eps} if attack.bounded else {}
+    adversarial = robustness.attack_right_ones(
+        attack,
+        logits_of,
+        images,
+        labels,
+        key,
+        targets=targets,
+        norm=norm,
+        batching=batching,
+        **budget,
+        **options,
+    )
+    saved = Path(subject.folder) / "adversarial.npz"
+    np.savez_compressed(saved, images=images, adversarial=adversarial, labels=labels)
+    with np.load(saved) as arrays:  # the verdict is on what lies in the file
+        adversarial = arrays["adversarial"]
+    verdict = robustness.judge(logits_of, images, adversarial, labels, targets, batching)
+    if attack.bounded:
+        checks.assert_within(images, adversarial, eps, norm)
+    right = verdict.before == labels
+    results = {
+        "attack": _ATTACK.value,
+        "norm": norm,
+        **budget,
+        "examples": len(labels),
+        "misread_before": int((~right).sum()),
+        "clean_accuracy": float(right.mean()),
+        "robust_accuracy": float((verdict.after == labels).mean()),
+        "success": float(verdict.fooled[right].mean()),
+        "median_size": {
+            name: float(np.median(size[right & verdict.fooled]))
+            if (right & verdict.fooled).any()
+            else None
+            for name, size in verdict.sizes.items()
+        },
+        "images": [
+            {
+                "name": names[i],
+                "label": subject.class_names[labels[i]],
+                "before": subject.class_names[verdict.before[i]],
+                "before_probability": float(verdict.probabilities_before[i].max()),
+                "after": subject.class_names[verdict.after[i]],
+                "after_probability": float(verdict.probabilities_after[i].max()),
+                "size": float(verdict.sizes[norm][i]),
+            }
+            for i in range(len(labels))
+        ],
+    }
+    if targets is not None:
+        results["target"] = subject.class_names[targets[0]]
+    elif _CURVE.value:
+        accuracies = robustness.accuracy_curve(
+            attack,
+            logits_of,
+            images,
+            labels,
+            key,
+            epsilons,
+            norm=norm,
+            batching=batching,
+            **options,
+        )
+        results["curve"] = {
+            "eps": [0.0, *epsilons],
+            "accuracy": [results["clean_accuracy"], *accuracies],
+        }
+    write_results(subject.folder, results)
+    _adversarial_report.write(
+        subject.folder, network.model.name, images, adversarial, verdict, labels, results
+    )
+    if results["misread_before"]:
+        print(f"{results['misread_before']} images are misread as they are; they are left so")
+    aim = f" as {results['target']}" if targets is not None else ""
+    print(
+        f"{_ATTACK.value}, {norm}{f', eps {eps:.4g}' if attack.bounded else ''}: "
+        f"{results['examples']} images, accuracy {results['clean_accuracy']:.1%} -> "
+        f"{results['robust_accuracy']:.1%}, {results['success']:.1%} fooled{aim}, "
+        f"median size {results['median_size'][norm] or 0:.4g}"
+    )
+    print(f"results: {subject.folder}/results.json  report: {subject.folder}/report.html")
+
+
+def _without_target(images, labels, names, targets):
+    """Leave out the examples that are of the target class."""
+    others = np.flatnonzero(labels != targets)
+    if not len(others):
+        raise UsageError(f"all images are of class {targets[0]}, the target; give another --target")
+    if len(others) < len(labels):
+        print(f"{len(labels) - len(others)} images are of the target's class and left out")
+    return images[others], labels[others], tuple(names[i] for i in others), targets[others]
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,85 @@
+"""experiments.adversarial as its users run it, on a network of eight steps."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run(name, *flags):
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adversarial")
+    tiny = ["--recipe=digits", "--model=lenet5", "--model_options=filters=(8,), neurons=(16,)"]
+    done = run("train", *tiny, "--steps=40", f"--workdir={folder}/run", f"--data_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def attack(trained, name, *flags):
+    output = trained / name
+    done = run("adversarial", f"--workdir={trained}", f"--output={output}", *flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads((output / "results.json").read_text()), output
+
+
+def test_images_verdicts_curve_and_page(trained):
+    results, output = attack(trained, "pgd", "--eps=32/255", "--examples=20", "--attack_steps=5")
+    with np.load(output / "adversarial.npz") as arrays:
+        moved = np.abs(arrays["adversarial"] - arrays["images"])
+    assert moved.max() <= 32 / 255 + 1e-6
+    assert results["robust_accuracy"] < results["clean_accuracy"]
+    changed = [each["before"] != each["after"] for each in results["images"]]
+    right = [each["before"] == each["label"] for each in results["images"]]
+    assert results["success"] == pytest.approx(sum(changed) / sum(right))
+    assert results["misread_before"] == 20 - sum(right)
+    curve = results["curve"]["accuracy"]
+    assert curve == sorted(curve, reverse=True)
+    # at the budget of the figure the curve only adds what smaller budgets have fooled
+    at = np.isclose(results["curve"]["eps"], 32 / 255).argmax()
+    assert curve[at] <= results["robust_accuracy"]
+    assert "adversarial.png" in [file.name for file in output.iterdir()]
+    assert 'src="http' not in (output / "report.html").read_text()
+
+
+def test_a_target_leaves_its_own_class_out(trained):
+    flags = ("--target=3", "--eps=0.5", "--examples=20", "--norm=linf")
+    results, _ = attack(trained, "target", *flags)
+    assert "3" not in {each["label"] for each in results["images"]}
+    right = [each for each in results["images"] if each["before"] == each["label"]]
+    share = sum(each["after"] == "3" for each in right) / len(right)
+    assert results["success"] == pytest.approx(share)
+    assert share > 0
+
+
+def test_an_attack_without_a_budget(trained):
+    results, _ = attack(trained, "deepfool", "--attack=deepfool", "--examples=10")
+    assert results["robust_accuracy"] == 0
+    assert 0 < results["median_size"]["l2"] < 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--eps=8"], "in units of 255 it is 8/255 = 0.03137"),
+        (["--eps=eight"], "cannot read 'eight' as a budget"),
+        (["--attack=pdg"], "did you mean 'pgd'"),
+        (["--attack=deepfool", "--norm=l1"], "deepfool knows l2 and linf, not l1"),
+        (["--target=11"], "unknown class '11'"),
+    ],
+)
+def test_errors_of_use(trained, flags, message):
+    done = run("adversarial", f"--workdir={trained}", f"--output={trained}/bad", *flags)
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("error:")
+    assert message in done.stderr
