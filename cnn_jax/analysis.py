@@ -566,6 +566,8 @@ class _Trace:
             return _Value(None, (None,) * ndim, spatial, 0, frozenset())
 
         for equation in jaxpr.eqns:
+            if not equation.invars:  # its outputs are constants
+                continue
             values = [read(atom) for atom in equation.invars]
             stack = str(equation.source_info.name_stack)
             path = "/".join(part for part in (prefix, stack) if part)

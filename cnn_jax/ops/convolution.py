@@ -1,11 +1,14 @@
 """Convolution of images and other grids by learned kernels, channels last."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cnn_jax.ops import cpu_convolution
 from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
 
 
@@ -32,19 +35,25 @@ def conv(
     spatial = "HWD"[:axes]
     strides, dilations = per_axis(stride, axes), per_axis(dilation, axes)
     pairs = padding_pairs(padding, kernel.shape[:axes], dilations)
-    for size, *window in zip(
-        x.shape[1:-1], kernel.shape[:axes], strides, pairs, dilations, strict=True
-    ):
-        output_size(size, Window(*window))
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
+    windows = tuple(
+        Window(*each) for each in zip(kernel.shape[:axes], strides, pairs, dilations, strict=True)
+    )
+    outputs = tuple(map(output_size, x.shape[1:-1], windows))
+    convolve = partial(
+        jax.lax.conv_general_dilated,
         window_strides=strides,
         padding=pairs,
         rhs_dilation=dilations,
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )
+    if groups == 1:
+        return convolve(x, kernel)
+    if groups == x.shape[-1] and math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS:
+        on_cpu = partial(cpu_convolution.depthwise, windows=windows, outputs=outputs)
+    else:
+        on_cpu = partial(cpu_convolution.grouped, windows=windows, groups=groups)
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
 
 
 def flip(kernel: Float[Array, "*sizes c features"]) -> Float[Array, "*sizes c features"]:

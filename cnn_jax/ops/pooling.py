@@ -1,14 +1,16 @@
 """Pooling: a summary statistic of each neighbourhood."""
 
+import functools
 import math
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cnn_jax.ops import cpu_pooling
 from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
 from cnn_jax.ops.separable import depthwise_conv
 
@@ -63,8 +65,12 @@ def max_pool(
 
     The gradient goes to the first of equal maxima. For ceil_mode see geometry.output_size.
     """
-    windows, _ = pooling_windows(x.shape[1:-1], size, stride, padding, ceil_mode)
-    return _reduce_windows(x, -np.inf, jax.lax.max, windows)
+    windows, outputs = pooling_windows(x.shape[1:-1], size, stride, padding, ceil_mode)
+    reduce = partial(_reduce_windows, initial=-np.inf, operation=jax.lax.max, windows=windows)
+    if math.prod(window.size for window in windows) > cpu_pooling.MOST_TAPS:
+        return reduce(x)
+    on_cpu = partial(cpu_pooling.max_pool, windows=windows, outputs=outputs)
+    return jax.lax.platform_dependent(x, cpu=on_cpu, default=reduce)
 
 
 def avg_pool(
@@ -97,7 +103,7 @@ def avg_pool(
 def gaussian_weights(sizes: Sequence[int], sigma: float) -> Float[np.ndarray, "*sizes"]:
     """Return exp(-d^2 / 2 sigma^2) of each tap's distance d, in pixels, to the window's centre."""
     axes = [np.exp(-((np.arange(s) - (s - 1) / 2) ** 2) / (2 * sigma**2)) for s in sizes]
-    return reduce(np.multiply.outer, axes)
+    return functools.reduce(np.multiply.outer, axes)
 
 
 def gaussian_pool(

@@ -1,0 +1,119 @@
+"""Grouped convolutions in forms that XLA runs fast on a CPU.
+
+Its own grouped convolution there goes through a scalar loop: tens of times slower than these, and
+its gradient more still. `cnn_jax.ops.conv` takes them on that platform alone.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax.ops.geometry import Window
+from cnn_jax.ops.shifts import pad, under_tap
+
+# Channels of the dense convolutions that groups are merged into.
+BLOCK = 32
+
+# Every tap of a depthwise kernel is an instruction of the program: beyond these, it is merged, too.
+MOST_TAPS = 64
+
+
+def depthwise(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes 1 features"],
+    windows: Sequence[Window],
+    outputs: Sequence[int],
+) -> Float[Array, "n *outputs features"]:
+    """Convolve each channel with kernels of its own: a sum of shifted inputs times a tap's row."""
+    x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
+    rows = kernel.reshape(-1, kernel.shape[-1])
+    return _depthwise(x, rows, tuple(windows), tuple(outputs))
+
+
+def grouped(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes c_over_groups features"],
+    windows: Sequence[Window],
+    groups: int,
+) -> Float[Array, "n *outputs features"]:
+    """Convolve by groups as a few dense convolutions, whose kernels are zero between groups."""
+    *sizes, channels, features = kernel.shape
+    merged = math.gcd(groups, max(1, BLOCK // channels))
+    # [*sizes, c / groups, blocks, merged, features / groups], then a diagonal of the merged ones
+    split = kernel.reshape(*sizes, channels, groups // merged, merged, features // groups)
+    diagonal = jnp.eye(merged, dtype=kernel.dtype)
+    blocks = jnp.einsum("...cbmf,mk->b...kcmf", split, diagonal)
+    blocks = blocks.reshape(
+        groups // merged, *sizes, merged * channels, merged * features // groups
+    )
+    spatial = "HWD"[: len(sizes)]
+    convolve = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=[window.stride for window in windows],
+        padding=[window.zeros for window in windows],
+        rhs_dilation=[window.dilation for window in windows],
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+    )
+    parts = jnp.split(x, groups // merged, axis=-1)
+    return jnp.concatenate([convolve(*each) for each in zip(parts, blocks, strict=True)], axis=-1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _depthwise(x, rows, windows, outputs):
+    """Convolve x [n, *spatial, c] by rows [taps, c]."""
+    windows = [Window(1), *windows, Window(1)]
+    outputs = (x.shape[0], *outputs, x.shape[-1])
+    padded = pad(x, windows, 0)
+    products = (
+        under_tap(padded, taps, windows, outputs) * row
+        for taps, row in zip(_taps(windows), rows, strict=True)
+    )
+    return functools.reduce(jnp.add, products)
+
+
+def _depthwise_of_rows(x, rows, windows, outputs):
+    """Return the same, row by row of the output, for the sake of its transpose.
+
+    That is the kernel's gradient: each output row adds its products to [taps, *outputs[1:], c],
+    which stays in the cache, and they are summed over the positions at the end.
+    """
+    first, *others = windows
+    padded = pad(x, [Window(1), *windows, Window(1)], 0)
+    rows = jnp.expand_dims(rows, range(1, len(outputs)))
+    rows = jnp.broadcast_to(rows, (rows.shape[0], *outputs[1:], rows.shape[-1]))
+    within = [Window(1), Window(first.size, dilation=first.dilation), *others, Window(1)]
+
+    @partial(jax.checkpoint, prevent_cse=False)  # or all that the taps met would be kept
+    def output_row(_, index):
+        example, line = index // outputs[0], index % outputs[0]
+        start = (example, line * first.stride, *(0 for _ in others), 0)
+        strip = jax.lax.dynamic_slice(padded, start, (1, first.extent, *padded.shape[2:]))
+        shape = (1, 1, *outputs[1:], x.shape[-1])
+        met = [under_tap(strip, taps, within, shape)[0, 0] for taps in _taps(within)]
+        return None, (jnp.stack(met) * rows).sum(0)
+
+    lines = jnp.arange(x.shape[0] * outputs[0])
+    return jax.lax.scan(output_row, None, lines)[1].reshape(x.shape[0], *outputs, -1)
+
+
+@partial(_depthwise.defjvp, symbolic_zeros=True)
+def _depthwise_jvp(windows, outputs, primals, tangents):
+    x, rows = primals
+    x_dot, rows_dot = tangents
+    out = _depthwise(x, rows, windows, outputs)
+    out_dot = jnp.zeros_like(out)
+    if not isinstance(x_dot, jax.custom_derivatives.SymbolicZero):
+        out_dot += _depthwise(x_dot, rows, windows, outputs)
+    if not isinstance(rows_dot, jax.custom_derivatives.SymbolicZero):
+        out_dot += _depthwise_of_rows(x, rows_dot, windows, outputs)
+    return out, out_dot
+
+
+def _taps(windows: Sequence[Window]) -> Iterator[tuple[int, ...]]:
+    return itertools.product(*(range(window.size) for window in windows))

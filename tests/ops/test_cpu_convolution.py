@@ -1,0 +1,96 @@
+"""The CPU's forms of grouped convolutions against XLA's own."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import ops
+from cnn_jax.ops.geometry import padding_pairs, per_axis
+from tests.ops.test_convolution import CLOSE
+
+QUICK = {"xla_backend_optimization_level": 0}  # to compile
+
+# spatial sizes, kernel sizes, channels, features, groups, settings
+CASES = {
+    "depthwise": ((7, 6), (3, 3), 4, 4, 4, {}),
+    "depthwise_strided": ((9, 8), (3, 5), 4, 4, 4, {"stride": (2, 3), "padding": 1}),
+    "depthwise_dilated": ((11, 9), (3, 2), 3, 3, 3, {"dilation": (2, 3), "padding": "full"}),
+    "two_kernels_a_channel": ((6, 6), (3, 3), 3, 6, 3, {"padding": [(-1, 2), (0, 1)]}),
+    "depthwise_signal": ((12,), (4,), 5, 5, 5, {"stride": 2}),
+    "depthwise_volume": ((5, 4, 6), (3, 2, 3), 2, 2, 2, {"stride": (1, 2, 1)}),
+    "depthwise_of_many_taps": ((10, 10), (9, 9), 3, 3, 3, {}),
+    "groups": ((7, 6), (3, 3), 8, 12, 4, {"stride": 2}),
+    "groups_of_many_channels": ((5, 5), (3, 3), 80, 4, 2, {"dilation": 2}),
+    "groups_that_merge_unevenly": ((5, 5), (2, 2), 36, 18, 18, {"padding": "valid"}),
+}
+
+
+def xlas(x, kernel, stride=1, padding="same", dilation=1, groups=1):
+    axes = x.ndim - 2
+    numbers = (f"N{'HWD'[:axes]}C", f"{'HWD'[:axes]}IO", f"N{'HWD'[:axes]}C")
+    dilations = per_axis(dilation, axes)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        per_axis(stride, axes),
+        padding_pairs(padding, kernel.shape[:axes], dilations),
+        rhs_dilation=dilations,
+        dimension_numbers=numbers,
+        feature_group_count=groups,
+    )
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    """x, kernel, our convolution and XLA's."""
+    spatial, sizes, channels, features, groups, settings = CASES[request.param]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *spatial, channels))
+    kernel = rng.normal(size=(*sizes, channels // groups, features))
+    return x, kernel, *(partial(f, groups=groups, **settings) for f in (ops.conv, xlas))
+
+
+def test_outputs_and_both_gradients_are_xlas(case):
+    x, kernel, ours, theirs = case
+
+    def results(convolve):
+        out, pull_back = jax.vjp(convolve, x, kernel)
+        return out, *pull_back(jnp.cos(jnp.arange(out.size)).reshape(out.shape))
+
+    results = jax.jit(results, static_argnums=0, compiler_options=QUICK)
+    for ours_, theirs_ in zip(results(ours), results(theirs), strict=True):
+        np.testing.assert_allclose(ours_, theirs_, **CLOSE)
+
+
+def test_forward_mode_and_second_derivatives_are_xlas(case):
+    x, kernel, ours, theirs = case
+
+    def curvature(convolve):
+        def slope(x, kernel):
+            return jax.grad(lambda *args: jnp.sin(convolve(*args)).sum(), (0, 1))(x, kernel)
+
+        return jax.jvp(slope, (x, kernel), (jnp.sin(x), jnp.cos(kernel)))[1]
+
+    curvature = jax.jit(curvature, static_argnums=0, compiler_options=QUICK)
+    for ours_, theirs_ in zip(curvature(ours), curvature(theirs), strict=True):
+        np.testing.assert_allclose(ours_, theirs_, **CLOSE)
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_kernels_may_be_mapped(groups):
+    rng = np.random.default_rng(0)
+    x, kernels = rng.normal(size=(1, 5, 5, 4)), rng.normal(size=(3, 3, 3, 4 // groups, 4))
+    mapped = jax.vmap(partial(ops.conv, groups=groups), (None, 0))(x, kernels)
+    for out, kernel in zip(mapped, kernels, strict=True):
+        np.testing.assert_allclose(out, xlas(x, kernel, groups=groups), **CLOSE)
+
+
+@pytest.mark.parametrize(("platform", "plain"), [("cpu", False), ("tpu", True), ("cuda", True)])
+def test_other_platforms_take_xlas_own(platform, plain):
+    x, kernel = jnp.zeros((1, 5, 5, 4)), jnp.zeros((3, 3, 1, 4))
+    traced = jax.jit(partial(ops.conv, groups=4)).trace(x, kernel)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("feature_group_count = 4" in program) == plain
