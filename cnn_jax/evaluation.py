@@ -1,4 +1,4 @@
-"""Evaluating a classifier: every example of a split, once, on all devices."""
+"""Evaluating a network: every example of a split, once, on all devices."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,30 +12,34 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import evaluation_batches
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.models import Model
-from cnn_jax.tasks import classification
 from cnn_jax.training import parallel
 from cnn_jax.training.step import normalize_images
+from cnn_jax.training.task import CLASSIFICATION, Task
 
 
 def create_eval_step(
-    model: Model, mean: Sequence[float], std: Sequence[float], dtype: str = "float32"
+    model: Model,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: str = "float32",
+    task: Task = CLASSIFICATION,
 ) -> Callable[[PyTree, Mapping[str, Any]], Mapping[str, Any]]:
-    """Return step(variables, batch) -> classification.metric_sums of the batch.
+    """Return step(variables, batch) -> the task's metric_sums of the batch.
 
-    Images [b, 10, h, w, c] are crops of one example, whose probabilities are averaged
+    Images [b, 10, h, w, c] are crops of one example, to classify, whose probabilities are averaged
     (Krizhevsky et al. 2012, section 4.1).
     """
 
     def step(variables, batch):
         images = normalize_images(batch["image"], mean, std, jnp.dtype(dtype))
         if images.ndim == 4:
-            logits = model.apply(variables, images).astype(jnp.float32)
+            outputs = jax.tree.map(lambda x: x.astype(jnp.float32), model.apply(variables, images))
         else:
             crops = model.apply(variables, images.reshape(-1, *images.shape[2:]))
             crops = jax.nn.log_softmax(crops.astype(jnp.float32))
             crops = crops.reshape(*images.shape[:2], -1)
-            logits = jax.nn.logsumexp(crops, axis=1) - jnp.log(images.shape[1])
-        return classification.metric_sums(logits, batch["label"], batch["weight"])
+            outputs = jax.nn.logsumexp(crops, axis=1) - jnp.log(images.shape[1])
+        return task.metric_sums(outputs, batch)
 
     return step
 
@@ -65,9 +69,10 @@ def create_evaluator(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     devices: parallel.Devices | None = None,
+    task: Task = CLASSIFICATION,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
 ) -> Callable[[PyTree], dict[str, Any]]:
-    """Return evaluate(variables) -> classification.summarize of the whole split.
+    """Return evaluate(variables) -> the task's summary of the whole split.
 
     The program is compiled once and serves every call. The batch is rounded up to what the devices
     share evenly; that never changes what is counted.
@@ -75,29 +80,30 @@ def create_evaluator(
     Args:
       mean, std: what images are normalised with, in 0..1 units; by default the data set's.
       devices: by default all of all hosts.
+      task: what the network is for.
       progress: wraps the batches, whose number is given, for a progress bar.
     """
     mesh = parallel.data_mesh(devices)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     step = jax.jit(
-        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype),
+        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype, task),
         out_shardings=parallel.replicated(mesh),
     )
 
     def evaluate(variables: PyTree) -> dict[str, Any]:
         variables = parallel.put_replicated(variables, mesh)
-        batches = evaluation_batches(
+        batches = task.evaluation_batches(
             dataset,
             batch_size=batch_size,
             preprocessing=preprocessing,
-            ten_crop=ten_crop,
+            **({"ten_crop": True} if ten_crop else {}),
             num_threads=num_threads,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
         count = -(-len(dataset.source) // batch_size)
         placed = (parallel.put_batch(batch, mesh) for batch in progress(batches, count))
-        return classification.summarize(add_up(step, variables, placed), dataset.class_names)
+        return task.summarize(add_up(step, variables, placed), dataset.class_names)
 
     return evaluate
 

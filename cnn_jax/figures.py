@@ -33,7 +33,10 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
     plot(rate, trained, "learning_rate", "learning rate", BLUE)
     if tested:
         plot(loss, tested, "eval_loss", "test", ORANGE)
-        plot(accuracy, tested, "eval_top1_error", "test", ORANGE, lambda y: 1 - y)
+        if "eval_top1_error" in tested[0]:
+            plot(accuracy, tested, "eval_top1_error", "test", ORANGE, lambda y: 1 - y)
+        else:
+            plot(accuracy, tested, "eval_pixel_accuracy", "test", ORANGE)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes, title in (
         (loss, "loss (nats)"),
@@ -73,7 +76,9 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     return figure
 
 
-def accuracy_by_class(per_class: Mapping[str, float | None], most: int = 40) -> Figure:
+def accuracy_by_class(
+    per_class: Mapping[str, float | None], most: int = 40, label: str = "accuracy"
+) -> Figure:
     """Bars of accuracy, of the worst classes where there are many."""
     known = {name: value for name, value in per_class.items() if value is not None}
     if len(known) > most:
@@ -83,7 +88,7 @@ def accuracy_by_class(per_class: Mapping[str, float | None], most: int = 40) -> 
     names = list(known)[::-1]
     bars = axes.barh(names, [known[name] for name in names], color=BLUE)
     axes.bar_label(bars, [f"{known[name]:.1%}" for name in names], padding=3, fontsize=8)
-    axes.set(xlim=(0, 1.12), xlabel="accuracy")
+    axes.set(xlim=(0, 1.12), xlabel=label)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     _plain(axes)
     return figure

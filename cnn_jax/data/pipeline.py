@@ -9,11 +9,12 @@ one process, know the number of processes.
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
 
 import grain
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cnn_jax.data import augmentation as augmentations
@@ -59,17 +60,72 @@ def train_batches(
     """
     augmentations.validate(augmentation)
     preprocessings.validate(Preprocessing(image_size))
+    fill = fill_colour(dataset)
+    read = cached(partial(_read, dataset), dataset)
+
+    def example(index: int, rng: np.random.Generator) -> Batch:
+        image, label = read(index)
+        image = augmentations.augment(image, rng, augmentation, image_size=image_size, fill=fill)
+        return {"image": image, "label": label}
+
+    mix = None
+    if augmentation.mixup or augmentation.cutmix:
+        mix = partial(augmentations.mixup_and_cutmix, options=augmentation)
+    return shuffled_batches(
+        dataset,
+        example,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        num_threads=num_threads,
+        process_index=process_index,
+        process_count=process_count,
+        change=mix,
+    )
+
+
+def fill_colour(dataset: Dataset) -> UInt8[np.ndarray, " c"]:
+    """The colour that normalises to zero."""
+    return np.rint(255 * np.asarray(dataset.mean)).astype(np.uint8)
+
+
+def cached(read: Callable, dataset: Dataset, channels: int | None = None) -> Callable:
+    """Make read(index) remember its results where they all fit CACHE_BYTES.
+
+    A small image takes longer to decode than to augment.
+
+    Args:
+      channels: bytes a pixel that a result holds; by default the image's.
+    """
+    *sizes, own = dataset.image_shape
+    shape = (*sizes, channels or own)
+    fits = None not in shape and len(dataset.source) * math.prod(shape) <= CACHE_BYTES
+    return cache(read) if fits else read
+
+
+def shuffled_batches(
+    dataset: Dataset,
+    example: Callable[[int, np.random.Generator], Batch],
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_threads: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    change: Callable[[Batch, np.random.Generator], Batch] | None = None,
+) -> Iterator[Batch]:
+    """Batches without end of example(index, rng), with the arguments of train_batches.
+
+    Args:
+      change: f(batch, rng) -> batch, of one process's share.
+    """
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed {seed} is out of range; give 0 to 2**32 - 1")
     if start_step < 0:
         raise UsageError(f"start step {start_step} is negative; give 0 or more")
     local_size = _local_batch_size(dataset, batch_size, process_index, process_count)
-    num_examples, shape = len(dataset.source), dataset.image_shape
-    fill = np.rint(255 * np.asarray(dataset.mean)).astype(np.uint8)
-    read = partial(_read, dataset)
-    # A small image takes longer to decode than to augment.
-    if None not in shape and num_examples * math.prod(shape) <= CACHE_BYTES:
-        read = cache(read)
+    num_examples = len(dataset.source)
 
     # Not grain's shuffle, whose time an index grows as the data set shrinks: .3 ms at 100 examples.
     @lru_cache(maxsize=2)
@@ -80,18 +136,14 @@ def train_batches(
         epoch, place = divmod(position, num_examples)
         return int(order(epoch)[place])
 
-    def example(index: int, rng: np.random.Generator) -> Batch:
-        image, label = read(index)
-        image = augmentations.augment(image, rng, augmentation, image_size=image_size, fill=fill)
-        return {"image": image, "label": label}
-
     # Random numbers belong to the position in the global stream: slice after drawing them.
-    stream = grain.MapDataset.range(num_examples).repeat().map_with_index(shuffled)
+    # Not grain's endless repeat, whose length overflows in batches of one.
+    stream = grain.MapDataset.range(num_examples).repeat(2**50 // num_examples)
+    stream = stream.map_with_index(shuffled)
     examples = stream.seed(seed).random_map(example)[process_index::process_count]
     batches = examples.batch(local_size)
-    if augmentation.mixup or augmentation.cutmix:
-        mix = partial(augmentations.mixup_and_cutmix, options=augmentation)
-        batches = batches.random_map(mix)
+    if change is not None:
+        batches = batches.random_map(change)
     return _iterate(batches[start_step:], num_threads)
 
 
@@ -120,9 +172,7 @@ def evaluation_batches(
       UsageError: arguments that do not fit, or (while iterating) an image that cannot be read.
     """
     preprocessings.validate(preprocessing)
-    local_size = _local_batch_size(dataset, batch_size, process_index, process_count)
-    num_examples, channels = len(dataset.source), dataset.image_shape[-1]
-    size = preprocessing.image_size
+    size, channels = preprocessing.image_size, dataset.image_shape[-1]
     shape = (10, size, size, channels) if ten_crop else (size, size, channels)
     padding = {
         "image": np.zeros(shape, np.uint8),
@@ -131,8 +181,6 @@ def evaluation_batches(
     }
 
     def example(index: int) -> Batch:
-        if index >= num_examples:
-            return padding
         image, label = _read(dataset, index)
         if ten_crop:
             image = preprocessings.ten_crop(image, preprocessing)
@@ -140,8 +188,36 @@ def evaluation_batches(
             image = preprocessings.to_array(preprocessings.preprocess(image, preprocessing))
         return {"image": image, "label": label, "weight": np.float32(1)}
 
+    return ordered_batches(
+        dataset,
+        example,
+        padding,
+        batch_size=batch_size,
+        num_threads=num_threads,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+def ordered_batches(
+    dataset: Dataset,
+    example: Callable[[int], Batch],
+    padding: Batch,
+    *,
+    batch_size: int,
+    num_threads: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Batches of example(index), each index once, and of `padding` that fills the last of them."""
+    local_size = _local_batch_size(dataset, batch_size, process_index, process_count)
+    num_examples = len(dataset.source)
+
+    def padded_example(index: int) -> Batch:
+        return padding if index >= num_examples else example(index)
+
     padded = math.ceil(num_examples / batch_size) * batch_size
-    examples = grain.MapDataset.range(padded)[process_index::process_count].map(example)
+    examples = grain.MapDataset.range(padded)[process_index::process_count].map(padded_example)
     return _iterate(examples.batch(local_size), num_threads)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy import ndimage
 
 from cnn_jax.errors import UsageError
 
@@ -100,6 +101,28 @@ def metric_sums(
         "pixels": pixels,
         "loss": total,
         "confusion": confusion_matrix(logits.argmax(axis=-1), label, logits.shape[-1]),
+    }
+
+
+def error_kinds(
+    predicted: Int[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], reach: int = 1
+) -> dict[str, int]:
+    """Return the counts of wrong pixels by kind; class 0 is the ground.
+
+    edge: within `reach` pixels of a true edge, diagonals included. Of the others, missed: an
+    object's pixel called ground; invented: a ground pixel called an object; confused: an object's
+    pixel called an object of another class.
+    """
+    counted = label != IGNORED
+    wrong = counted & (predicted != label)
+    window = 2 * reach + 1
+    edge = ndimage.maximum_filter(label, window) != ndimage.minimum_filter(label, window)
+    inner = wrong & ~edge
+    return {
+        "edge": int((wrong & edge).sum()),
+        "missed": int((inner & (predicted == 0)).sum()),
+        "invented": int((inner & (label == 0)).sum()),
+        "confused": int((inner & (predicted != 0) & (label != 0)).sum()),
     }
 
 

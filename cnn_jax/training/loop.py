@@ -19,7 +19,6 @@ from jaxtyping import PyTree
 
 from cnn_jax import evaluation
 from cnn_jax.data import datasets
-from cnn_jax.data.pipeline import train_batches
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
@@ -30,6 +29,7 @@ from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import TrainState, create_state, evaluated_variables
 from cnn_jax.training.step import create_train_step
+from cnn_jax.training.task import CLASSIFICATION, Task
 from cnn_jax.weights import load_weights
 from cnn_jax.workdir import open_workdir
 
@@ -49,7 +49,7 @@ class Result(NamedTuple):
     images_per_second: of the steps made by this call, without compilation, evaluation and saving;
       the last logged one where this call made too few steps.
     parameters_sha256: checkpoint.parameters_sha256 of params and batch_stats.
-    evaluation: classification.summarize of the last evaluation, or None.
+    evaluation: the task's summary of the last evaluation, or None.
     """
 
     step: int
@@ -81,12 +81,16 @@ def saved_config(config: TrainConfig, train_set: datasets.Dataset) -> dict[str, 
     }
 
 
-def load_datasets(config: TrainConfig) -> tuple[datasets.Dataset, datasets.Dataset]:
+def load_datasets(
+    config: TrainConfig, task: Task = CLASSIFICATION
+) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Return the training and the evaluation split that the configuration names."""
     name, data_dir = config.dataset, config.data_dir
-    train = config.train_split or datasets.training_split(name, data_dir)
-    held_out = config.eval_split or datasets.evaluation_split(name, data_dir)
-    return datasets.load(name, train, data_dir), datasets.load(name, held_out, data_dir)
+    train, held_out = config.train_split, config.eval_split
+    if train is None or held_out is None:
+        usual = task.splits(name, data_dir)
+        train, held_out = train or usual[0], held_out or usual[1]
+    return task.load(name, train, data_dir), task.load(name, held_out, data_dir)
 
 
 def initial_variables(config: TrainConfig, model: Model, channels: int) -> PyTree:
@@ -144,6 +148,7 @@ def train(
     workdir: str | os.PathLike,
     progress: Progress = Progress(),  # noqa: B008
     devices: parallel.Devices | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Result:
     """Train as configured and leave checkpoints, metrics.jsonl and TensorBoard events in workdir.
 
@@ -155,14 +160,15 @@ def train(
       config: an unresolved or resolved configuration.
       workdir: a folder of this run alone, made if it is not there.
       devices: by default all of all hosts.
+      task: what the network is trained for.
 
     Raises:
       UsageError: what does not fit together, before anything is written.
       Diverged: a metric is NaN or infinite.
     """
     workdir = Path(workdir).absolute()
-    check_task(config.model, "classification")
-    train_set, eval_set = load_datasets(config)
+    check_task(config.model, task.name)
+    train_set, eval_set = load_datasets(config, task)
     config = configs.resolve(config, train_set)
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     channels = train_set.image_shape[-1]
@@ -172,7 +178,7 @@ def train(
     over = parallel.PARALLEL[config.parallel](devices)
     step_function = over.compile(
         create_train_step(
-            model, optimizer, config, train_set.mean, train_set.std, axis_name=over.axis_name
+            model, optimizer, config, train_set.mean, train_set.std, over.axis_name, task
         )
     )
     evaluate = evaluation.create_evaluator(
@@ -183,6 +189,7 @@ def train(
         dtype=config.dtype,
         num_threads=config.num_threads,
         devices=devices,
+        task=task,
     )
     state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
     open_workdir(workdir, configs.identity(config))
@@ -199,7 +206,7 @@ def train(
             start = 0
         state = over.put_state(host_state)
         del host_state, variables
-        batches = train_batches(
+        batches = task.train_batches(
             train_set,
             batch_size=config.batch_size,
             image_size=config.image_size,
@@ -212,6 +219,7 @@ def train(
         )
         return _run(
             config,
+            task,
             workdir,
             progress,
             batches,
@@ -228,6 +236,7 @@ def train(
 
 def _run(
     config: TrainConfig,
+    task: Task,
     workdir: Path,
     progress: Progress,
     batches: Iterator[Mapping[str, np.ndarray]],
@@ -297,13 +306,13 @@ def _run(
                 if config.eval_every and step % config.eval_every == 0 and step < config.steps:
                     settle(0)
                     metrics_of_eval = evaluate(evaluated_variables(over.get_state(state)))
-                    _log_evaluation(log, step, metrics_of_eval, progress)
+                    _log_evaluation(log, step, metrics_of_eval, progress, task)
                     timer.pause()
             settle(0)
             final = over.get_state(state)
             if step == config.steps:
                 metrics_of_eval = evaluate(evaluated_variables(final))
-                _log_evaluation(log, step, metrics_of_eval, progress)
+                _log_evaluation(log, step, metrics_of_eval, progress, task)
         finally:
             if log is not None:
                 log.close()
@@ -320,13 +329,13 @@ def _run(
     )
 
 
-def _log_evaluation(log: Any, step: int, metrics: dict[str, Any], progress: Progress) -> None:
-    line = {f"eval_{name}": metrics[name] for name in ("loss", "top1_error", "top5_error")}
+def _log_evaluation(
+    log: Any, step: int, metrics: dict[str, Any], progress: Progress, task: Task
+) -> None:
+    line = {f"eval_{name}": metrics[name] for name in task.logged}
     if log is not None:
         log.write(step, line)
-    progress.say(
-        f"step {step}: test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
-    )
+    progress.say(f"step {step}: {task.headline(metrics)}")
 
 
 def _any_process(flag: bool, step: int) -> bool:

@@ -24,6 +24,36 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "label_smoothing": 0.1,
     },
+    # A narrow U-Net on the drawn shapes, on two CPU cores
+    "unet_shapes": {
+        "model": "unet_bn",
+        "model_options": "features=(16, 32, 64, 128)",
+        "dataset": "shapes",
+        "image_size": 64,
+        "crop": "resized",
+        "crop_scale": (0.6, 1.0),
+        "flip": True,
+        "epochs": 25,
+        "batch_size": 16,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "warmup_epochs": 0.5,
+        "weight_decay": 1e-3,
+    },
+    # torchvision's references/segmentation for its weights, which it trains on COCO (mean IoU .664
+    # over VOC's classes), here on VOC's own pictures
+    "deeplabv3_voc": {
+        "model": "deeplabv3_resnet50",
+        "image_size": 480,
+        "eval_image_size": 520,
+        "crop": "resized",
+        "crop_scale": (0.25, 1.0),
+        "flip": True,
+        "epochs": 30,
+        "batch_size": 32,
+        "learning_rate": 0.02,
+        "weight_decay": 1e-4,
+    },
     # He et al. 2015, section 4.2: 8.75 % error with ResNet-20, 6.43 % (6.61 +- 0.16 over five runs)
     # with ResNet-110, which the paper warms up at 0.01 until the training error is below 80 %.
     "cifar_resnet": {

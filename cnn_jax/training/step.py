@@ -1,6 +1,6 @@
-"""One update of a classifier as a pure function of state and batch."""
+"""One update of a network as a pure function of state and batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,13 @@ from jaxtyping import Array, Float, PyTree, UInt8
 
 from cnn_jax import taps
 from cnn_jax.models import Model
-from cnn_jax.tasks import classification
-from cnn_jax.training.config import TrainConfig, model_options
+from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import frozen, learning_rate_schedule
 from cnn_jax.training.state import TrainState
+from cnn_jax.training.task import CLASSIFICATION, Batch, Metrics, Task
 
-Batch = Mapping[str, Array]
-Metrics = Mapping[str, Array]
-
-# Szegedy et al. 2015, section 5: the auxiliary classifiers' share of the loss
-AUXILIARY_WEIGHT = 0.3
+# the paths of the heads whose outputs have a share of the loss
+AUXILIARY_HEADS = ("aux1", "aux2")
 
 
 def normalize_images(
@@ -45,6 +42,7 @@ def create_train_step(
     mean: Sequence[float],
     std: Sequence[float],
     axis_name: str | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return step(state, batch) -> (state, metrics), to be jitted over a mesh or pmapped.
 
@@ -52,6 +50,7 @@ def create_train_step(
       config: a resolved configuration.
       mean, std: of the data set's channels, in 0..1 units.
       axis_name: the mapped axis when pmapped: gradients and metrics are averaged over it.
+      task: what the network is for: its loss is taken of the outputs and the batch.
 
     The metrics are loss (nats), accuracy, gradient_norm (before clipping) and learning_rate, of the
     whole batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c], "label": int32 [b]},
@@ -59,37 +58,24 @@ def create_train_step(
     """
     schedule = learning_rate_schedule(config)
     dtype = jnp.dtype(config.dtype)
-    has_auxiliary = bool(model_options(config.model_options).get("aux_heads"))
     base_key = jax.random.key(config.seed)
 
     def loss_of(params, batch_stats, batch, key):
         images = normalize_images(batch["image"], mean, std, dtype)
         auxiliary: dict[str, Array] = {}
-        logits, updates = model.apply(
+        heads = [head for head in AUXILIARY_HEADS if head in params]
+        outputs, updates = model.apply(
             {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},
-            tap=taps.record(auxiliary, ("aux1", "aux2")) if has_auxiliary else None,
+            tap=taps.record(auxiliary, heads) if heads else None,
             axis_name=axis_name,
             remat=config.remat,
         )
-
-        def mean_loss(logits):
-            return classification.cross_entropy(
-                logits,
-                batch["label"],
-                mixed_label=batch.get("mixed_label"),
-                mix=batch.get("mix"),
-                smoothing=config.label_smoothing,
-            ).mean()
-
-        loss = mean_loss(logits)
-        for each in auxiliary.values():
-            loss += AUXILIARY_WEIGHT * mean_loss(each)
-        accuracy = classification.in_top(logits, batch["label"], 1).mean()
-        return loss, (updates.get("batch_stats", {}), {"loss": loss, "accuracy": accuracy})
+        loss, metrics = task.loss(outputs, auxiliary, batch, config, axis_name)
+        return loss, (updates.get("batch_stats", {}), metrics)
 
     gradient_of = jax.grad(loss_of, has_aux=True)
 

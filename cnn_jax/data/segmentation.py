@@ -1,0 +1,278 @@
+"""Images with a class for every pixel: data sets by name, joint augmentation, batches.
+
+Classes are numbered from 0, which is the ground where a data set has one; IGNORED stands for pixels
+that count in neither loss nor metrics. Whatever moves an image's pixels moves its mask's, without
+mixing classes: masks are resized by the nearest pixel, and what lies outside an image is ignored.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax import errors
+from cnn_jax.data import augmentation as augmentations
+from cnn_jax.data import datasets, pipeline
+from cnn_jax.data.augmentation import Augmentation
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.data.pipeline import Batch
+from cnn_jax.data.preprocessing import RESAMPLING, Preprocessing, to_array
+from cnn_jax.data.preprocessing import validate as validate_preprocessing
+from cnn_jax.errors import UsageError
+from cnn_jax.tasks.segmentation import IGNORED
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+
+
+class Masks(NamedTuple):
+    """How a data set keeps its masks: the feature, the classes, and the class of each value."""
+
+    feature: str
+    class_names: tuple[str, ...]
+    classes: Mapping[int, int]  # value -> class, or IGNORED; other values are errors
+
+
+def _masks(name: str, dataset: Dataset) -> Masks:
+    if name == "shapes":
+        names = ("background", *dataset.class_names)
+        return Masks("segmentation_mask", names, {i: i for i in range(len(names))})
+    if name == "oxford_iiit_pet":
+        return Masks("segmentation_mask", ("background", "pet"), {1: 1, 2: 0, 3: IGNORED})
+    raise errors.unknown(
+        "data set with masks", name, ("shapes", "oxford_iiit_pet", "voc:PATH (its VOC2012 folder)")
+    )
+
+
+class MaskedSource:
+    """source[i] with "image", encoded, and "mask", uint8 [h, w] of classes and IGNORED."""
+
+    def __init__(self, source: Sequence, masks: Masks, name: str):
+        self._source, self._masks, self._name = source, masks, name
+        self._classes = np.full(256, -1, np.int16)
+        for value, number in masks.classes.items():
+            self._classes[value] = number
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict:
+        example = self._source[index]
+        with Image.open(io.BytesIO(example[self._masks.feature])) as image:
+            values = np.asarray(image)  # of a palette, the numbers
+        if values.ndim != 2 or values.dtype != np.uint8:
+            raise UsageError(f"the mask of example {index} of {self._name} is no 8-bit grey image")
+        mask = self._classes[values]
+        if (mask < 0).any():
+            raise UsageError(
+                f"the mask of example {index} of {self._name} holds {values[mask < 0][0]}, which "
+                f"is none of its {len(self._masks.class_names)} classes; mend the mask"
+            )
+        return {"image": example["image"], "mask": mask.astype(np.uint8)}
+
+
+class VOCFolder:
+    """source[i] of PASCAL VOC's own folder: the bytes of the photo and of its mask."""
+
+    def __init__(self, folder: Path, split: str):
+        file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not file.exists():
+            known = [each.stem for each in file.parent.glob("*.txt")]
+            if not known:
+                raise UsageError(f"{folder} is no VOC folder: there is no {file.parent}")
+            raise errors.unknown(f"split of voc:{folder}", split, known)
+        self._folder, self._names = folder, file.read_text().split()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> dict:
+        name = self._names[index]
+        return {
+            "image": (self._folder / "JPEGImages" / f"{name}.jpg").read_bytes(),
+            "mask": (self._folder / "SegmentationClass" / f"{name}.png").read_bytes(),
+        }
+
+
+def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
+    """Open one split of a data set with masks; its classes are those of the pixels.
+
+    Args:
+      name: "shapes", "oxford_iiit_pet" (prepared by TFDS), or "voc:PATH", PASCAL VOC's folder with
+        JPEGImages, SegmentationClass and ImageSets (TFDS's voc has no masks).
+      split, data_dir: as of datasets.load; of voc:PATH, a file of ImageSets/Segmentation.
+
+    Raises:
+      UsageError: unknown names, or no such data.
+    """
+    if name.startswith("voc:"):
+        classes = {i: i for i in range(len(VOC_CLASSES))} | {255: IGNORED}
+        masks = Masks("mask", VOC_CLASSES, classes)
+        source = VOCFolder(Path(name.removeprefix("voc:")).expanduser(), split)
+        dataset = Dataset(name, split, source, 0, (), (None, None, 3), *datasets.IMAGENET)
+    else:
+        dataset = datasets.load(name, split, data_dir)
+        masks = _masks(name, dataset)
+    return dataset._replace(
+        source=MaskedSource(dataset.source, masks, f"{name} ({split})"),
+        num_classes=len(masks.class_names),
+        class_names=masks.class_names,
+    )
+
+
+def splits(name: str, data_dir: str | None = None) -> tuple[str, str]:
+    """Return the names of the splits to train on and to report results on."""
+    if name.startswith("voc:"):
+        return "train", "val"
+    return datasets.training_split(name, data_dir), datasets.evaluation_split(name, data_dir)
+
+
+def fit(
+    image: Image.Image, mask: Image.Image, size: int, fill: Sequence[int], resample: int
+) -> tuple[Image.Image, Image.Image]:
+    """Scale so that the longer side has size pixels; fill the right and the bottom up to a square.
+
+    Args:
+      fill: the colour of the filling; the mask's is IGNORED.
+    """
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), resample)
+        mask = mask.resize((width, height), Image.Resampling.NEAREST)
+    return _place(image, mask, (0, 0), size, fill)
+
+
+def _place(image, mask, corner, size, fill):
+    """The square of size pixels that begins at the corner."""
+    left, top = corner
+    if (left, top) == (0, 0) and image.size == (size, size):
+        return image, mask
+    whole_image = Image.new(image.mode, (size, size), tuple(fill) if len(fill) > 1 else fill[0])
+    whole_mask = Image.new("L", (size, size), IGNORED)
+    whole_image.paste(image, (-left, -top))
+    whole_mask.paste(mask, (-left, -top))
+    return whole_image, whole_mask
+
+
+def augment(
+    image: Image.Image,
+    mask: Image.Image,
+    rng: np.random.Generator,
+    options: Augmentation,
+    *,
+    image_size: int,
+    fill: Sequence[int],
+) -> tuple[Image.Image, Image.Image]:
+    """Scale, crop and mirror image and mask together, then jitter the image's colours.
+
+    options.crop: "none" fits the whole; "pad" then moves it by up to options.pad pixels along each
+    axis; "resized" takes a crop of random area and shape (options.crop_scale, crop_ratio), scaled.
+    """
+    resample = RESAMPLING[options.interpolation]
+    if options.crop == "resized":
+        scale, ratio = options.crop_scale, options.crop_ratio
+        box = augmentations.resized_crop_box(*image.size, rng, scale, ratio)
+        image = image.crop(box).resize((image_size, image_size), resample)
+        mask = mask.crop(box).resize((image_size, image_size), Image.Resampling.NEAREST)
+    else:
+        image, mask = fit(image, mask, image_size, fill, resample)
+    if options.crop == "pad":
+        corner = rng.integers(-options.pad, options.pad + 1, 2)
+        image, mask = _place(image, mask, tuple(map(int, corner)), image_size, fill)
+    if options.flip and rng.random() < 0.5:
+        mirror = Image.Transpose.FLIP_LEFT_RIGHT
+        image, mask = image.transpose(mirror), mask.transpose(mirror)
+    if any(options.color_jitter):
+        image = augmentations.color_jitter(image, rng, *options.color_jitter)
+    return image, mask
+
+
+def validate(options: Augmentation) -> None:
+    """Raise UsageError for options that are out of range or mean nothing to masks."""
+    augmentations.validate(options)
+    for name, off in (("policy", "none"), ("erasing", 0), ("mixup", 0), ("cutmix", 0)):
+        if getattr(options, name) != off:
+            raise UsageError(
+                f"--{name} is not for masks; use --crop, --flip and --color_jitter there"
+            )
+
+
+def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Image.Image]:
+    example = dataset.source[index]
+    image = pipeline.decode(example["image"], dataset.image_shape[-1])
+    mask = Image.fromarray(example["mask"])
+    if mask.size != image.size:
+        raise UsageError(
+            f"example {index} of {dataset.name} ({dataset.split}): a mask of {mask.width}x"
+            f"{mask.height} does not fit an image of {image.width}x{image.height}; mend one of them"
+        )
+    return image, mask
+
+
+def train_batches(
+    dataset: Dataset,
+    *,
+    image_size: int,
+    augmentation: Augmentation,
+    **settings: Any,
+) -> Iterator[Batch]:
+    """Shuffled and augmented batches without end, as pipeline.train_batches yields them.
+
+    Args:
+      settings: the others of pipeline.train_batches: batch_size, seed, start_step, ...
+
+    Yields:
+      {"image": uint8 [b, h, w, c], "mask": uint8 [b, h, w]}.
+
+    Raises:
+      UsageError: arguments that do not fit; (while iterating) an image or mask that does not.
+    """
+    validate(augmentation)
+    validate_preprocessing(Preprocessing(image_size))
+    fill = tuple(map(int, pipeline.fill_colour(dataset)))
+    channels = dataset.image_shape[-1] + 1
+    read = pipeline.cached(partial(_read, dataset), dataset, channels)
+
+    def example(index: int, rng: np.random.Generator) -> Batch:
+        image, mask = read(index)
+        image, mask = augment(image, mask, rng, augmentation, image_size=image_size, fill=fill)
+        return {"image": to_array(image), "mask": np.asarray(mask)}
+
+    return pipeline.shuffled_batches(dataset, example, **settings)
+
+
+def evaluation_batches(
+    dataset: Dataset, *, preprocessing: Preprocessing, **settings: Any
+) -> Iterator[Batch]:
+    """Every example once, in order, fitted into squares of preprocessing.image_size pixels.
+
+    Args:
+      settings: the others of pipeline.evaluation_batches: batch_size, num_threads, ...
+
+    Yields:
+      {"image": uint8 [b, h, w, c], "mask": uint8 [b, h, w], "weight": float32 [b]}: 1 for an
+      example, 0 for the padding (all of it ignored) that fills the last batch.
+    """
+    validate_preprocessing(preprocessing)
+    size, channels = preprocessing.image_size, dataset.image_shape[-1]
+    fill = tuple(map(int, pipeline.fill_colour(dataset)))
+    resample = RESAMPLING[preprocessing.interpolation]
+    padding = {
+        "image": np.zeros((size, size, channels), np.uint8),
+        "mask": np.full((size, size), IGNORED, np.uint8),
+        "weight": np.float32(0),
+    }
+
+    def example(index: int) -> Batch:
+        image, mask = fit(*_read(dataset, index), size, fill, resample)
+        return {"image": to_array(image), "mask": np.asarray(mask), "weight": np.float32(1)}
+
+    return pipeline.ordered_batches(dataset, example, padding, **settings)

@@ -1,0 +1,111 @@
+"""What training and evaluation do for one kind of network, as a row of functions."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Array
+
+from cnn_jax.data import datasets, pipeline
+from cnn_jax.data import segmentation as masked
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.tasks import classification, segmentation
+from cnn_jax.training.config import TrainConfig
+
+Batch = Mapping[str, Array]
+Metrics = Mapping[str, Array]
+Auxiliary = Mapping[str, Array]  # the outputs of the auxiliary heads, by path
+
+# Szegedy et al. 2015, section 5: the auxiliary classifiers' share of the loss
+AUXILIARY_WEIGHT = 0.3
+
+
+class Task(NamedTuple):
+    """A kind of network, from its data to its metrics.
+
+    name: as in the registry.
+    load(name, split, data_dir) -> Dataset; splits(name, data_dir) -> (to train on, to evaluate on).
+    train_batches, evaluation_batches: of a data set, with the arguments of those of data.pipeline.
+    loss(outputs, auxiliary, batch, config, axis_name) -> (scalar, metrics): of the network's
+      outputs and those of its auxiliary heads; metrics hold "loss" and "accuracy".
+    metric_sums(outputs, batch) -> sums over the examples of weight 1, to be added up.
+    summarize(sums, class_names) -> metrics of a whole split.
+    logged: the metrics of an evaluation that go into the log.  headline: metrics -> a line of them.
+    """
+
+    name: str
+    load: Callable[[str, str, str | None], Dataset]
+    splits: Callable[[str, str | None], tuple[str, str]]
+    train_batches: Callable[..., Iterator[Batch]]
+    evaluation_batches: Callable[..., Iterator[Batch]]
+    loss: Callable[[Any, Auxiliary, Batch, TrainConfig, str | None], tuple[Array, Metrics]]
+    metric_sums: Callable[[Any, Batch], Metrics]
+    summarize: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]]
+    logged: tuple[str, ...]
+    headline: Callable[[Mapping[str, Any]], str]
+
+
+def _classification_loss(logits, auxiliary, batch, config, axis_name):
+    del axis_name  # every device has as many examples
+
+    def mean_loss(logits):
+        return classification.cross_entropy(
+            logits,
+            batch["label"],
+            mixed_label=batch.get("mixed_label"),
+            mix=batch.get("mix"),
+            smoothing=config.label_smoothing,
+        ).mean()
+
+    loss = mean_loss(logits)
+    for each in auxiliary.values():
+        loss += AUXILIARY_WEIGHT * mean_loss(each)
+    accuracy = classification.in_top(logits, batch["label"], 1).mean()
+    return loss, {"loss": loss, "accuracy": accuracy}
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    load=datasets.load,
+    splits=lambda name, data_dir: (
+        datasets.training_split(name, data_dir),
+        datasets.evaluation_split(name, data_dir),
+    ),
+    train_batches=pipeline.train_batches,
+    evaluation_batches=pipeline.evaluation_batches,
+    loss=_classification_loss,
+    metric_sums=lambda logits, batch: classification.metric_sums(
+        logits, batch["label"], batch["weight"]
+    ),
+    summarize=classification.summarize,
+    logged=("loss", "top1_error", "top5_error"),
+    headline=lambda metrics: (
+        f"test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
+    ),
+)
+
+
+def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
+    del config
+    mask = batch["mask"]
+    loss = segmentation.loss(logits, tuple(auxiliary.values()), mask, axis_name)
+    counted = mask != segmentation.IGNORED
+    right = ((logits.argmax(axis=-1) == mask) & counted).sum()
+    return loss, {"loss": loss, "accuracy": right / counted.sum().clip(1)}
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    load=masked.load,
+    splits=masked.splits,
+    train_batches=masked.train_batches,
+    evaluation_batches=masked.evaluation_batches,
+    loss=_segmentation_loss,
+    metric_sums=lambda logits, batch: segmentation.metric_sums(
+        logits, batch["mask"], batch["weight"]
+    ),
+    summarize=segmentation.summarize,
+    logged=("loss", "mean_iou", "pixel_accuracy"),
+    headline=lambda metrics: (
+        f"mean IoU {metrics['mean_iou']:.4f}, pixel accuracy {metrics['pixel_accuracy']:.2%}"
+    ),
+)

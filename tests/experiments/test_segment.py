@@ -1,0 +1,79 @@
+"""experiments.segment as its users run it, on a few of the drawn shapes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--model_options=features=(4, 8)",
+    "--image_size=16",
+    "--train_split=train[:32]",
+    "--eval_split=test[:12]",
+    "--batch_size=8",
+    "--steps=4",
+    "--checkpoint_every=2",
+    "--pictures=3",
+]
+
+
+def run(name, *flags):
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run of four steps: its folder and its results.json."""
+    workdir = tmp_path_factory.mktemp("runs") / "segment"
+    finished = run("segment", *TINY, f"--workdir={workdir}")
+    assert finished.returncode == 0, finished.stderr
+    return workdir, json.loads((workdir / "results.json").read_text()), finished.stdout
+
+
+@pytest.mark.slow
+def test_a_run_leaves_results_pictures_and_a_page(done):
+    workdir, results, printed = done
+    evaluation = results["evaluation"]
+    assert results["step"] == 4
+    assert evaluation["examples"] == 12
+    assert evaluation["pixels"] == sum(map(sum, evaluation["confusion"])) == 12 * 16 * 16
+    assert f"mean IoU {evaluation['mean_iou']:.4f}" in printed
+    wrong = sum(results["errors"].values())
+    assert wrong == pytest.approx(1 - evaluation["pixel_accuracy"], abs=1e-3)
+    for name in ("config.json", "masks.png", "iou_by_class.png", "confusion.png", "training.png"):
+        assert (workdir / name).stat().st_size > 0
+    assert 'src="http' not in (workdir / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_same_command_again_evaluates_the_same_network(done):
+    workdir, results, _ = done
+    again = run("segment", *TINY, f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr
+    found = json.loads((workdir / "results.json").read_text())
+    assert found["parameters_sha256"] == results["parameters_sha256"]
+    assert found["evaluation"] == results["evaluation"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("segment", ["--model=resnet20"], "resnet20 is a classification network; here a segm"),
+        ("segment", ["--dataset=digits"], "unknown data set with masks 'digits'"),
+        ("segment", ["--image_size=30"], "30x30 do not halve"),
+        ("segment", ["--mixup=0.5"], "--mixup is not for masks"),
+        ("train", ["--model=unet", "--dataset=digits", "--steps=1"], "unet is a segmentation"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, name, flags, message):
+    finished = run(name, f"--workdir={tmp_path}/run", *flags)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: ")
+    assert finished.stderr.count("\n") == 1
+    assert message in finished.stderr
+    assert not (tmp_path / "run").exists()
