@@ -13,7 +13,8 @@ from cnn_jax.tasks.segmentation import IGNORED
 
 def class_colours(classes: int) -> Float[np.ndarray, "classes 3"]:
     """Return a colour for each class, in 0..1; the first, the ground, is black."""
-    table = matplotlib.colormaps["tab10" if classes <= 11 else "tab20"].colors
+    table = matplotlib.colormaps["tab10" if classes <= 10 else "tab20"].colors
+    table = [colour for colour in table if len(set(colour)) > 1]  # without the greys
     return np.array([(0.0, 0.0, 0.0), *(table[i % len(table)] for i in range(classes - 1))])
 
 
@@ -33,7 +34,7 @@ def masks_over_images(
     true: Sequence[Int[np.ndarray, "h w"]],
     predicted: Sequence[Int[np.ndarray, "h w"]],
     class_names: Sequence[str],
-    columns: int = 4,
+    columns: int = 3,
 ) -> Figure:
     """Each image with its true and its predicted mask beside it, and the colours' names below."""
     columns = min(columns, len(images))

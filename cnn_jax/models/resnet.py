@@ -97,9 +97,11 @@ def bottleneck_block(
     return residual_sum(scope, x, y, stride)
 
 
-def stem(scope: Scope, images: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 64"]:
+def stem(
+    scope: Scope, images: Float[Array, "n h w c"], features: int = 64
+) -> Float[Array, "n h2 w2 features"]:
     """Return the ImageNet networks' first convolution and pooling: a quarter of the size."""
-    x = scope.child(conv_bn_relu, "stem")(images, 64, size=7, stride=2)
+    x = scope.child(conv_bn_relu, "stem")(images, features, size=7, stride=2)
     return scope.child(max_pool, "stem_pool")(x, 3, stride=2, padding=1)
 
 

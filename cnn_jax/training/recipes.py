@@ -40,6 +40,22 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup_epochs": 0.5,
         "weight_decay": 1e-3,
     },
+    # A narrow localiser on the drawn shapes, on two CPU cores
+    "localizer_shapes": {
+        "model": "localizer_resnet18",
+        "model_options": "features=16, stage_sizes=(1, 1, 1, 1)",
+        "dataset": "shapes",
+        "image_size": 64,
+        "crop": "pad",
+        "pad": 4,
+        "flip": True,
+        "epochs": 30,
+        "batch_size": 64,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "warmup_epochs": 1,
+        "weight_decay": 1e-2,
+    },
     # torchvision's references/segmentation for its weights, which it trains on COCO (mean IoU .664
     # over VOC's classes), here on VOC's own pictures
     "deeplabv3_voc": {

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from jaxtyping import Array
 
 from cnn_jax.data import datasets, pipeline
+from cnn_jax.data import localization as boxed
 from cnn_jax.data import segmentation as masked
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.tasks import classification, segmentation
+from cnn_jax.tasks import classification, localization, segmentation
 from cnn_jax.training.config import TrainConfig
 
 Batch = Mapping[str, Array]
@@ -44,6 +45,10 @@ class Task(NamedTuple):
     headline: Callable[[Mapping[str, Any]], str]
 
 
+def _usual_splits(name, data_dir):
+    return datasets.training_split(name, data_dir), datasets.evaluation_split(name, data_dir)
+
+
 def _classification_loss(logits, auxiliary, batch, config, axis_name):
     del axis_name  # every device has as many examples
 
@@ -66,10 +71,7 @@ def _classification_loss(logits, auxiliary, batch, config, axis_name):
 CLASSIFICATION = Task(
     name="classification",
     load=datasets.load,
-    splits=lambda name, data_dir: (
-        datasets.training_split(name, data_dir),
-        datasets.evaluation_split(name, data_dir),
-    ),
+    splits=_usual_splits,
     train_batches=pipeline.train_batches,
     evaluation_batches=pipeline.evaluation_batches,
     loss=_classification_loss,
@@ -107,5 +109,33 @@ SEGMENTATION = Task(
     logged=("loss", "mean_iou", "pixel_accuracy"),
     headline=lambda metrics: (
         f"mean IoU {metrics['mean_iou']:.4f}, pixel accuracy {metrics['pixel_accuracy']:.2%}"
+    ),
+)
+
+
+def _localization_loss(outputs, auxiliary, batch, config, axis_name):
+    del auxiliary, config, axis_name  # every device has as many examples
+    label = batch["label"]
+    entropy, distance = localization.loss(outputs, label, batch["boxes"])
+    loss = entropy.mean() + localization.BOX_WEIGHT * distance.mean()
+    accuracy = classification.in_top(outputs["logits"], label, 1).mean()
+    return loss, {"loss": loss, "accuracy": accuracy}
+
+
+LOCALIZATION = Task(
+    name="localization",
+    load=boxed.load,
+    splits=_usual_splits,
+    train_batches=boxed.train_batches,
+    evaluation_batches=boxed.evaluation_batches,
+    loss=_localization_loss,
+    metric_sums=lambda outputs, batch: localization.metric_sums(
+        outputs, batch["label"], batch["boxes"], batch["weight"]
+    ),
+    summarize=localization.summarize,
+    logged=("loss", "top1_error", "top5_error", "top1_localization_error"),
+    headline=lambda metrics: (
+        f"localisation error top-1 {metrics['top1_localization_error']:.2%}, "
+        f"top-5 {metrics['top5_localization_error']:.2%}; class error {metrics['top1_error']:.2%}"
     ),
 )
