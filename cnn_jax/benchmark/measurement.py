@@ -20,6 +20,7 @@ from cnn_jax.benchmark.spec import Spec
 from cnn_jax.benchmark.summary import summarize
 from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
+from cnn_jax.models.registry import check_task
 from cnn_jax.training.config import model_options
 
 # Of the GPU's memory, for JAX, which takes its share at the start, where PyTorch needs some too.
@@ -39,6 +40,7 @@ def resolve(spec: Spec, against: str | None, rounds: int) -> Spec:
         raise errors.unknown("task", spec.task, TASKS)
     if against not in (None, "torch"):
         raise errors.unknown("side for --against", against, ["torch"])
+    check_task(spec.model, "classification")
     model = create_model(spec.model, **model_options(spec.model_options))
     for name, value in (
         ("batch_size", spec.batch_size),
