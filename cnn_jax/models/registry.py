@@ -75,8 +75,9 @@ class Model(NamedTuple):
       arrays; images [n, h, w, c] count by their shape alone and may be a jax.ShapeDtypeStruct.
     apply(variables, images, *, train=False, mutable=(), rngs=None, tap=None,
         relu_rule="gradient", axis_name=None, remat=False) -> logits [n, classes]
-      (of other tasks what the family says) in the dtype of the images; (logits, updates) when `mutable` names collections to be
-      returned as the call leaves them: apply(..., train=True, mutable=["batch_stats"]).
+      (for another task what the family says) in the dtype of the images; (logits, updates) when
+      `mutable` names collections to be returned as the call leaves them:
+      apply(..., train=True, mutable=["batch_stats"]).
       train: normalise by the batch, drop out (which needs rngs={"dropout": key}).
       tap: f(path, activation) -> activation, see cnn_jax.taps.
       relu_rule: a name in ops.RELU_RULES, or f(x, g) -> gradient of x.
