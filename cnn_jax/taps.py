@@ -107,6 +107,39 @@ def activations(
     return output, store
 
 
+class _Enough(Exception):
+    """All that is wanted has been seen."""
+
+
+def activations_alone(
+    apply: Callable[..., Any],
+    variables: Any,
+    images: Array,
+    paths: Iterable[str],
+    **options: Any,
+) -> dict[str, Array]:
+    """Return the activations of these paths; the layers behind the last one are not even traced.
+
+    So a head that is made for one size of images does not mind another.
+
+    Raises:
+      UsageError: a path that no layer has; the message names the near ones.
+    """
+    paths, seen = tuple(paths), {}
+
+    def note(path: str, activation: Array) -> Array:
+        seen[path] = activation
+        if all(path in seen for path in paths):
+            raise _Enough
+        return activation
+
+    try:
+        apply(variables, images, tap=note, **options)
+    except _Enough:
+        return {path: seen[path] for path in paths}
+    raise errors.unknown("layer", next(path for path in paths if path not in seen), seen)
+
+
 def gradients(
     apply: Callable[..., Any],
     objective: Callable[[Any], Array],

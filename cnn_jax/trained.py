@@ -138,7 +138,9 @@ def layer(
 def layers(
     network: Trained, paths: Iterable[str], **options: Any
 ) -> Callable[[Float[Array, "n h w c"]], dict[str, Float[Array, "n ..."]]]:
-    """Return f(pixels) -> activations of the layers at these paths, in order, see `classifier`.
+    """Return f(pixels) -> activations of the layers at these paths, see `classifier`.
+
+    Nothing behind them is traced: images of any size will do where these layers take them.
 
     Raises:
       UsageError: on a call, a path that no layer has; the message names the near ones.
@@ -147,8 +149,7 @@ def layers(
 
     def activations(variables: PyTree, pixels: Float[Array, "n h w c"]) -> dict[str, Array]:
         images = _normalize(network, pixels)
-        _, seen = taps.activations(network.model.apply, variables, images, paths, **options)
-        return seen
+        return taps.activations_alone(network.model.apply, variables, images, paths, **options)
 
     return Partial(activations, network.variables)
 

@@ -185,3 +185,18 @@ def test_tapping_a_rematerialised_network_is_refused(network):
     model, variables, images = network
     with pytest.raises(ValueError, match="remat=False"):
         model.apply(variables, images, tap=taps.record({}), remat=True)
+
+
+def test_activations_alone_stop_at_the_last_and_so_take_images_of_any_size(network):
+    model, variables, images = network
+    _, expected = taps.activations(model.apply, variables, images, ["pool2", "conv1"])
+    found = taps.activations_alone(model.apply, variables, images, ["pool2", "conv1"])
+    assert list(found) == ["pool2", "conv1"]
+    for path, activation in found.items():
+        np.testing.assert_array_equal(activation, expected[path])
+    wide = jax.jit(lambda x: taps.activations_alone(model.apply, variables, x, ["pool2"])["pool2"])(
+        jnp.zeros((1, 48, 96, 1))
+    )
+    assert wide.shape == (1, 9, 21, 16)
+    with pytest.raises(UsageError, match="unknown layer 'pol2'; did you mean 'pool2'"):
+        taps.activations_alone(model.apply, variables, images, ["pol2"])

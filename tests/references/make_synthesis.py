@@ -87,13 +87,13 @@ def diversity(random):
 
 
 def rotation(random):
-    """torch's bilinear sampling of a rotated and scaled grid, nothing outside."""
+    """torch's bilinear sampling of a grid turned counter-clockwise and scaled, nothing outside."""
     images = random.normal(size=(2, 9, 8, 3))
     angle, scale = np.deg2rad(17.0), 1.15
     h, w = images.shape[1:3]
     # affine_grid's coordinates run over -1..1 at the pixels' outer edges
     c, s = np.cos(angle) / scale, np.sin(angle) / scale
-    theta = torch.tensor([[[c, s * h / w, 0.0], [-s * w / h, c, 0.0]]]).expand(2, -1, -1)
+    theta = torch.tensor([[[c, -s * h / w, 0.0], [s * w / h, c, 0.0]]]).expand(2, -1, -1)
     grid = F.affine_grid(theta, (2, 3, h, w), align_corners=False)
     turned = F.grid_sample(first(images), grid, align_corners=False, padding_mode="zeros")
     return {"images": images, "degrees": 17.0, "scale": scale, "turned": last(turned)}

@@ -1,0 +1,256 @@
+"""Gradient ascent: the image that excites a class, a channel, a neuron or a layer the most.
+
+Two ways. `simonyan`: from zeros, the score less lambda ||x||^2 (Simonyan et al. 2014, section 2;
+the lecture's). `lucid`: a spectrum in decorrelated colours that has to score under random
+transformations (Olah et al. 2017). Both give several images at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from cnn_jax.platform_loop import Progress
+from cnn_jax.visualize import batching, image_parameterization, image_transforms, regularizers
+from cnn_jax.visualize.image_parameterization import Parameterization
+from cnn_jax.visualize.image_transforms import Transform
+from cnn_jax.visualize.minimize import minimize
+
+F = Callable[[Float[Array, "n h w c"]], Float[Array, "n ..."]]  # images -> logits or activation
+Objective = Callable[[Float[Array, "n ..."]], Float[Array, " n"]]  # of f's output; to be maximised
+
+
+class Ascent(NamedTuple):
+    """images: in 0..1.  start, score: the objective at the start and of the images.
+    history: what was maximised, by step: the objective less penalties, under transformations.
+    """
+
+    images: Float[Array, "n h w c"]
+    start: Float[Array, " n"]
+    score: Float[Array, " n"]
+    history: Float[Array, "steps n"]
+
+
+def channel(indices: Float[Array, " n"]) -> Objective:
+    """Return the objective of a class (of logits), or of a channel's mean (of a map), an image."""
+    return Partial(_channel, jnp.asarray(indices))
+
+
+def _channel(indices, activation):
+    mean = activation.mean(axis=tuple(range(1, activation.ndim - 1)))
+    return jnp.take_along_axis(mean, indices[:, None], axis=-1)[:, 0]
+
+
+def neuron(indices: Float[Array, " n"], row: int | None = None, column: int | None = None):
+    """Return the objective of one unit of a channel's map; by default the one in the middle."""
+    return Partial(_neuron, jnp.asarray(indices), row, column)
+
+
+def _neuron(indices, row, column, activation):
+    h, w = activation.shape[1:3]
+    at = activation[:, h // 2 if row is None else row, w // 2 if column is None else column]
+    return jnp.take_along_axis(at, indices[:, None], axis=-1)[:, 0]
+
+
+@Partial
+def layer(activation: Float[Array, "n ..."]) -> Float[Array, " n"]:
+    """Return half the mean square: the gradient is the activation, as in DeepDream."""
+    return jnp.mean(activation**2, axis=tuple(range(1, activation.ndim))) / 2
+
+
+def redirected_relu(x: Array, g: Array) -> Array:
+    """Return a ReLU's gradient by which ascent can wake a unit that is off.
+
+    The rule of Lucid for the first steps, as a `relu_rule`: where a whole example lets nothing
+    through, the gradient passes unless it pushes an inactive unit further down. g is the gradient
+    of what is minimised.
+    """
+    plain = jnp.where(x > 0, g, 0)
+    redirected = jnp.where((x <= 0) & (g > 0), 0, g)
+    blocked = jnp.all(plain == 0, axis=tuple(range(1, x.ndim)), keepdims=True)
+    return jnp.where(blocked, redirected, plain)
+
+
+def diversity(activation: Float[Array, "n ... c"]) -> Float[Array, " n"]:
+    """Return minus the sum of the cosines between an image's Gram matrix and the others'.
+
+    Added to an objective it drives images apart in style. Olah et al. 2017, "Diversity"; as Lucid's
+    the mean over the images is what counts.
+    """
+    features = activation.reshape(len(activation), -1, activation.shape[-1])
+    grams = jnp.einsum("nic,nid->ncd", features, features).reshape(len(activation), -1)
+    norms = jnp.linalg.norm(grams, axis=1, keepdims=True)
+    grams = grams / jnp.maximum(norms, 1e-12)  # as torch.nn.functional.normalize
+    return -(jnp.sum(grams @ grams.T, axis=1) - jnp.sum(grams**2, axis=1))
+
+
+def ascend(
+    f: F,
+    objective: Objective,
+    parameterization: Parameterization,
+    params: Array,
+    key: Array | None = None,
+    *,
+    transform: Transform | None = None,
+    penalty: Callable[[Float[Array, "n h w c"]], Float[Array, " n"]] | None = None,
+    diverse: F | None = None,
+    diversity_weight: float = 0.0,
+    first: tuple[F, int] | None = None,
+    project: Callable[[Array], Array] = lambda params: params,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    progress: Progress | None = None,
+) -> Ascent:
+    """Maximise an objective of f over images.
+
+    Args:
+      f: images in 0..1 -> logits or an activation.
+      parameterization, params: what is moved, and from where.
+      key: of the transformations.
+      transform: what the images go through at each step.
+      penalty: subtracted from the objective; of images less mid-grey.
+      diverse: images -> the activation [n, ..., c] by whose style they are to differ.
+      first: another f, with another ReLU rule say, for that many steps at the beginning.
+      project: applied to the parameters after each step, a blur for example.
+    """
+    if transform is not None and key is None:
+        raise ValueError("transformations are drawn; give a key")
+
+    def gain(params, key, f, objective, diverse):
+        images = parameterization.decode(params)
+        seen = images if transform is None else transform(key, images)
+        value = objective(f(seen))
+        if penalty is not None:
+            value = value - penalty(images - 0.5)
+        if diverse is not None:
+            value = value + diversity_weight * diversity(diverse(seen))
+        return value
+
+    def loss(*args):
+        return -gain(*args)
+
+    others = (objective, None if diverse is None else batching.as_partial(diverse))
+    f = batching.as_partial(f)
+    measure = jax.jit(lambda f, params: objective(f(parameterization.decode(params))))
+    start, histories = measure(f, params), []
+    phases = [(batching.as_partial(first[0]), min(first[1], steps))] if first else []
+    phases.append((f, steps - sum(count for _, count in phases)))
+    for phase, (function, count) in enumerate(phases):
+        found = minimize(
+            loss,
+            params,
+            None if key is None else jax.random.fold_in(key, phase),
+            *(function, *others),
+            steps=count,
+            optimizer=optimizer,
+            project=project,
+            progress=progress,
+        )
+        params = found.params
+        histories.append(-found.history)
+    images = jnp.clip(parameterization.decode(params), 0, 1)
+    score = jax.jit(lambda f, images: objective(f(images)))(f, images)
+    return Ascent(images, start, score, jnp.concatenate(histories))
+
+
+def simonyan(
+    f: F,
+    objective: Objective,
+    shape: tuple[int, int, int, int],
+    *,
+    l2_weight: float = 0.01,
+    learning_rate: float = 0.1,
+    steps: int = 200,
+    progress: Progress | None = None,
+) -> Ascent:
+    """Maximise the objective less l2_weight ||x||^2 from zeros, the data's mean being mid-grey.
+
+    Steepest ascent with momentum .9, the gradient scaled to norm 1, and the pixels kept in 0..1.
+    """
+    parameterization = image_parameterization.pixels(shape)
+    optimizer = optax.chain(
+        _normalized_by_image(), optax.sgd(learning_rate * (1 - 0.9), momentum=0.9)
+    )
+    return ascend(
+        f,
+        objective,
+        parameterization,
+        jnp.zeros(shape),
+        penalty=lambda x: l2_weight * regularizers.l2(x),
+        project=lambda x: jnp.clip(x, -0.5, 0.5),
+        optimizer=optimizer,
+        steps=steps,
+        progress=progress,
+    )
+
+
+def lucid(
+    f: F,
+    objective: Objective,
+    shape: tuple[int, int, int, int],
+    key: Array,
+    *,
+    images: Float[Array, "n h w c"] | None = None,
+    transform: Transform | None = None,
+    learning_rate: float = 0.05,
+    steps: int = 512,
+    progress: Progress | None = None,
+    **options,
+) -> Ascent:
+    """Maximise the objective under random transformations, over spectra in decorrelated colours.
+
+    Args:
+      images: to start from; by default a faint random spectrum.
+      transform: by default `image_transforms.standard` of the size.
+      options: of `ascend`: diverse, diversity_weight, first, penalty.
+    """
+    parameterization = image_parameterization.fourier(shape)
+    drawn, key = jax.random.split(key)
+    params = parameterization.init(drawn) if images is None else parameterization.encode(images)
+    return ascend(
+        f,
+        objective,
+        parameterization,
+        params,
+        key,
+        transform=transform or image_transforms.standard(min(shape[1:3])),
+        optimizer=optax.adam(learning_rate),
+        steps=steps,
+        progress=progress,
+        **options,
+    )
+
+
+def under_transformations(
+    f: F,
+    objective: Objective,
+    images: Float[Array, "n h w c"],
+    transform: Transform,
+    key: Array,
+    draws: int = 16,
+) -> Float[Array, " n"]:
+    """Return the objective's mean over draws of a transform: what of a score is robust."""
+
+    @jax.jit
+    def score(f, key):
+        return objective(f(transform(key, images)))
+
+    f = batching.as_partial(f)
+    return sum(score(f, jax.random.fold_in(key, i)) for i in range(draws)) / draws
+
+
+def _normalized_by_image() -> optax.GradientTransformation:
+    """Return the scaling of each image's gradient to norm 1."""
+
+    def update(gradients, state, params=None):
+        def scale(g):
+            norm = jnp.sqrt(jnp.sum(g**2, axis=tuple(range(1, g.ndim)), keepdims=True))
+            return g / jnp.maximum(norm, 1e-12)
+
+        return jax.tree.map(scale, gradients), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

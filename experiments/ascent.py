@@ -1,0 +1,119 @@
+"""Gradient ascent: the images that excite classes, channels or a layer the most.
+
+python -m experiments.ascent --workdir=runs/digits
+python -m experiments.ascent --workdir=runs/digits --layers=stage3_block1 --target=0,5 --diverse=4
+
+Of classes without --layers. Two ways beside each other: from zeros with the penalty lambda ||x||^2,
+and over spectra in decorrelated colours under random transformations. Each is judged by its score
+and by what remains of it under transformations that were not used.
+"""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax import report, trained
+from cnn_jax.errors import UsageError
+from cnn_jax.visualize import ascent
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _ascent_report, _layers, _subject, app
+from experiments._progress import steps_bar
+
+_TARGET = flags.DEFINE_list(
+    "target", None, "Numbers of classes or channels; by default the first 16.",
+    module_name="Ascent",
+)  # fmt: skip
+_UNIT = flags.DEFINE_enum(
+    "unit", "channel", ["channel", "neuron", "layer"], "What of --layers.", module_name="Ascent"
+)
+_DIVERSE = flags.DEFINE_integer(
+    "diverse", 1, "Images of each target, driven apart.", lower_bound=1, module_name="Ascent"
+)
+_DIVERSITY_WEIGHT = flags.DEFINE_float(
+    "diversity_weight", 1.0, "Of the cosines between Gram matrices.", module_name="Ascent"
+)
+_STEPS = flags.DEFINE_integer("steps", 256, "Steps.", lower_bound=1, module_name="Ascent")
+_L2_WEIGHT = flags.DEFINE_float("l2_weight", 0.01, "The lambda.", module_name="Ascent")
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    network = _subject.load_network()
+    size, channels = network.preprocessing.image_size, len(network.mean)
+    paths = _layers.LAYERS.value
+    if paths and len(paths) > 1:
+        raise UsageError("ascent looks at one layer at a time; give one of --layers")
+    shape = (size, size, channels)
+    width = network.model.num_classes
+    if paths:
+        _layers.chosen(network, shape)  # raises for a path that is not there
+        width = _layers.shapes(network, shape)[paths[0]][-1]
+    targets = _targets(width)
+    f = trained.layer(network, paths[0]) if paths else trained.classifier(network)
+    if _UNIT.value == "layer":
+        targets = np.zeros(1, int)
+    repeated = np.repeat(targets, _DIVERSE.value)
+    objective = {
+        "channel": lambda: ascent.channel(repeated),
+        "neuron": lambda: ascent.neuron(repeated),
+        "layer": lambda: ascent.layer,
+    }[_UNIT.value]()
+    folder = open_workdir(
+        _subject.results_folder("ascent", network), _subject.configuration(network)
+    )
+    diverse = {}
+    if _DIVERSE.value > 1:
+        by = paths[0] if paths else _ascent_report.middle_layer(_layers.shapes(network, shape))
+        diverse = {
+            "diverse": trained.layer(network, by),
+            "diversity_weight": _DIVERSITY_WEIGHT.value,
+        }
+    key, batch = jax.random.key(flags.FLAGS.seed), (len(repeated), *shape)
+    start = time.perf_counter()
+    found = {
+        "from zeros": ascent.simonyan(
+            f, objective, batch, l2_weight=_L2_WEIGHT.value, steps=_STEPS.value,
+            progress=steps_bar,
+        ),
+        "spectrum": ascent.lucid(
+            f, objective, batch, key, steps=_STEPS.value, progress=steps_bar, **diverse
+        ),
+    }  # fmt: skip
+    seconds = time.perf_counter() - start
+    names = network.class_names if not paths and network.class_names else None
+    names = [names[t] if names else str(t) for t in repeated]
+    numbers = _ascent_report.numbers(f, objective, found, key)
+    write_results(
+        folder,
+        {"targets": repeated, "ways": numbers, "seconds": seconds, "source": network.source},
+    )
+    what = f"{_UNIT.value}s of {paths[0]}" if paths else "classes"
+    page = report.page(
+        f"Gradient ascent in {network.model.name}",
+        f"Images found by ascent that excite {what}.",
+        _ascent_report.section(found, names, numbers, folder),
+    )
+    (folder / "report.html").write_text(page)
+    for way, row in numbers.items():
+        print(
+            f"{way}: {np.mean(row['start']):.3g} -> {np.mean(row['score']):.3g}, "
+            f"{np.mean(row['transformed']):.3g} under transformations not used"
+        )
+    print(f"report: {folder}/report.html")
+
+
+def _targets(width: int) -> np.ndarray:
+    try:
+        targets = np.array([int(t) for t in _TARGET.value or range(min(width, 16))])
+    except ValueError:
+        raise UsageError("--target takes numbers of classes or channels, such as 0,3") from None
+    if targets.min() < 0 or targets.max() >= width:
+        raise UsageError(f"--target takes 0 to {width - 1} here")
+    return targets
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,144 @@
+"""DeepDream: a photograph as a layer of the network dreams it.
+
+python -m experiments.dream --workdir=runs/digits --image=photo.jpg --layers=stage2_block3
+python -m experiments.dream --workdir=runs/digits --image=photo.jpg --guide=other.jpg --frames=40
+
+The image keeps its size. Several layers are dreamt as a mixture. A large image is cut into tiles,
+which changes nothing: the seams are exact.
+"""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax import analysis, report, trained
+from cnn_jax.errors import UsageError
+from cnn_jax.visualize import dream
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _images, _layers, _subject, app
+from experiments._progress import steps_bar
+
+_LONGEST_SIDE = flags.DEFINE_integer(
+    "longest_side", None, "Shrinks a larger photograph to it.", module_name="Dream"
+)
+_GUIDE = flags.DEFINE_string(
+    "guide", None, "Image whose features are to appear.", module_name="Dream"
+)
+_OCTAVES = flags.DEFINE_integer("octaves", 4, "Sizes.", lower_bound=1, module_name="Dream")
+_OCTAVE_SCALE = flags.DEFINE_float("octave_scale", 1.4, "Between sizes.", module_name="Dream")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations", 10, "Steps at each size.", lower_bound=1, module_name="Dream"
+)
+_STEP_SIZE = flags.DEFINE_float(
+    "step_size", 1.5, "Of 255, where |gradient| is at its mean.", module_name="Dream"
+)
+_JITTER = flags.DEFINE_integer("jitter", 32, "Pixels to roll by.", module_name="Dream")
+_TILE = flags.DEFINE_integer(
+    "tile", 512, "Side of a tile in pixels; 0: the image as a whole.", module_name="Dream"
+)
+_FRAMES = flags.DEFINE_integer("frames", 0, "Of a zoom movie; 0: none.", module_name="Movie")
+_ZOOM = flags.DEFINE_float("zoom", 1.05, "Magnification by frame.", module_name="Movie")
+_TURN = flags.DEFINE_float("turn", 0.0, "Degrees by frame.", module_name="Movie")
+
+
+def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:
+    """Return the largest receptive field of these layers, in pixels."""
+    size = network.preprocessing.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, len(network.mean)), np.float32)
+    rows = analysis.analyse(network.model.apply, network.variables, images).layers
+    fields = dict.fromkeys(paths, 1)
+    for row in rows:
+        for path in paths:
+            if row.path == path or row.path.startswith(path + "/"):
+                fields[path] = max(fields[path], *row.receptive_field)
+    return max(fields.values())
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    network, files = _subject.load_network(), flags.FLAGS.image
+    if len(files) != 1:
+        raise UsageError("a dream starts from one image; give --image=FILE once")
+    channels = len(network.mean)
+    image = _images.read(files[0], channels, _LONGEST_SIDE.value)
+    size = network.preprocessing.image_size
+    paths = _layers.chosen(network, (size, size, channels))
+    shapes = _layers.shapes(network, (size, size, channels))
+    if _layers.LAYERS.value is None:  # half way up
+        paths = tuple(path for path in paths if len(shapes[path]) == 3)
+        paths = paths[len(paths) // 2 :][:1]
+    f = trained.layers(network, paths)
+    objective = dream.energy()
+    if _GUIDE.value is not None:
+        guide = _images.read(_GUIDE.value, channels, _LONGEST_SIDE.value)
+        objective = dream.guided(jax.jit(f)(guide[None]))
+    tiles = None
+    if _TILE.value:
+        tiles = dream.Tiles(_TILE.value, receptive_field(network, paths))
+    folder = open_workdir(
+        _subject.results_folder("dream", network), _subject.configuration(network)
+    )
+    options = {
+        "objective": objective,
+        "octaves": _OCTAVES.value,
+        "octave_scale": _OCTAVE_SCALE.value,
+        "iterations": _ITERATIONS.value,
+        "step_size": _STEP_SIZE.value / 255,
+        "jitter": _JITTER.value,
+        "tiles": tiles,
+    }
+    key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
+    dreamt = dream.dream(f, image[None], key, progress=steps_bar, **options)
+    seconds = time.perf_counter() - start
+    before, after = (
+        float(dream.gradient(f, objective, x, tiles)[0][0]) for x in (image[None], dreamt)
+    )
+    _images.to_pillow(dreamt[0]).save(folder / "dream.png")
+    parts = [
+        report.figures(
+            report.figure(_png(folder, "image", image), "The image."),
+            report.figure((folder / "dream.png").read_bytes(), "The dream."),
+        ),
+        report.metrics({"layers": ", ".join(paths), "objective": before, "of the dream": after}),
+    ]
+    if _FRAMES.value:
+        frames = dream.zoom(
+            f, image[None], key, frames=_FRAMES.value, magnification=_ZOOM.value,
+            degrees=_TURN.value, **options,
+        )  # fmt: skip
+        frames = [np.asarray(frame[0]) for frame in steps_bar(frames, _FRAMES.value)]
+        (folder / "frames").mkdir(exist_ok=True)
+        for i, frame in enumerate(frames):
+            _images.to_pillow(frame).save(folder / "frames" / f"{i:04d}.png")
+        _images.write_gif(folder / "zoom.gif", frames)
+    write_results(
+        folder,
+        {
+            "layers": paths,
+            "objective_before": before,
+            "objective_after": after,
+            "frames": _FRAMES.value,
+            "seconds": seconds,
+            "source": network.source,
+        },
+    )
+    page = report.page(
+        f"DeepDream of {network.model.name}",
+        "The image, changed so that these layers see more of what they see in it.",
+        report.section("Dream", *parts),
+    )
+    (folder / "report.html").write_text(page)
+    print(f"{', '.join(paths)}: objective {before:.4g} -> {after:.4g} in {seconds:.1f} s")
+    print(f"report: {folder}/report.html")
+
+
+def _png(folder, name: str, image: np.ndarray) -> bytes:
+    _images.to_pillow(image).save(folder / f"{name}.png")
+    return (folder / f"{name}.png").read_bytes()
+
+
+if __name__ == "__main__":
+    app.run(main)
