@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from cnn_jax import create_model, save_weights
+from cnn_jax.trained import from_workdir
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -65,6 +70,40 @@ def test_ten_crops_are_another_protocol(trained):
     results = json.loads((trained[0] / "results.json").read_text())
     assert results["protocol"]["crops"] == 10
     assert results["loss"] != trained[1]["evaluation"]["loss"]
+
+
+@pytest.fixture(scope="module")
+def weights(folder):
+    """Weights of LeNet-5 as someone else might have published them."""
+    model = create_model("lenet5")
+    images = jax.ShapeDtypeStruct((1, 32, 32, 1), np.float32)
+    variables = model.init(jax.random.key(3), images)
+    save_weights("lenet5", variables, folder / "lenet5.safetensors")
+    return folder / "lenet5.safetensors", variables
+
+
+def test_weights_are_evaluated_with_their_own_preprocessing(trained, folder, weights):
+    flags = [f"--weights={weights[0]}", "--model=lenet5", "--dataset=digits"]
+    done = run("evaluate", *flags, f"--data_dir={folder}/data", f"--workdir={folder}/published")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "published" / "results.json").read_text())
+    assert results["examples"] == 359
+    assert results["protocol"]["image_size"] == 32
+    assert 0 < results["top5_error"] < results["top1_error"] < 1
+    done = run("evaluate", f"--weights={weights[0]}", "--model=resnet20", "--dataset=digits")
+    assert done.returncode == 2
+    assert "does not fit resnet20" in done.stderr
+
+
+def test_fine_tuning_moves_what_is_not_frozen(trained, folder, weights):
+    flags = [*TINY[:2], "--image_size=32", "--steps=2"]
+    flags += [f"--init_from={weights[0]}", "--freeze=conv"]
+    done = run("train", *flags, f"--data_dir={folder}/data", f"--workdir={folder}/tuned")
+    assert done.returncode == 0, done.stderr
+    params = from_workdir(folder / "tuned").variables["params"]
+    for name, before in weights[1]["params"].items():
+        kept = np.array_equal(params[name]["kernel"], before["kernel"])
+        assert kept == name.startswith("conv"), name
 
 
 @pytest.mark.parametrize(
