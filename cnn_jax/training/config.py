@@ -157,6 +157,16 @@ class TrainConfig:
         None, "Optimizer", "Regular expression of parameter paths that stay as they are."
     )
 
+    adversary: str = option(
+        "none",
+        "Adversary",
+        "Train on images perturbed against the network: by PGD, by one fast step, or by TRADES.",
+        choices=("none", "pgd", "fast", "trades"),
+    )
+    adversary_eps: float = option(8 / 255, "Adversary", "Its budget, for pixels in 0..1.")
+    adversary_steps: int = option(7, "Adversary", "Its steps; --adversary=fast takes one.")
+    trades_beta: float = option(6.0, "Adversary", "Weight of the divergence of --adversary=trades.")
+
     dtype: str = option(
         "float32", "Computation", "Dtype of the computation.", choices=("float32", "bfloat16")
     )
@@ -190,6 +200,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"--{name}={value} is out of range; give 0 or more, below 1")
+        if not 0 < self.adversary_eps <= 1:
+            raise UsageError(
+                f"--adversary_eps={self.adversary_eps} is not for pixels in 0..1; of 255 it is "
+                f"{self.adversary_eps / 255:.4g}"
+            )
         if any(not 0 < share <= 1 for share in self.decay_at):
             raise UsageError(f"--decay_at={self.decay_at} is not shares of the run; give 0.5,0.75")
 
@@ -199,6 +214,8 @@ _LEAST = {
     "epochs": 0,
     "batch_size": 1,
     "accumulate": 1,
+    "adversary_steps": 1,
+    "trades_beta": 0,
     "ema_every": 1,
     "num_classes": 1,
     "image_size": 1,

@@ -1,6 +1,7 @@
 """One update of a network as a pure function of state and batch."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import optax
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from cnn_jax import taps
+from cnn_jax.attacks.training import divergence, perturbed
+from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import frozen, learning_rate_schedule
@@ -59,22 +62,48 @@ def create_train_step(
     schedule = learning_rate_schedule(config)
     dtype = jnp.dtype(config.dtype)
     base_key = jax.random.key(config.seed)
+    normalized = partial(normalize_images, mean=mean, std=std, dtype=dtype)
+    trades = config.adversary == "trades"
+    if trades and task is not CLASSIFICATION:
+        raise UsageError("--adversary=trades compares classifications; take --adversary=pgd")
 
     def loss_of(params, batch_stats, batch, key):
-        images = normalize_images(batch["image"], mean, std, dtype)
         auxiliary: dict[str, Array] = {}
         heads = [head for head in AUXILIARY_HEADS if head in params]
-        outputs, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-            tap=taps.record(auxiliary, heads) if heads else None,
-            axis_name=axis_name,
-            remat=config.remat,
-        )
+
+        def apply(images, **options):
+            return model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+                axis_name=axis_name,
+                remat=config.remat,
+                **options,
+            )
+
+        images = normalized(batch["image"])
+        if config.adversary != "none":
+            changed = perturbed(
+                lambda pixels: apply(normalized(255 * pixels))[0],
+                lambda outputs: task.loss(outputs, {}, batch, config, axis_name)[0],
+                batch["image"].astype(jnp.float32) / 255,
+                jax.random.fold_in(key, 0),
+                adversary=config.adversary,
+                eps=config.adversary_eps,
+                steps=config.adversary_steps,
+            )
+            changed = normalized(255 * changed)
+            images = jnp.concatenate([images, changed]) if trades else changed
+        outputs, updates = apply(images, tap=taps.record(auxiliary, heads) if heads else None)
+        if trades:
+            outputs, others = jnp.split(outputs, 2)
+            auxiliary = {head: jnp.split(values, 2)[0] for head, values in auxiliary.items()}
         loss, metrics = task.loss(outputs, auxiliary, batch, config, axis_name)
+        if trades:
+            loss += config.trades_beta * divergence(outputs, others).mean()
+            metrics = metrics | {"loss": loss}
         return loss, (updates.get("batch_stats", {}), metrics)
 
     gradient_of = jax.grad(loss_of, has_aux=True)
