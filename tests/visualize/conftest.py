@@ -56,16 +56,16 @@ def network():
             return x @ weights[f"{name}/weight"] + weights[f"{name}/bias"]
 
         def plain(x, tap=no_tap):
-            x = tap("relu1", relu(conv("conv1", x)))
-            x = relu(conv("conv2", ops.max_pool(x, 2), padding="valid"))
+            x = tap("features", ops.max_pool(relu(conv("conv1", x)), 2))
+            x = relu(conv("conv2", x, padding="valid"))
             return dense("head", tap("flat", x.reshape(len(x), -1)))
 
         def residual(x, tap=no_tap):
-            x = conv("stem", x)
+            x = conv("stem", x, stride=2)
             bn = [
                 weights[f"bn/{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias")
             ]
-            x = tap("relu1", relu(ops.normalize(x, *bn, 1e-5)))
+            x = tap("features", relu(ops.normalize(x, *bn, 1e-5)))
             x = relu(x + conv("conv2", relu(conv("conv1", x))))
             return dense("head", x.mean(axis=(1, 2)))
 

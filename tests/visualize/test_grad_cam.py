@@ -12,12 +12,12 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def test_maps_equal_captums(case, reference, network):
     f, images, targets = network(case), reference["images"], reference["targets"]
-    cam = grad_cam(f, images, targets, "relu1")
+    cam = grad_cam(f, images, targets, "features")
     np.testing.assert_allclose(cam, case["grad_cam"][..., 0], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(
         upsample(cam, images.shape[1:3]), case["grad_cam_upsampled"][..., 0], atol=1e-12
     )
-    guided = guided_grad_cam(f, images, targets, "relu1")
+    guided = guided_grad_cam(f, images, targets, "features")
     np.testing.assert_allclose(guided, case["guided_grad_cam"], rtol=1e-10, atol=1e-12)
 
 
@@ -40,12 +40,12 @@ def test_upsampling_interpolates_between_the_cells_centres():
 def test_a_layer_that_is_unknown_or_has_no_extent_says_so(reference, network):
     f = network({"name": "plain"} | reference["plain"])
     images, targets = reference["images"], reference["targets"]
-    with pytest.raises(UsageError, match="unknown layer 'relu'; did you mean 'relu1'"):
-        grad_cam(f, images, targets, "relu")
+    with pytest.raises(UsageError, match="unknown layer 'feature'; did you mean 'features'"):
+        grad_cam(f, images, targets, "feature")
     with pytest.raises(UsageError, match="'flat' has no rows and columns, its activation is 30"):
         grad_cam(f, images, targets, "flat")
 
 
 def test_the_last_layer_with_rows_and_columns(reference, network):
     f = network({"name": "plain"} | reference["plain"])
-    assert last_spatial_layer(f, reference["images"]) == "relu1"
+    assert last_spatial_layer(f, reference["images"]) == "features"
