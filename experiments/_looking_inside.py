@@ -87,7 +87,7 @@ def sections(
     add(
         "occlusion",
         _inside_maps.occlusion_section(
-            question, places, "mean", "probability", picture, batch_size=128
+            question, places, "mean", "probability", picture, batch_size=100
         ),
     )
     judged = [name for name in _JUDGED if name in maps]
@@ -95,7 +95,7 @@ def sections(
     judged_maps = {name: maps[name] for name in judged} | controls
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     drawn = jax.jit(lambda key: network.model.init(key, image))(weight_key)
-    curves = _inside_maps.insertion_deletion(question, judged_maps, batch_size=128)
+    curves = _inside_maps.insertion_deletion(question, judged_maps, batch_size=100)
     cascade = _inside_maps.randomization(question, [*judged, *controls], drawn, settings)
     add("judgement", _inside_maps.judgement_section(judged_maps, curves, cascade, {}, picture))
     return results, parts

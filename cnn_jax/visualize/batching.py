@@ -47,7 +47,7 @@ def in_batches(
       progress: wraps the loop over batches.
     """
     count = len(arrays[0])
-    size = even_batch(count, batch_size)
+    size = min(count, batch_size or count)
     if size == count:
         return f(*arrays)
     results = []
@@ -56,12 +56,6 @@ def in_batches(
         result = f(*(array[rows] for array in arrays))
         results.append(jax.tree.map(lambda leaf, start=start: leaf[: count - start], result))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
-
-
-def even_batch(count: int, batch_size: int | None) -> int:
-    """Return the least size with which `count` rows need no more batches than with batch_size."""
-    batches = -(-count // max(batch_size or count, 1))
-    return -(-count // batches)
 
 
 def largest_batch(f: Callable, *arrays: Any, memory_limit: float, most: int = 512) -> int:

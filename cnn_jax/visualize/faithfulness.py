@@ -92,17 +92,21 @@ def _curves(f, start, end, targets, maps, pixels, batch_size, progress):
     order = np.argsort(-np.asarray(maps).reshape(count, -1), axis=1, kind="stable")
     ranks = np.argsort(order, axis=1, kind="stable").reshape(count, rows, columns, 1)
     image, step = np.divmod(np.arange(count * steps), steps)
-    run = partial(_changed, as_partial(f), start, end, targets, jnp.asarray(ranks))
+    f, ranks = as_partial(f), jnp.asarray(ranks)
+
+    def run(index, changed):
+        images = _changed(start, end, ranks, index, changed)
+        return class_outputs(f, images, targets[index], "probability")
+
     outputs = in_batches(run, image, step * pixels, batch_size=batch_size, progress=progress)
     return outputs.reshape(count, steps)
 
 
 @jax.jit
-def _changed(f, start, end, targets, ranks, index, changed):
-    """Return the outputs of the images of these indices with that many pixels changed."""
+def _changed(start, end, ranks, index, changed):
+    """Return the images of these indices with that many pixels changed."""
     done = ranks[index] < changed[:, None, None, None]
-    images = jnp.where(done, end[index], start[index])
-    return class_outputs(f, images, targets[index], "probability")
+    return jnp.where(done, end[index], start[index])
 
 
 # --- likeness of maps ----------------------------------------------------------------------------

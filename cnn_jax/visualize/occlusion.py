@@ -55,7 +55,7 @@ def occlusion(
     settings = {"window": window, "stride": stride, "fill": fill, "output": output}
     settings |= {"batch_size": batch_size, "progress": progress}
     covered = occluded_outputs(f, images, targets, **settings)
-    plain = _outputs(as_partial(f), jnp.asarray(images), jnp.asarray(targets), output)
+    plain = class_outputs(as_partial(f), jnp.asarray(images), jnp.asarray(targets), output)
     losses = plain[:, None, None] - covered
     # of each window, along each axis, the pixels that it covers
     rows, columns = (
@@ -87,26 +87,26 @@ def occluded_outputs(
     places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     image, place = np.divmod(np.arange(len(images) * len(places)), len(places))
     fill = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
-    step = partial(_covered, as_partial(f), images, targets, fill, window=window, output=output)
+    f = as_partial(f)
+
+    def step(index, places):
+        covered = _covered(images, fill, index, places, window=window)
+        return class_outputs(f, covered, targets[index], output)
+
     outputs = in_batches(step, image, places[place], batch_size=batch_size, progress=progress)
     return outputs.reshape(len(images), len(rows), len(columns))
 
 
-@partial(jax.jit, static_argnames="output")
-def _outputs(f, images, targets, output):
-    return class_outputs(f, images, targets, output)
-
-
-@partial(jax.jit, static_argnames=("window", "output"))
-def _covered(f, images, targets, fill, index, places, *, window, output):
-    """Return the outputs of the images of these indices, each covered at its place."""
+@partial(jax.jit, static_argnames="window")
+def _covered(images, fill, index, places, *, window):
+    """Return the images of these indices, each covered at its place."""
     inside = [
         (places[:, axis, None] <= jnp.arange(size))
         & (jnp.arange(size) < places[:, axis, None] + window[axis])
         for axis, size in enumerate(images.shape[1:3])
     ]
     mask = inside[0][:, :, None, None] & inside[1][:, None, :, None]
-    return class_outputs(f, jnp.where(mask, fill, images[index]), targets[index], output)
+    return jnp.where(mask, fill, images[index])
 
 
 def _starts(size: int, window: int, stride: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 Petsiuk, Das & Saenko 2018, "RISE: randomized input sampling for explanation of black-box models".
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,6 @@ from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
     as_partial,
-    even_batch,
     no_progress,
 )
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs
@@ -47,15 +45,18 @@ def rise(
     """
     images, targets = jnp.asarray(images), jnp.asarray(targets)
     drawn = draw_masks(key, masks, images.shape[1:3], cells=cells, probability=probability)
-    size = even_batch(masks, batch_size)
+    size = min(masks, batch_size)
     starts = range(0, masks, size)
-    step = partial(_step, as_partial(f), output=output)
+    f, fill = as_partial(f), jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
     maps = [0.0] * len(images)
     for start in progress(starts, len(starts)):
         number = np.arange(start, start + size)
         batch = Masks(*(array[np.minimum(number, masks - 1)] for array in drawn))
-        for i in range(len(images)):
-            maps[i] += step(images[i], targets[i], batch, number < masks, fill)
+        soft = _enlarged(batch, images.shape[1:3]).astype(images.dtype)
+        for i, image in enumerate(images):
+            seen = fill + soft[..., None] * (image - fill)
+            outputs = class_outputs(f, seen, jnp.full(size, targets[i]), output)
+            maps[i] += jnp.tensordot(jnp.where(number < masks, outputs, 0), soft, axes=1)
     return jnp.stack(maps) / (masks * probability)
 
 
@@ -106,11 +107,4 @@ def _interpolation(cells, length, step, places):
     return jnp.maximum(1 - jnp.abs(positions[..., None] - jnp.arange(cells)), 0)
 
 
-@partial(jax.jit, static_argnames="output")
-def _step(f, image, target, masks, real, fill, *, output):
-    """Return the sum of these masks, weighted by the image's output through each."""
-    soft = enlarged(masks, image.shape[:2]).astype(image.dtype)
-    fill = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
-    seen = fill + soft[..., None] * (image - fill)
-    outputs = class_outputs(f, seen, jnp.full(len(seen), target), output)
-    return jnp.tensordot(jnp.where(real, outputs, 0), soft, axes=1)
+_enlarged = jax.jit(enlarged, static_argnums=1)

@@ -1,9 +1,11 @@
 """The number that a map explains: an image's score for its target class."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from cnn_jax import errors
@@ -20,10 +22,11 @@ def class_scores(logits: Float[Array, "n classes"], targets: Targets) -> Float[A
     return jnp.take_along_axis(logits, jnp.asarray(targets)[:, None], axis=1)[:, 0]
 
 
-def class_outputs(
-    f: Classifier, images: Images, targets: Targets, output: str
-) -> Float[Array, " n"]:
+@partial(jax.jit, static_argnames="output")
+def class_outputs(f: Partial, images: Images, targets: Targets, output: str) -> Float[Array, " n"]:
     """Return of each image the "score" (the logit) or the "probability" of its target.
+
+    Compiled by itself: what changes images batch by batch, each in its own way, shares it.
 
     Raises:
       UsageError: an output that is neither.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import UsageError
-from cnn_jax.visualize.batching import even_batch, in_batches, largest_batch
+from cnn_jax.visualize.batching import in_batches, largest_batch
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 4, 7, 100])
@@ -23,12 +23,6 @@ def test_batches_change_no_result_and_have_one_shape(batch_size):
     assert found["double"].tolist() == (2 * x).tolist()
     assert len(sizes) == 1
     assert sizes.pop() <= (batch_size or 7)
-
-
-def test_batches_are_evened_out():
-    assert even_batch(50, 32) == 25
-    assert even_batch(64, 32) == 32
-    assert even_batch(3, 32) == 3
 
 
 def test_a_progress_bar_sees_the_batches():
