@@ -102,4 +102,4 @@ def thumbnails(
     _, places = optimize.linear_sum_assignment(ways)
     laid = np.full((side * side, *images.shape[1:]), background, images.dtype)
     laid[places] = images
-    return mosaic(laid, side, gap=0)
+    return mosaic(laid, side, background=background)

@@ -51,8 +51,8 @@ def test_thumbnails_lie_on_a_grid_as_near_to_their_points_as_all_can():
     images = np.array([0.1, 0.2, 0.3]).reshape(3, 1, 1, 1) * np.ones((3, 2, 2, 1))
     # the two upper right ones cannot both have the corner: the nearer keeps it
     picture = thumbnails(np.array([[0.0, 0.0], [1.0, 1.0], [0.7, 1.0]]), images)
-    assert picture.shape == (4, 4, 1)
-    assert (picture[2:, :2] == 0.1).all()  # bottom left
-    assert (picture[:2, 2:] == 0.2).all()  # top right
+    assert picture.shape == (2 + 1 + 2, 2 + 1 + 2, 1)
+    assert (picture[3:, :2] == 0.1).all()  # bottom left
+    assert (picture[:2, 3:] == 0.2).all()  # top right
     assert (picture[:2, :2] == 0.3).all()  # top left
-    assert (picture[2:, 2:] == 1).all()
+    assert (picture[3:, 3:] == 1).all()
