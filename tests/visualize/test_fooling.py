@@ -1,0 +1,62 @@
+"""Fooling images: certain to the network, by gradient and without."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.visualize import fooling
+
+CLASSES, SHAPE = 4, (6, 6, 1)
+WEIGHTS = jnp.asarray(np.random.default_rng(1).normal(size=(36, CLASSES)), jnp.float32)
+KEY = jax.random.key(0)
+
+
+def classifier(images):
+    return 2 * (images - 0.5).reshape(len(images), -1) @ WEIGHTS
+
+
+def rounded(images):
+    """The same, of pixels in eight steps: its gradient is nought."""
+    return classifier(jnp.round(images * 7) / 7)
+
+
+def test_by_gradient_every_class_is_reached_from_noise():
+    noise = jax.random.uniform(KEY, (CLASSES, *SHAPE))
+    targets = jnp.arange(CLASSES)
+    found = fooling.by_gradient(classifier, targets, noise, steps=60)
+    assert np.all(found.confidence > 0.99)
+    assert np.all((found.images >= 0) & (found.images <= 1))
+    np.testing.assert_allclose(
+        found.confidence, fooling.confidences(classifier, found.images, targets), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        found.history[0], fooling.confidences(classifier, noise, targets), rtol=1e-5
+    )
+
+
+def test_a_fantasy_image_stays_near_its_photograph():
+    photo = jnp.broadcast_to(jax.random.uniform(KEY, (1, *SHAPE)), (CLASSES, *SHAPE))
+    found = fooling.by_gradient(
+        classifier, jnp.arange(CLASSES), photo, learning_rate=0.02, steps=15
+    )
+    assert np.abs(found.images - photo).max() <= 0.02 * 15 + 1e-5
+    assert np.all(found.confidence > found.history[0])
+
+
+def test_evolution_needs_no_gradient_and_never_falls_back():
+    found = fooling.by_evolution(rounded, CLASSES, SHAPE, KEY, generations=300, children=32)
+    assert np.all(found.confidence > 0.95)
+    assert np.all(np.diff(found.history, axis=0) >= 0)
+    np.testing.assert_allclose(
+        found.confidence, fooling.confidences(rounded, found.images, jnp.arange(CLASSES)), rtol=1e-5
+    )
+    slope = jax.grad(lambda x: rounded(x).sum())(found.images)
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_evolution_repeats_bit_for_bit():
+    runs = [
+        fooling.by_evolution(rounded, CLASSES, SHAPE, KEY, generations=20, children=8)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(runs[0].images, runs[1].images)
