@@ -3,14 +3,16 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
 from cnn_jax import report
 from cnn_jax.report import Html
 from cnn_jax.workdir import write_results
-from experiments._subject import Subject
+
+if TYPE_CHECKING:  # it defines flags, which those who only draw do not have
+    from experiments._subject import Subject
 
 Picture = Callable[[Figure, str, str], Html]
 
@@ -25,7 +27,7 @@ def picture_in(folder: Path) -> Picture:
 
 
 def write(
-    subject: Subject, title: str, results: Mapping[str, Any], sections: Sequence[Html]
+    subject: "Subject", title: str, results: Mapping[str, Any], sections: Sequence[Html]
 ) -> None:
     """Write results.json, with the network's source, and report.html, and say where they are."""
     folder, network = subject.folder, subject.network

@@ -7,22 +7,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cnn_jax import evaluation, figures, report, taps, trained
+from cnn_jax import evaluation, figures, report, trained
 from cnn_jax.data import datasets
 from cnn_jax.data.pipeline import evaluation_batches
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.recipes import recipe
-from cnn_jax.training.step import normalize_images
 from cnn_jax.workdir import write_results
-from experiments import _run_report, app
-from experiments._progress import progress_bar
+from experiments import _looking_inside, _run_report, app
+from experiments._progress import bar, progress_bar
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/demo", "Folder of the run and its report.", module_name="Demo"
@@ -48,9 +47,9 @@ def configuration() -> TrainConfig:
 
 
 def pictures(
-    network: trained.Trained, dataset: datasets.Dataset, folder: Path
-) -> list[report.Html]:
-    """Return sections that look at the data, the mistakes, the filters and one image's way."""
+    network: trained.Trained, dataset: datasets.Dataset, folder: Path, seed: int
+) -> tuple[dict[str, Any], list[report.Html]]:
+    """Return the numbers and sections that look at the data, the mistakes and into the network."""
     probabilities, labels = evaluation.predict(
         network.model, network.variables, dataset, network.preprocessing
     )
@@ -102,32 +101,16 @@ def pictures(
             ),
         ),
     ]
-    return [*sections, inside(network, images[examples[3]], folder, picture)]
-
-
-def inside(network: trained.Trained, image: np.ndarray, folder: Path, picture) -> report.Html:
-    """Return the section of the first filters and of one image's activations by layer."""
-    layers = ("stem", "stage1_block3", "stage2_block3", "stage3_block3")
-    inputs = normalize_images(jnp.asarray(image)[None], network.mean, network.std)
-    _, activations = taps.activations(network.model.apply, network.variables, inputs, layers)
-    kernel = network.variables["params"]["stem"]["kernel"]
-    return report.section(
-        "Inside",
-        "The first layer's filters, and what one image becomes on its way through the network.",
-        report.figures(
-            picture(figures.image_grid([image], size=1.6), "input", "The image."),
-            picture(figures.filter_grid(kernel), "filters", "The 16 filters of the first layer."),
-        ),
-        *(
-            picture(
-                figures.channel_grid(np.asarray(activations[layer][0]), columns=16),
-                f"activation_{layer}",
-                f"The channels of {layer}, {'x'.join(map(str, activations[layer].shape[1:]))}, "
-                "each on its own scale.",
-            )
-            for layer in layers
-        ),
+    made, inside = _looking_inside.sections(
+        network,
+        images.astype(np.float32) / 255,
+        labels,
+        dataset.class_names,
+        folder,
+        jax.random.key(seed),
+        progress=bar("batch"),
     )
+    return made, sections + inside
 
 
 def main(argv: Sequence[str]) -> None:
@@ -146,8 +129,10 @@ def main(argv: Sequence[str]) -> None:
     if jax.process_index() != 0:
         return
     training = {name: value for name, value in result._asdict().items() if name != "evaluation"}
+    inside, shown = pictures(network, dataset, Path(workdir), config.seed)
     seconds = time.perf_counter() - start
-    write_results(workdir, metrics | {"training": training, "seconds": seconds})
+    results = metrics | {"training": training, "inside": inside, "seconds": seconds}
+    write_results(workdir, results)
     numbers = {
         "test accuracy": f"{1 - metrics['top1_error']:.2%}",
         "test images": metrics["examples"],
@@ -157,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
     }
     sections = [
         report.section("Result", report.metrics(numbers)),
-        *pictures(network, dataset, Path(workdir)),
+        *shown,
         *_run_report.training_sections(workdir, training),
         *_run_report.evaluation_sections(workdir, metrics),
     ]
