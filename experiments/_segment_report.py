@@ -51,7 +51,7 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
             if len(shown) < pictures:
                 shown.append((image, true, predicted))
         pixels = result.evaluation["pixels"]
-        shares = {kind: count / max(pixels, 1) for kind, count in errors.items()}
+        shares = {kind: count / pixels for kind, count in errors.items()}
         results["errors"] = shares
         results["image_size"] = network.preprocessing.image_size
         sections += _sections(Path(workdir), result.evaluation, shares, shown)

@@ -132,10 +132,15 @@ def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> d
     examples and pixels; loss in nats a pixel; per_class_accuracy and per_class_iou, None for a
     class that is neither there nor predicted (of accuracy: that is not there); pixel_accuracy,
     mean_accuracy and mean_iou, over the classes that are not None (Long et al. 2015, section 5);
-    confusion as rows of true and columns of predicted classes. With no pixel that counts, None.
+    confusion as rows of true and columns of predicted classes.
+
+    Raises:
+      UsageError: no pixel counts.
     """
     confusion = np.asarray(sums["confusion"]).astype(np.int64)
     pixels, right = int(confusion.sum()), np.diag(confusion)
+    if not pixels:
+        raise UsageError("all pixels of all masks are ignored; evaluate on images with classes")
     true, union = confusion.sum(axis=1), confusion.sum(axis=1) + confusion.sum(axis=0) - right
 
     def shares(of: np.ndarray) -> dict[str, float | None]:
@@ -144,16 +149,15 @@ def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> d
             for i, name in enumerate(class_names)
         }
 
-    def mean(values: Mapping[str, float | None]) -> float | None:
-        known = [value for value in values.values() if value is not None]
-        return float(np.mean(known)) if known else None
+    def mean(values: Mapping[str, float | None]) -> float:
+        return float(np.mean([value for value in values.values() if value is not None]))
 
     accuracy, iou = shares(true), shares(union)
     return {
         "examples": int(sums["examples"]),
         "pixels": pixels,
-        "loss": float(sums["loss"]) / pixels if pixels else None,
-        "pixel_accuracy": int(right.sum()) / pixels if pixels else None,
+        "loss": float(sums["loss"]) / pixels,
+        "pixel_accuracy": int(right.sum()) / pixels,
         "mean_accuracy": mean(accuracy),
         "mean_iou": mean(iou),
         "per_class_accuracy": accuracy,

@@ -76,4 +76,3 @@ def test_a_mistake_is_one_line(tmp_path, name, flags, message):
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1
     assert message in finished.stderr
-    assert not (tmp_path / "run").exists()

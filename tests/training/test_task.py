@@ -1,0 +1,70 @@
+"""Tasks other than classification, through the same step: devices, auxiliary heads, bad batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax.models import create_model
+from cnn_jax.tasks import segmentation
+from cnn_jax.training import parallel
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.optimizer import create_optimizer
+from cnn_jax.training.state import create_state
+from cnn_jax.training.step import create_train_step
+from cnn_jax.training.task import SEGMENTATION
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+CONFIG = TrainConfig(model="unet", num_classes=3, steps=4, image_size=8, batch_size=16)
+
+
+def batch_of(step):
+    """Images whose classes show as grey levels, each with another share of pixels ignored."""
+    rng = np.random.default_rng(step)
+    mask = rng.integers(0, 3, (16, 8, 8)).astype(np.uint8)
+    image = np.repeat(80 * mask[..., None], 3, axis=-1)
+    mask[rng.random(mask.shape) < np.linspace(0, 1, 16)[:, None, None]] = segmentation.IGNORED
+    return {"image": image, "mask": mask}
+
+
+def run(over, batches):
+    """Return the parameters and metrics after a step for each batch."""
+    model = create_model("unet", 3, features=(2, 4))
+    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 3))))
+    variables = init(jax.random.key(0))
+    optimizer = create_optimizer(CONFIG, variables["params"])
+    step = over.compile(
+        create_train_step(model, optimizer, CONFIG, MEAN, STD, over.axis_name, SEGMENTATION)
+    )
+    state = create_state(model, optimizer, variables, ema=False)
+    state = over.put_state(jax.tree.map(np.asarray, state))
+    metrics = []
+    for batch in batches:
+        state, values = step(state, over.put_batch(batch))
+        metrics.append({name: float(value) for name, value in values.items()})
+    return jax.tree.map(np.asarray, over.get_state(state).params), metrics
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Three steps on one device."""
+    return run(parallel.over_mesh(jax.devices()[:1]), [batch_of(i) for i in range(3)])
+
+
+@pytest.mark.parametrize("over", [parallel.over_mesh, parallel.over_pmap])
+def test_eight_devices_make_the_update_of_one_though_they_count_other_pixels(reference, over):
+    params, metrics = run(over(jax.devices()), [batch_of(i) for i in range(3)])
+    for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(reference[0]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(metrics, reference[1], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_a_batch_without_a_pixel_that_counts_changes_nothing_but_the_decay(reference):
+    batch = batch_of(0)
+    batch["mask"] = np.full_like(batch["mask"], segmentation.IGNORED)
+    over = parallel.over_mesh(jax.devices()[:1])
+    params, metrics = run(over, [batch, *(batch_of(i) for i in range(2))])
+    assert metrics[0]["loss"] == metrics[0]["gradient_norm"] == metrics[0]["accuracy"] == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert metrics[2]["loss"] == pytest.approx(reference[1][1]["loss"], rel=0.2)
