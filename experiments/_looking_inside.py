@@ -47,7 +47,7 @@ def sections(
     question = _inside_maps.Question(f, images[first], targets, names)
     # as many points as images: one compiled gradient serves all methods
     settings = methods.Settings(
-        map_key, steps=5 * shown, samples=5 * shown, masks=600, batch_size=shown
+        map_key, steps=5 * shown, samples=5 * shown, masks=400, batch_size=shown
     )
     shapes = _inside_layers.layer_shapes(network, images)
     spread = _inside_layers.spread(shapes)
@@ -79,7 +79,8 @@ def sections(
             batch_size=len(images),
         ),
     )
-    chosen = [name for name in methods.METHODS if name != "occlusion"]
+    # occlusion has a section of its own; the deconvnet's backward pass would be one more to compile
+    chosen = [name for name in methods.METHODS if name not in ("occlusion", "deconvnet")]
     maps, refused = _inside_maps.explain(question, chosen, settings, progress)
     add("maps", _inside_maps.maps_section(question, maps, refused, settings, picture))
     side = max(min(images.shape[1:3]) // 4, 2)
