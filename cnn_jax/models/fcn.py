@@ -25,16 +25,14 @@ STAGE_SIZES = (2, 2, 3, 3, 3)  # of VGG-16
 
 
 def bilinear(key: Array, shape: Sequence[int], dtype: jnp.dtype) -> Float[Array, "k k c c"]:
-    """Return the transposed convolution that interpolates each channel by half its kernel's size.
+    """Return the kernel with which a stride of k / 2 interpolates each channel bilinearly.
 
-    A triangle along each axis, whose width is the kernel: k [1 - |i - centre| / (k / 2)]. Draws
-    nothing; the initialiser of section 3.3.
+    Along each axis a triangle as wide as the kernel, 1 - |i - (k - 1) / 2| / ceil(k / 2); nothing
+    is drawn. The initialiser of section 3.3.
     """
     del key
     size, _, outputs, inputs = shape
-    factor = (size + 1) // 2
-    center = (size - 1) / 2 if size % 2 == 0 else factor - 1
-    triangle = 1 - jnp.abs(jnp.arange(size) - center) / factor
+    triangle = 1 - jnp.abs(jnp.arange(size) - (size - 1) / 2) / ((size + 1) // 2)
     identity = jnp.eye(outputs, inputs)
     return (triangle[:, None, None, None] * triangle[:, None, None] * identity).astype(dtype)
 
