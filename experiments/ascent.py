@@ -36,6 +36,12 @@ _DIVERSITY_WEIGHT = flags.DEFINE_float(
     "diversity_weight", 1.0, "Of the cosines between Gram matrices.", module_name="Ascent"
 )
 _STEPS = flags.DEFINE_integer("steps", 256, "Steps.", lower_bound=1, module_name="Ascent")
+_VARIATION_WEIGHT = flags.DEFINE_float(
+    "variation_weight", 0.0, "From zeros: of the total variation.", module_name="Ascent"
+)
+_BLUR = flags.DEFINE_float(
+    "blur", 0.0, "From zeros: blur after each step, in pixels.", module_name="Ascent"
+)
 _L2_WEIGHT = flags.DEFINE_float("l2_weight", 0.01, "The lambda.", module_name="Ascent")
 
 
@@ -75,7 +81,9 @@ def main(argv: Sequence[str]) -> None:
     start = time.perf_counter()
     found = {
         "from zeros": ascent.simonyan(
-            f, objective, batch, l2_weight=_L2_WEIGHT.value, steps=_STEPS.value,
+            f, objective, batch, l2_weight=_L2_WEIGHT.value,
+            variation_weight=_VARIATION_WEIGHT.value,
+            blur=_BLUR.value, steps=_STEPS.value,
             progress=steps_bar,
         ),
         "spectrum": ascent.lucid(

@@ -163,6 +163,8 @@ def simonyan(
     shape: tuple[int, int, int, int],
     *,
     l2_weight: float = 0.01,
+    variation_weight: float = 0.0,
+    blur: float = 0.0,
     learning_rate: float = 0.1,
     steps: int = 200,
     progress: Progress | None = None,
@@ -170,7 +172,21 @@ def simonyan(
     """Maximise the objective less l2_weight ||x||^2 from zeros, the data's mean being mid-grey.
 
     Steepest ascent with momentum .9, the gradient scaled to norm 1, and the pixels kept in 0..1.
+
+    Args:
+      variation_weight: of the total variation, a further penalty.
+      blur: deviation in pixels of a blur after every step; 0 is none.
     """
+
+    def penalty(x):
+        cost = l2_weight * regularizers.l2(x)
+        if variation_weight:
+            cost = cost + variation_weight * regularizers.total_variation(x)
+        return cost
+
+    def project(x):
+        return jnp.clip(image_transforms.gaussian_blur(x, blur) if blur else x, -0.5, 0.5)
+
     parameterization = image_parameterization.pixels(shape)
     optimizer = optax.chain(
         _normalized_by_image(), optax.sgd(learning_rate * (1 - 0.9), momentum=0.9)
@@ -180,8 +196,8 @@ def simonyan(
         objective,
         parameterization,
         jnp.zeros(shape),
-        penalty=lambda x: l2_weight * regularizers.l2(x),
-        project=lambda x: jnp.clip(x, -0.5, 0.5),
+        penalty=penalty,
+        project=project,
         optimizer=optimizer,
         steps=steps,
         progress=progress,

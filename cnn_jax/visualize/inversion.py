@@ -169,7 +169,8 @@ def invert_layers(
     count, targets = len(images), jax.jit(f)(images)
     variation = jnp.asarray(np.geomspace(*variation_weights, len(paths)), images.dtype)
     jobs = [(layer, image) for layer in range(len(paths)) for image in range(count)]
-    size = batching.even_batch(len(jobs), batch_size)
+    batches = -(-len(jobs) // (batch_size or len(jobs)))
+    size = -(-len(jobs) // batches)  # as even as may be
     done = []
     for first in range(0, len(jobs), size):
         # filled up with the last one, so that every batch has one shape

@@ -36,6 +36,17 @@ def test_from_zeros_the_image_is_the_known_optimum():
     assert np.all(reached > 0.98 * optimum)
 
 
+def test_blur_and_variation_take_away_fine_grain():
+    def grain(**options):
+        found = ascent.simonyan(linear, CLASSES, SHAPE, steps=30, **options)
+        assert np.all(found.score > found.start)
+        return regularizers.total_variation(found.images) / regularizers.l2(found.images - 0.5)
+
+    plain = grain()
+    assert np.all(grain(blur=0.7) < 0.5 * plain)
+    assert np.all(grain(variation_weight=5.0) < 0.8 * plain)
+
+
 @pytest.fixture(scope="module")
 def under_transforms():
     return ascent.lucid(feature_map, CLASSES, SHAPE, jax.random.key(0), steps=60)

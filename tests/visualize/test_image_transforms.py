@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cnn_jax.visualize import image_transforms as transforms
 from tests.visualize.synthesis import reference
@@ -57,3 +58,9 @@ def test_standard_keeps_the_size_repeats_by_key_and_is_differentiable():
 def test_a_constant_image_of_the_fills_colour_stays_so():
     grey = jnp.full((2, 16, 16, 3), 0.5)
     np.testing.assert_allclose(transforms.standard(16)(KEY, grey), 0.5, atol=1e-6)
+
+
+def test_blur_is_scipys_gaussian_filter(float64):
+    images = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 11, 9, 3)))
+    expected = ndimage.gaussian_filter(images, (0, 1.2, 1.2, 0), mode="reflect", truncate=4.0)
+    np.testing.assert_allclose(transforms.gaussian_blur(images, 1.2), expected, rtol=1e-12)
