@@ -12,7 +12,7 @@ from cnn_jax.errors import UsageError
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     """The value of '0.03' or of '8/255'."""
     try:
         top, _, bottom = text.partition("/")
@@ -22,6 +22,13 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise UsageError(f"cannot read {text!r} as a budget; write 0.03 or 8/255")
     return value
+
+
+def count(text: str) -> int:
+    """The value of '200'."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise UsageError(f"cannot read {text!r} as a number of images; write 10,50,200")
+    return int(text)
 
 
 def define_budget() -> None:
@@ -68,7 +75,7 @@ def chosen(name: str, pixels: int) -> tuple[registry.Attack, str, float, dict[st
     norm = values.norm or attack.norms[0]
     if norm not in attack.norms:
         raise UsageError(f"{name} knows {' and '.join(attack.norms)}, not {norm}")
-    eps = USUAL_EPS[norm] if values.eps is None else _number(values.eps)
+    eps = USUAL_EPS[norm] if values.eps is None else number(values.eps)
     checks.check_eps(eps, norm, pixels)
     options = {} if values.attack_steps is None else {"steps": values.attack_steps}
     return attack, norm, eps, options
@@ -76,7 +83,7 @@ def chosen(name: str, pixels: int) -> tuple[registry.Attack, str, float, dict[st
 
 def epsilons(eps: float, norm: str, pixels: int) -> list[float]:
     """Return the budgets of the curve, ascending."""
-    given = [_number(text) for text in flags.FLAGS.epsilons]
+    given = [number(text) for text in flags.FLAGS.epsilons]
     if not given:
         return [eps * i / 4 for i in range(1, 9)]
     for each in given:

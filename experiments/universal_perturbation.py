@@ -1,0 +1,143 @@
+"""One perturbation for all images: how often it fools the network, and other networks.
+
+python -m experiments.universal_perturbation --workdir=runs/digits --eps=32/255
+python -m experiments.universal_perturbation --workdir=runs/digits --method=sgd --other=runs/lenet
+
+It is made on images of the training split and measured on the evaluation split, for several numbers
+of images; with --other, also on those networks, and theirs on this one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax import trained
+from cnn_jax.attacks import checks, loop, universal
+from cnn_jax.errors import UsageError
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _attack_flags, _subject, _universal_report, app
+
+METHODS = {"deepfool": universal.universal_deepfool, "sgd": universal.universal_sgd}
+
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "deepfool",
+    [*METHODS],
+    "By DeepFool from image to image, or by SGD on their loss.",
+    module_name="Attack",
+)
+_NORM = flags.DEFINE_enum("norm", "linf", ["linf", "l2"], "Norm.", module_name="Attack")
+_EPS = flags.DEFINE_string(
+    "eps", "10/255", "Budget for pixels in 0..1, as 0.03 or 10/255.", module_name="Attack"
+)
+_EPOCHS = flags.DEFINE_integer(
+    "attack_epochs", 10, "Passes over the images, at most.", lower_bound=1, module_name="Attack"
+)
+_COUNTS = flags.DEFINE_list(
+    "made_of",
+    ["10", "50", "200"],
+    "Numbers of training images to make it of.",
+    module_name="Attack",
+)
+_OTHER = flags.DEFINE_multi_string(
+    "other", [], "Folder of another run on the same data, for the transfer.", module_name="What"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    network = _subject.load_network()
+    networks = {network.model.name: network}
+    for folder in _OTHER.value:
+        other = trained.from_workdir(folder)
+        networks[_free_name(other.model.name, networks)] = other
+    eps = _attack_flags.number(_EPS.value)
+    counts = sorted(_attack_flags.count(text) for text in _COUNTS.value)
+    held_out, labels = _subject.first_examples(
+        network, _subject.load_dataset(network), flags.FLAGS.examples
+    )
+    training = _subject.load_dataset(network, split="train")
+    images, _ = _subject.first_examples(network, training, counts[-1])
+    checks.check_eps(eps, _NORM.value, images[0].size)
+    for name, other in networks.items():
+        if other.preprocessing.image_size != network.preprocessing.image_size:
+            raise UsageError(f"{name} takes images of another size; transfer needs equal ones")
+    folder = open_workdir(
+        _subject.results_folder("universal_perturbation", network), _subject.configuration(network)
+    )
+
+    batching = loop.Batching(devices=tuple(jax.local_devices()))
+    key = jax.random.key(flags.FLAGS.seed)
+    functions = {name: trained.classifier(each) for name, each in networks.items()}
+
+    def make(name: str, count: int) -> np.ndarray:
+        return METHODS[_METHOD.value](
+            functions[name],
+            images[:count],
+            key,
+            eps=eps,
+            norm=_NORM.value,
+            epochs=_EPOCHS.value,
+            batching=batching,
+        )
+
+    own = network.model.name
+    rates = []
+    for count in counts:
+        perturbation = make(own, count)
+        rates.append(universal.fooling_rate(functions[own], held_out, perturbation, batching))
+        print(f"made of {count} images: fools {rates[-1]:.1%} of {len(held_out)} others")
+    perturbations = {own: perturbation} | {
+        name: make(name, counts[-1]) for name in networks if name != own
+    }
+    saved = Path(folder) / "universal.npz"
+    np.savez_compressed(saved, **perturbations)
+    with np.load(saved) as arrays:  # what is reported is what lies in the file
+        perturbations = dict(arrays)
+    matrix = universal.transfer(functions, perturbations, held_out, batching)
+    changed = universal.add(held_out, perturbations[own])
+    before, after = (loop.predictions(functions[own], x, batching) for x in (held_out, changed))
+    results = {
+        "method": _METHOD.value,
+        "norm": _NORM.value,
+        "eps": eps,
+        "held_out": len(held_out),
+        "made_of": counts,
+        "fooling_rate": rates,
+        "clean_accuracy": float((before == labels).mean()),
+        "accuracy": float((after == labels).mean()),
+        "networks": list(networks),
+        "transfer": matrix,
+    }
+    write_results(folder, results)
+    names = network.class_names or tuple(map(str, range(network.model.num_classes)))
+    _universal_report.write(
+        folder,
+        results,
+        perturbations[own],
+        held_out,
+        changed,
+        [names[i] for i in before],
+        [names[i] for i in after],
+    )
+    print(
+        f"accuracy {results['clean_accuracy']:.1%} -> {results['accuracy']:.1%}\n"
+        f"results: {folder}/results.json  report: {folder}/report.html"
+    )
+
+
+def _free_name(name: str, taken: dict) -> str:
+    """Return the name, numbered where it is taken."""
+    number = 2
+    free = name
+    while free in taken:
+        free = f"{name} {number}"
+        number += 1
+    return free
+
+
+if __name__ == "__main__":
+    app.run(main)
