@@ -2,6 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/digits
 python -m experiments.evaluate --weights=resnet50.pth --model=resnet50 --dataset=imagenet2012
+python -m experiments.evaluate --workdir=runs/digits --attack=pgd --eps=16/255
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _run_report, app
+from experiments import _attack_evaluation, _run_report, app
 from experiments._progress import batches_bar
 
 _WORKDIR = flags.DEFINE_string(
@@ -60,6 +61,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.", module_name="Protocol"
 )
+_attack_evaluation.define()
 
 
 def load_subject() -> tuple[Trained, str, str | None]:
@@ -119,6 +121,9 @@ def main(argv: Sequence[str]) -> None:
         progress=batches_bar,
     )
     metrics = evaluate(subject.variables)
+    attacked = None
+    if flags.FLAGS.attack is not None:
+        attacked = _attack_evaluation.under_attack(subject, dataset, preprocessing)
     if jax.process_index() != 0:
         return
     protocol = preprocessing._asdict() | {
@@ -128,6 +133,8 @@ def main(argv: Sequence[str]) -> None:
         "dtype": _DTYPE.value,
     }
     results = metrics | {"model": subject.model.name, "protocol": protocol} | dict(subject.source)
+    if attacked is not None:
+        results["under_attack"] = attacked
     workdir = _WORKDIR.value or f"runs/evaluate_{subject.model.name}"
     if config is None:
         open_workdir(workdir, {"model": subject.model.name, **protocol})
@@ -136,12 +143,21 @@ def main(argv: Sequence[str]) -> None:
         training = _run_report.read_training(workdir)
     write_results(workdir, results | ({"training": training} if training else {}))
     sections = _run_report.training_sections(workdir, training) if training else []
-    _run_report.write_page(workdir, sections + _run_report.evaluation_sections(workdir, metrics))
+    sections += _run_report.evaluation_sections(workdir, metrics)
+    if attacked is not None:
+        sections.append(_attack_evaluation.section(workdir, attacked))
+    _run_report.write_page(workdir, sections)
     print(
         f"{name} {split}: {metrics['examples']} examples, "
         f"top-1 error {metrics['top1_error']:.2%}, top-5 error {metrics['top5_error']:.2%}, "
         f"loss {metrics['loss']:.4f}"
     )
+    if attacked is not None:
+        print(
+            f"{attacked['attack']}, {attacked['norm']} eps {attacked['eps']:.4g}: accuracy "
+            f"{attacked['clean_accuracy']:.2%} -> {attacked['robust_accuracy']:.2%} "
+            f"on {attacked['examples']} examples"
+        )
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
