@@ -1,4 +1,4 @@
-"""experiments.adversarial as its users run it, on a network of eight steps."""
+"""The experiments that break a network, as their users run them, on one of forty steps."""
 
 import json
 import subprocess
@@ -66,6 +66,42 @@ def test_an_attack_without_a_budget(trained):
     results, _ = attack(trained, "deepfool", "--attack=deepfool", "--examples=10")
     assert results["robust_accuracy"] == 0
     assert 0 < results["median_size"]["l2"] < 2
+
+
+def test_evaluation_under_attack(trained):
+    flags = ("--attack=fgsm", "--eps=32/255", "--epsilons=8/255,64/255", "--attack_examples=40")
+    done = run("evaluate", f"--workdir={trained}", *flags)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((trained / "results.json").read_text())
+    attacked = results["under_attack"]
+    assert attacked["examples"] == 40
+    assert len(attacked["curve"]["eps"]) == 4
+    assert attacked["curve"]["accuracy"] == sorted(attacked["curve"]["accuracy"], reverse=True)
+    assert attacked["robust_accuracy"] == attacked["curve"]["accuracy"][2]
+    assert results["examples"] == 359
+    assert (trained / "attack.png").stat().st_size > 0
+
+
+def test_a_universal_perturbation_and_its_transfer(trained):
+    output = trained / "universal"
+    flags = ("--method=sgd", "--eps=64/255", "--made_of=10,60", "--examples=100")
+    done = run(
+        "universal_perturbation",
+        f"--workdir={trained}",
+        f"--other={trained}",
+        f"--output={output}",
+        *flags,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((output / "results.json").read_text())
+    assert results["networks"] == ["lenet5", "lenet5 2"]
+    rate = results["fooling_rate"][-1]
+    # the same network twice: one column and one row are the other
+    assert results["transfer"] == [[rate, rate], [rate, rate]]
+    assert rate > 0.2
+    with np.load(output / "universal.npz") as arrays:
+        assert np.abs(arrays["lenet5"]).max() <= 64 / 255 + 1e-6
+    assert 'src="http' not in (output / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
