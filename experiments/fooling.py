@@ -1,0 +1,71 @@
+"""Fooling images: meaningless to us, certain to the network.
+
+python -m experiments.fooling --workdir=runs/digits
+python -m experiments.fooling --workdir=runs/digits --image=photo.jpg   # the fantasy's start
+
+For every class a synthetic image by gradient and one by evolution, which needs no gradient, and a
+fantasy image: the class as it appears in a photograph (or in an example of the data set).
+"""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from cnn_jax import report, trained
+from cnn_jax.visualize import fooling
+from cnn_jax.workdir import write_results
+from experiments import _fooling_report, _subject, app
+from experiments._progress import steps_bar
+
+_STEPS = flags.DEFINE_integer(
+    "steps", 100, "Steps by gradient.", lower_bound=1, module_name="Fooling"
+)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.01, "Of Adam.", module_name="Fooling")
+_GENERATIONS = flags.DEFINE_integer(
+    "generations", 2000, "Of the evolution.", lower_bound=1, module_name="Fooling"
+)
+_CHILDREN = flags.DEFINE_integer(
+    "children", 64, "Images in a generation.", lower_bound=1, module_name="Fooling"
+)
+_MOST = flags.DEFINE_integer(
+    "most_classes", 16, "The first so many classes.", lower_bound=1, module_name="Fooling"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    subject = _subject.load("fooling")
+    network, shape = subject.network, subject.pixels.shape[1:]
+    f = trained.classifier(network)
+    classes = min(_MOST.value, network.model.num_classes)
+    key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
+    found = _fooling_report.images(
+        f, classes, subject.pixels[0], key, steps=_STEPS.value,
+        learning_rate=_LEARNING_RATE.value, generations=_GENERATIONS.value,
+        children=_CHILDREN.value, progress=steps_bar,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    real = None
+    if subject.labels is not None:
+        real = np.asarray(jax.jit(fooling.confidences)(f, subject.pixels, subject.labels))
+    numbers = _fooling_report.numbers(found, real)
+    write_results(
+        subject.folder,
+        {"confidences": numbers, "seconds": seconds, "shape": shape, "source": network.source},
+    )
+    page = report.page(
+        f"Images that fool {network.model.name}",
+        "Made until the network is sure of a class that nobody sees in them.",
+        _fooling_report.section(found, subject.class_names[:classes], numbers, subject.folder),
+    )
+    (subject.folder / "report.html").write_text(page)
+    for way, values in numbers.items():
+        print(f"{way:<14} median confidence {np.median(values):.4f}, least {np.min(values):.4f}")
+    print(f"report: {subject.folder}/report.html")
+
+
+if __name__ == "__main__":
+    app.run(main)
