@@ -8,7 +8,10 @@ import flax.core
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from cnn_jax import analysis
 from cnn_jax.models import (
@@ -122,6 +125,7 @@ def bubbles(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
     scale = {"params": 1 / 1.2e5, "macs": 1 / 2e7}[other]
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots()
+    points: list[tuple[str, float, float]] = []
     for family, (beginnings, color) in FAMILIES.items():
         members = [
             row
@@ -138,21 +142,32 @@ def bubbles(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
         area = [row[other] * scale for row in members]
         axes.scatter(x, y, area, color=color, alpha=0.45, linewidth=0)
         axes.scatter(x, y, 6, color=color, label=family)
-        for row, px, py in zip(members, x, y, strict=True):
-            axes.annotate(
-                row["name"],
-                (px, py),
-                xytext=(-4, 3) if family == "GoogLeNet" else (4, 3),  # ResNet-18 lies beside it
-                ha="right" if family == "GoogLeNet" else "left",
-                textcoords="offset points",
-                fontsize=6.5,
-                color="#1c2330",
-            )
+        points += zip([row["name"] for row in members], x, y, strict=True)
     axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(x=0.1)
+    axes.yaxis.set_major_locator(FixedLocator(range(10, 60, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:.0f}")
     axes.set(xlabel=unit[cost][1], ylabel="top-1 error, %")
     axes.set_title(f"area: {unit[other][1].partition(',')[0]}", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e1e5ea", lw=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8)
+    _name_points(figure, axes, points)
     return figure
+
+
+def _name_points(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write the names beside the points where there is room, the smallest errors first."""
+    figure.draw_without_rendering()  # lays the axes out
+    taken: list[Bbox] = []
+    for name, x, y in sorted(points, key=lambda point: point[2]):
+        place = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6.5}
+        text = axes.annotate(name, (x, y), **place, color="#1c2330", in_layout=False)
+        extent = text.get_window_extent()
+        if any(extent.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(extent)

@@ -141,7 +141,7 @@ def comparison_page(rows: Sequence[Row], workdir: Path) -> report.Html:
         report.section(
             "Error against cost",
             "Published top-1 errors on ImageNet, of one centre crop; areas are proportional to the "
-            "other cost.",
+            "other cost. Names stand where there is room; all numbers are in the table below.",
             picture("error_macs", figures.bubbles(rows, "macs"), "Against multiply-accumulates"),
             picture("error_params", figures.bubbles(rows, "params"), "Against parameters"),
         ),
