@@ -15,6 +15,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.report import Html
 from cnn_jax.visualize import faithfulness, methods
 from cnn_jax.visualize.batching import Progress, no_progress
+from cnn_jax.visualize.grad_cam import last_spatial_layer
 from cnn_jax.visualize.occlusion import occluded_outputs, occlusion
 from cnn_jax.visualize.scores import class_scores
 from experiments import _inside_figures as figures
@@ -201,6 +202,9 @@ def randomization(
     f, pixels, targets, _ = question
     (variables,) = f.args
     layers = faithfulness.layers_from_the_top(f, variables["params"], pixels[:1])
+    if settings.layer is None and {"grad_cam", "guided_grad_cam"} & set(names):
+        # found once: looking for it traces the network
+        settings = settings._replace(layer=last_spatial_layer(f, pixels[:1]))
     rows = {}
     for name in progress(list(names), len(names)):
         method = methods.named(name)
