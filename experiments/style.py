@@ -1,0 +1,141 @@
+"""Style transfer: one photograph in the style of another.
+
+python -m experiments.style --workdir=runs/digits --image=photo.jpg --style=painting.jpg
+python -m experiments.style --model=vgg19 --weights=vgg19.pth --content_layers=relu4_2 \\
+    --style_layers=relu1_1,relu2_1,relu3_1,relu4_1,relu5_1 --image=... --style=... --keep_color
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from cnn_jax import report, trained
+from cnn_jax.errors import UsageError, unknown
+from cnn_jax.visualize import inversion, style
+from cnn_jax.visualize.lbfgs import lbfgs
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _images, _layers, _subject, app
+from experiments._progress import steps_bar
+
+_OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
+_STYLE = flags.DEFINE_string("style", None, "Image whose style is taken.", module_name="Style")
+_LONGEST_SIDE = flags.DEFINE_integer(
+    "longest_side", 320, "Shrinks larger images to it.", module_name="Style"
+)
+_CONTENT_LAYERS = flags.DEFINE_list(
+    "content_layers", None, "By default one, half way up.", module_name="Style"
+)
+_STYLE_LAYERS = flags.DEFINE_list(
+    "style_layers", None, "By default five, up to there and beyond.", module_name="Style"
+)
+_CONTENT_WEIGHT = flags.DEFINE_float(
+    "content_weight", 1.0, "Of the content's loss, relative.", module_name="Style"
+)
+_STYLE_WEIGHT = flags.DEFINE_float(
+    "style_weight", 100.0, "Of the style's loss, relative.", module_name="Style"
+)
+_VARIATION_WEIGHT = flags.DEFINE_float(
+    "variation_weight", 1e-3, "Of the mean total variation.", module_name="Style"
+)
+_SCALES = flags.DEFINE_integer(
+    "scales", 1, "Sizes, each half of the next.", lower_bound=1, module_name="Style"
+)
+_KEEP_COLOR = flags.DEFINE_boolean(
+    "keep_color", False, "Only the luminance takes the style.", module_name="Style"
+)
+_OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", "lbfgs", list(_OPTIMIZERS), "How to descend.", module_name="Style"
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", 300, "Evaluations at each scale.", lower_bound=1, module_name="Style"
+)
+
+
+def chosen_layers(known: dict[str, tuple[int, ...]]) -> tuple[list[str], list[str]]:
+    """Return the paths of the content and of the style."""
+    for path in (_CONTENT_LAYERS.value or []) + (_STYLE_LAYERS.value or []):
+        if path not in known:
+            raise unknown("layer", path, known)
+        if len(known[path]) != 3:
+            raise UsageError(f"{path} has no height and width; take a convolution or a block")
+    children = [path for path, shape in known.items() if "/" not in path and len(shape) == 3]
+    spread = np.unique(np.linspace(0, len(children) - 1, 7).round().astype(int)[:-1])
+    return (
+        _CONTENT_LAYERS.value or [children[len(children) // 2]],
+        _STYLE_LAYERS.value or [children[i] for i in spread],
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    network, files = _subject.load_network(), flags.FLAGS.image
+    if len(files) != 1 or _STYLE.value is None:
+        raise UsageError("give one --image=FILE, whose content is kept, and --style=FILE")
+    channels, size = len(network.mean), network.preprocessing.image_size
+    content, styled = (
+        _images.read(file, channels, _LONGEST_SIDE.value) for file in (files[0], _STYLE.value)
+    )
+    content_layers, style_layers = chosen_layers(_layers.shapes(network, (size, size, channels)))
+    f = trained.layers(network, dict.fromkeys(content_layers + style_layers))
+    folder = open_workdir(
+        _subject.results_folder("style", network), _subject.configuration(network)
+    )
+    start = time.perf_counter()
+    found = style.transfer(
+        f,
+        content,
+        styled,
+        content_weights=dict.fromkeys(content_layers, 1 / len(content_layers)),
+        style_weights=dict.fromkeys(style_layers, 1 / len(style_layers)),
+        content_weight=_CONTENT_WEIGHT.value,
+        style_weight=_STYLE_WEIGHT.value,
+        variation_weight=_VARIATION_WEIGHT.value,
+        scales=_SCALES.value,
+        keep_color=_KEEP_COLOR.value,
+        optimizer=_OPTIMIZERS[_OPTIMIZER.value](_STEPS.value),
+        steps=_STEPS.value,
+        progress=steps_bar,
+    )
+    seconds = time.perf_counter() - start
+    write_results(
+        folder,
+        {
+            "gram_error": found.gram_error,
+            "content_error": found.content_error,
+            "loss": [[history[0], history[-1]] for history in found.history],
+            "seconds": seconds,
+            "source": network.source,
+        },
+    )
+    pictures = {"content": content, "style": styled, "result": found.image}
+    for name, image in pictures.items():
+        _images.to_pillow(image).save(folder / f"{name}.png")
+    section = report.section(
+        "Style transfer",
+        report.figures(
+            *(
+                report.figure((folder / f"{name}.png").read_bytes(), name.capitalize() + ".")
+                for name in pictures
+            )
+        ),
+        report.table(
+            ["style layer", "||G - A||² / ||A||² of the content", "of the result"],
+            [(path, *errors) for path, errors in found.gram_error.items()],
+        ),
+        report.table(["content layer", "||F - P||² / ||P||²"], list(found.content_error.items())),
+    )
+    page = report.page(
+        f"Style transfer with {network.model.name}",
+        "The activations of one image, the Gram matrices of another.",
+        section,
+    )
+    (folder / "report.html").write_text(page)
+    for path, (before, after) in found.gram_error.items():
+        print(f"{path:<28} Gram error {before:.3g} -> {after:.3g}")
+    print(f"report: {folder}/report.html")
+
+
+if __name__ == "__main__":
+    app.run(main)
