@@ -64,6 +64,11 @@ LONGER_TABLE = {
     "mobilenet_v1": (4_231_976, 0.569),
     "mobilenet_v3_large": (5_483_032, 0.217),
     "mobilenet_v3_small": (2_542_856, 0.057),
+    "efficientnet_b0": (5_288_548, 0.386),
+    "efficientnet_b4": (19_341_616, 4.394),
+    "convnext_large": (197_767_336, 34.361),
+    "regnet_x_8gf": (39_572_648, 7.995),
+    "regnet_y_8gf": (39_381_472, 8.473),
 }
 
 
