@@ -8,6 +8,8 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
   tap: f(path, activation) -> activation, see cnn_jax.taps
   relu_rule: how ReLUs pass the gradient back, see cnn_jax.ops.activation
   axis_name: the mapped axis over which batch statistics are averaged
+  frozen_norms: batch norms are constants: all of theirs lies in batch_stats and never moves
+  norm_epsilon: takes the place of the batch norms' own
   remat: recompute the blocks' insides in the backward pass
   initializer: f(key, shape, dtype), takes the place of every parameter's own
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import Scope, lift
+from flax.core import Scope, freeze, lift
 from jax.nn.initializers import ones, variance_scaling, zeros
 from jaxtyping import Array, Float
 
@@ -65,6 +67,18 @@ def rematerialized(scope: Scope, block: Layer) -> Layer:
     is passed at the call is traced.
     """
     return lift.remat(block) if scope.get_flag("remat", False) else block
+
+
+def with_flags(block: Layer, **flags: Any) -> Layer:
+    """Return the block, run under these flags besides the call's."""
+
+    @functools.wraps(block)
+    def wrapper(scope: Scope, *args: Any, **kwargs: Any) -> Any:
+        scope = scope.rewound()
+        scope.flags = freeze({**scope.flags, **flags})
+        return block(scope, *args, **kwargs)
+
+    return wrapper
 
 
 def _convolve(scope, x, features, size, stride, padding, dilation, groups, init):
@@ -152,11 +166,17 @@ def batch_norm(
     published models' statistics are the same after a step. Ioffe & Szegedy 2015.
     """
     channels = (x.shape[-1],)
-    scale = parameter(scope, "scale", scale_init, channels)
-    bias = parameter(scope, "bias", zeros, channels)
+    epsilon = scope.get_flag("norm_epsilon", epsilon)
+    frozen = scope.get_flag("frozen_norms", False)
+    if frozen:
+        scale = scope.variable("batch_stats", "scale", jnp.ones, channels, jnp.float32).value
+        bias = scope.variable("batch_stats", "bias", jnp.zeros, channels, jnp.float32).value
+    else:
+        scale = parameter(scope, "scale", scale_init, channels)
+        bias = parameter(scope, "bias", zeros, channels)
     running_mean = scope.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
     running_var = scope.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-    if not scope.get_flag("train", False):
+    if frozen or not scope.get_flag("train", False):
         return ops.normalize(x, running_mean.value, running_var.value, scale, bias, epsilon)
     axis_name = scope.get_flag("axis_name", None)
     mean, var = ops.batch_moments(x, axis_name)

@@ -13,6 +13,7 @@ from cnn_jax.models.entry import Entry
 LEAF_NAMES = {
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
+    ("batch_stats", "scale"): "weight",  # of a frozen norm
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }

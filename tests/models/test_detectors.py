@@ -1,0 +1,228 @@
+"""The same outputs as torchvision's Faster and Mask R-CNN, given the same weights and samples.
+
+Both sides are filled by the rule of tests/references/parity.py and see the images of
+tests/references/detection_scene.py, one of which does not fill its canvas. `pytest -s` prints the
+largest differences.
+"""
+
+import functools
+from pathlib import Path
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from cnn_jax import create_model, ops
+from cnn_jax.models import faster_rcnn
+from cnn_jax.models.registry import MODELS
+from cnn_jax.tasks import detection
+from cnn_jax.weights import convert
+from tests.models.tracing import parameters, variables
+from tests.references import detection_scene, parity
+
+STORED = dict(np.load(Path(__file__).parents[1] / "references" / "detection.npz"))
+LOSS_NAMES = {  # torchvision's
+    "objectness": "loss_objectness",
+    "rpn_box": "loss_rpn_box_reg",
+    "classifier": "loss_classifier",
+    "box": "loss_box_reg",
+    "mask": "loss_mask",
+}
+BOTH = ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"]
+
+
+@functools.cache
+def filled(name: str) -> dict:
+    """Return float64 variables, filled by the rule under their published names."""
+    template = variables(name, detection_scene.CANVAS)
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(0.0, leaf.shape), template)
+    published = convert.to_published(MODELS[name], zeros)
+    tensors = {key: parity.fill(key, tensor.shape) for key, tensor in published.items()}
+    return convert.from_published(MODELS[name], tensors, template)
+
+
+def settings_of(name: str) -> faster_rcnn.Settings:
+    published = MODELS[name].function.keywords["settings"]
+    return published._replace(
+        proposals=(detection_scene.PROPOSALS,) * 2,
+        regions_sampled=detection_scene.REGIONS,
+        detections=detection_scene.DETECTIONS,
+    )
+
+
+def scene(dtype) -> dict[str, np.ndarray]:
+    """Return the scene with its images normalised, zeros beside them, in this dtype."""
+    given = detection_scene.scene()
+    images = (given["images"] - detection_scene.MEAN) / detection_scene.STD
+    for image, (height, width) in zip(images, detection_scene.SIZES, strict=True):
+        image[height:], image[:, width:] = 0, 0
+    given["images"] = images
+    return {
+        key: array.astype(dtype) if array.dtype == np.float64 else array
+        for key, array in given.items()
+    }
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def show(name: str, what: str, difference: float) -> None:
+    print(f"{name}: {what} {difference:.1e}")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # torchvision, FasterRCNN_ResNet50_FPN_Weights.COCO_V1 and MaskRCNN_...: num_params
+        ("fasterrcnn_resnet50_fpn", 41_755_286),
+        ("maskrcnn_resnet50_fpn", 44_401_393),
+    ],
+)
+def test_parameters(name, expected):
+    assert parameters(name, 128) == expected
+
+
+def outputs(scope, images, regions, sizes, num_classes, settings):
+    """Raw heads, and the detections of the whole detector."""
+    maps, objectness, deltas, _ = faster_rcnn.first_stage(scope, images, settings)
+    raw = {
+        "objectness": jnp.concatenate(objectness, 1)[:, ::7],
+        "rpn_deltas": jnp.concatenate(deltas, 1)[:, ::7],
+    }
+    raw["class_logits"], raw["box_deltas"] = faster_rcnn.region_head(
+        scope, maps, regions, num_classes, settings
+    )
+    if settings.mask_layers:
+        raw["mask_logits"] = faster_rcnn.mask_head(scope, maps, regions, num_classes, settings)
+        raw["mask_logits"] = raw["mask_logits"][..., ::30]
+    return raw
+
+
+def compare_detections(name: str, found: faster_rcnn.Detections) -> None:
+    assert found.exact.all()
+    for i, (height, width) in enumerate(detection_scene.SIZES):
+        there = np.asarray(found.valid[i])
+        boxes, scores, labels = (np.asarray(x[i])[there] for x in found[:3])
+        np.testing.assert_array_equal(labels, STORED[f"{name}/found_labels/{i}"])
+        for what, ours in (("boxes", boxes), ("scores", scores)):
+            theirs = STORED[f"{name}/found_{what}/{i}"]
+            show(name, f"detections' {what}", np.abs(ours - theirs).max())
+            np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        if found.masks is not None:
+            pasted = ops.paste_masks(found.masks[i], found.boxes[i], height, width)
+            bits = np.unpackbits(STORED[f"{name}/found_masks/{i}"]).reshape(pasted.shape)
+            assert bits.any()
+            assert np.mean((np.asarray(pasted) > 0.5) != bits) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOTH)
+def test_heads_and_detections_equal_torchvisions(name):
+    model, settings = create_model(name), settings_of(name)
+    given = scene(np.float64)
+    sizes = detection_scene.SIZES
+
+    @jax.jit
+    def run(variables, images, regions):
+        heads = flax.core.apply(outputs)
+        raw = heads(variables, images, regions, sizes, model.num_classes, settings)
+        whole = flax.core.apply(faster_rcnn.faster_rcnn)
+        return raw, whole(variables, images, model.num_classes, sizes=sizes, settings=settings)
+
+    with jax.enable_x64(True):
+        raw, found = run(filled(name), given["images"], given["regions"])
+        for what, ours in raw.items():
+            theirs = STORED[f"{name}/{what}"]
+            difference = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+            show(name, f"float64 {what}", difference)
+            assert difference < 1e-9, what
+        compare_detections(name, found)
+
+
+def loss_of(name: str):
+    settings = settings_of(name)
+
+    def losses(params, rest, given):
+        truth = detection.Truth(*(given[key] for key in ("boxes", "labels", "valid", "masks")))
+        draw = detection.Priorities(given["anchor_priorities"], given["region_priorities"])
+        found = flax.core.apply(detection.losses)(
+            {"params": params, **rest},
+            given["images"],
+            truth,
+            draw,
+            num_classes=91,
+            settings=settings,
+            sizes=jnp.asarray(detection_scene.SIZES),
+        )
+        return sum(found.values()), found
+
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOTH)
+def test_losses_and_gradients_equal_torchvisions(name):
+    with jax.enable_x64(True):
+        params = filled(name)["params"]
+        rest = {"batch_stats": filled(name)["batch_stats"]}
+        step = jax.jit(jax.grad(loss_of(name), has_aux=True))
+        gradients, losses = step(params, rest, scene(np.float64))
+    assert set(losses) == {key for key in LOSS_NAMES if f"{name}/{LOSS_NAMES[key]}" in STORED}
+    for key, loss in losses.items():
+        theirs = STORED[f"{name}/{LOSS_NAMES[key]}"]
+        show(name, f"float64 loss {key}", abs(loss / theirs - 1))
+        # torchvision computes the objectness loss in float32 whatever the model's dtype
+        np.testing.assert_allclose(loss, theirs, rtol=1e-6 if key == "objectness" else 1e-11)
+    published = convert.to_published(MODELS[name], {"params": gradients})
+    compared = 0
+    for tensor in detection_scene.GRADIENTS:
+        if f"{name}/gradient/{tensor}" in STORED:
+            ours = published[tensor]
+            digest = np.sum(ours * parity.fill(f"{tensor}.projection", ours.shape))
+            np.testing.assert_allclose(digest, STORED[f"{name}/gradient/{tensor}"], rtol=1e-5)
+            compared += 1
+    assert compared >= 8
+
+
+@pytest.mark.slow
+def test_losses_in_float32_equal_torchvisions():
+    name = "maskrcnn_resnet50_fpn"
+    params, rest = filled(name)["params"], {"batch_stats": filled(name)["batch_stats"]}
+    _, losses = jax.jit(loss_of(name))(
+        cast(params, np.float32), cast(rest, np.float32), scene(np.float32)
+    )
+    for key, loss in losses.items():
+        theirs = STORED[f"{name}/{LOSS_NAMES[key]}"]
+        show(name, f"float32 loss {key}", abs(loss / theirs - 1))
+        np.testing.assert_allclose(loss, theirs, rtol=1e-4)
+
+
+def test_published_files_of_old_names_are_read():
+    """torchvision's COCO_V1 files were written before the convolutions became blocks."""
+    old = {
+        "backbone.fpn.inner_blocks.0.weight": "backbone.fpn.inner_blocks.0.0.weight",
+        "backbone.fpn.layer_blocks.3.bias": "backbone.fpn.layer_blocks.3.0.bias",
+        "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
+        "roi_heads.mask_head.mask_fcn1.weight": "roi_heads.mask_head.0.0.weight",
+        "roi_heads.mask_head.mask_fcn4.bias": "roi_heads.mask_head.3.0.bias",
+    }
+    for before, now in old.items():
+        assert faster_rcnn.current_name(before) == now
+        assert faster_rcnn.current_name(now) == now
+    name = "backbone.body.layer1.0.conv1.weight"
+    assert faster_rcnn.current_name(name) == name
+
+
+def test_frozen_norms_are_no_parameters():
+    found = variables("fasterrcnn_resnet50_fpn", 128)
+    assert not any("bn" in path for path in flatten_dict(found["params"]))
+    assert set(found["batch_stats"]["backbone"]["body"]["stem"]["bn"]) == {
+        "scale",
+        "bias",
+        "mean",
+        "var",
+    }
