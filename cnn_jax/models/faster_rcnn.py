@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cnn_jax import ops
 from cnn_jax.layers import conv, conv_transpose, dense, flatten, relu
-from cnn_jax.models import fpn
+from cnn_jax.models import fpn, resnet
 from cnn_jax.models.entry import Entry
 
 Maps = Sequence[Float[Array, "n _h _w c"]]
@@ -323,20 +323,44 @@ def _mask_layer(match: re.Match) -> str:
     return f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}"
 
 
-def detector(settings: Settings) -> Entry:
-    """Return the registry's row of a detector of COCO's classes."""
+def detector(settings: Settings, image_size: int = 800, num_classes: int = 91) -> Entry:
+    """Return the registry's row of a detector, by default of COCO's classes."""
     return Entry(
         partial(faster_rcnn, settings=settings),
-        image_size=800,
-        num_classes=91,
+        image_size=image_size,
+        num_classes=num_classes,
         task="detection",
         published_name=torchvision_name,
         current_name=current_name,
-        resize=800,
+        resize=image_size,
     )
 
 
 # The published weights were trained with this epsilon.
 published_backbone = partial(fpn.resnet_fpn, norm_epsilon=0.0)
 
-MODELS = {"fasterrcnn_resnet50_fpn": detector(Settings(backbone=published_backbone))}
+# For images of 128 pixels and objects of 10 to 100, from drawn weights: the norms are trained.
+SMALL = Settings(
+    backbone=partial(
+        fpn.resnet_fpn,
+        block=resnet.basic_block,
+        stage_sizes=(1, 1, 1, 1),
+        width=32,
+        features=64,
+        frozen_norms=False,
+    ),
+    anchor_sizes=((10, 14), (20, 28), (40, 56), (80, 100), (112, 128)),
+    anchor_foreground=0.6,
+    candidates=(200, 100),
+    proposals=(100, 50),
+    head_features=256,
+    regions_sampled=32,
+    region_positives=0.5,
+    suppressed=200,
+    detections=20,
+)
+
+MODELS = {
+    "fasterrcnn_resnet50_fpn": detector(Settings(backbone=published_backbone)),
+    "fasterrcnn_resnet10_fpn": detector(SMALL, image_size=128, num_classes=9),
+}

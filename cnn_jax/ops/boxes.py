@@ -185,11 +185,10 @@ def nms(
     suppresses = jnp.triu(box_iou(sorted_boxes, sorted_boxes) > threshold, k=1)
     if classes is not None:
         suppresses &= classes[order][:, None] == classes[order][None]
-    suppresses = suppresses.astype(jnp.float32)  # a matrix product runs on all cores
 
     def settled_more(state: tuple[Array, Array]) -> tuple[Array, Array]:
         _, keep = state
-        return keep, valid & (keep.astype(jnp.float32) @ suppresses == 0)
+        return keep, valid & ~(suppresses & keep[:, None]).any(0)
 
     start = (jnp.zeros_like(valid), valid)
     _, keep = jax.lax.while_loop(lambda state: (state[0] != state[1]).any(), settled_more, start)

@@ -70,6 +70,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 0.02,
         "weight_decay": 1e-4,
     },
+    # Mask R-CNN on the drawn shapes, on two CPU cores.
+    "maskrcnn_shapes": {
+        "model": "maskrcnn_resnet10_fpn",
+        "dataset": "shapes",
+        "flip": True,
+        "epochs": 12,
+        "batch_size": 16,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "warmup_epochs": 0.5,
+        "weight_decay": 1e-2,
+        "clip_norm": 5.0,
+        "checkpoint_every": 250,
+    },
     # He et al. 2015, section 4.2: 8.75 % error with ResNet-20, 6.43 % (6.61 +- 0.16 over five runs)
     # with ResNet-110, which the paper warms up at 0.01 until the training error is below 80 %.
     "cifar_resnet": {

@@ -31,7 +31,10 @@ LOSS_NAMES = {  # torchvision's
     "box": "loss_box_reg",
     "mask": "loss_mask",
 }
-BOTH = ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"]
+BOTH = [  # the first is a part of the second
+    pytest.param("fasterrcnn_resnet50_fpn", marks=pytest.mark.large),
+    pytest.param("maskrcnn_resnet50_fpn", marks=pytest.mark.slow),
+]
 
 
 @functools.cache
@@ -86,8 +89,8 @@ def test_parameters(name, expected):
     assert parameters(name, 128) == expected
 
 
-def outputs(scope, images, regions, sizes, num_classes, settings):
-    """Raw heads, and the detections of the whole detector."""
+def outputs(scope, images, regions, num_classes, settings):
+    """What the heads make of all anchors and of the given regions."""
     maps, objectness, deltas, _ = faster_rcnn.first_stage(scope, images, settings)
     raw = {
         "objectness": jnp.concatenate(objectness, 1)[:, ::7],
@@ -119,82 +122,90 @@ def compare_detections(name: str, found: faster_rcnn.Detections) -> None:
             assert np.mean((np.asarray(pasted) > 0.5) != bits) < 1e-3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BOTH)
-def test_heads_and_detections_equal_torchvisions(name):
-    model, settings = create_model(name), settings_of(name)
-    given = scene(np.float64)
-    sizes = detection_scene.SIZES
-
-    @jax.jit
-    def run(variables, images, regions):
-        heads = flax.core.apply(outputs)
-        raw = heads(variables, images, regions, sizes, model.num_classes, settings)
-        whole = flax.core.apply(faster_rcnn.faster_rcnn)
-        return raw, whole(variables, images, model.num_classes, sizes=sizes, settings=settings)
-
-    with jax.enable_x64(True):
-        raw, found = run(filled(name), given["images"], given["regions"])
-        for what, ours in raw.items():
-            theirs = STORED[f"{name}/{what}"]
-            difference = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
-            show(name, f"float64 {what}", difference)
-            assert difference < 1e-9, what
-        compare_detections(name, found)
+def losses_of(name: str, variables: dict, given: dict) -> dict:
+    return flax.core.apply(detection.losses)(
+        variables,
+        given["images"],
+        detection.Truth(*(given[key] for key in ("boxes", "labels", "valid", "masks"))),
+        detection.Priorities(given["anchor_priorities"], given["region_priorities"]),
+        num_classes=91,
+        settings=settings_of(name),
+        sizes=jnp.asarray(detection_scene.SIZES),
+    )
 
 
-def loss_of(name: str):
-    settings = settings_of(name)
-
-    def losses(params, rest, given):
-        truth = detection.Truth(*(given[key] for key in ("boxes", "labels", "valid", "masks")))
-        draw = detection.Priorities(given["anchor_priorities"], given["region_priorities"])
-        found = flax.core.apply(detection.losses)(
-            {"params": params, **rest},
-            given["images"],
-            truth,
-            draw,
-            num_classes=91,
-            settings=settings,
-            sizes=jnp.asarray(detection_scene.SIZES),
-        )
-        return sum(found.values()), found
-
-    return losses
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BOTH)
-def test_losses_and_gradients_equal_torchvisions(name):
-    with jax.enable_x64(True):
-        params = filled(name)["params"]
-        rest = {"batch_stats": filled(name)["batch_stats"]}
-        step = jax.jit(jax.grad(loss_of(name), has_aux=True))
-        gradients, losses = step(params, rest, scene(np.float64))
+def compare_losses(name: str, losses: dict) -> None:
     assert set(losses) == {key for key in LOSS_NAMES if f"{name}/{LOSS_NAMES[key]}" in STORED}
     for key, loss in losses.items():
         theirs = STORED[f"{name}/{LOSS_NAMES[key]}"]
         show(name, f"float64 loss {key}", abs(loss / theirs - 1))
         # torchvision computes the objectness loss in float32 whatever the model's dtype
         np.testing.assert_allclose(loss, theirs, rtol=1e-6 if key == "objectness" else 1e-11)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_equals_torchvisions(name):
+    """Raw heads, the detections of the whole, and every loss with injected samples, in float64."""
+    model, settings = create_model(name), settings_of(name)
+    given = scene(np.float64)
+
+    @jax.jit
+    def run(variables, given):
+        raw = flax.core.apply(outputs)(
+            variables, given["images"], given["regions"], model.num_classes, settings
+        )
+        found = flax.core.apply(faster_rcnn.faster_rcnn)(
+            variables,
+            given["images"],
+            model.num_classes,
+            sizes=detection_scene.SIZES,
+            settings=settings,
+        )
+        return raw, found, losses_of(name, variables, given)
+
+    with jax.enable_x64(True):
+        raw, found, losses = run(filled(name), given)
+        for what, ours in raw.items():
+            theirs = STORED[f"{name}/{what}"]
+            difference = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+            show(name, f"float64 {what}", difference)
+            assert difference < 1e-9, what
+        compare_detections(name, found)
+    compare_losses(name, losses)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("name", BOTH)
+def test_gradients_equal_torchvisions(name):
+    given = scene(np.float64)
+
+    def total(params, rest):
+        losses = losses_of(name, {"params": params, **rest}, given)
+        return sum(losses.values()), losses
+
+    with jax.enable_x64(True):
+        variables = filled(name)
+        rest = {"batch_stats": variables["batch_stats"]}
+        gradients, losses = jax.jit(jax.grad(total, has_aux=True))(variables["params"], rest)
+    compare_losses(name, losses)
     published = convert.to_published(MODELS[name], {"params": gradients})
     compared = 0
     for tensor in detection_scene.GRADIENTS:
         if f"{name}/gradient/{tensor}" in STORED:
             ours = published[tensor]
             digest = np.sum(ours * parity.fill(f"{tensor}.projection", ours.shape))
-            np.testing.assert_allclose(digest, STORED[f"{name}/gradient/{tensor}"], rtol=1e-5)
+            theirs = STORED[f"{name}/gradient/{tensor}"]
+            show(name, f"float64 gradient of {tensor}", abs(digest / theirs - 1))
+            np.testing.assert_allclose(digest, theirs, rtol=1e-5)
             compared += 1
     assert compared >= 8
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_losses_in_float32_equal_torchvisions():
     name = "maskrcnn_resnet50_fpn"
-    params, rest = filled(name)["params"], {"batch_stats": filled(name)["batch_stats"]}
-    _, losses = jax.jit(loss_of(name))(
-        cast(params, np.float32), cast(rest, np.float32), scene(np.float32)
-    )
+    run = jax.jit(lambda variables, given: losses_of(name, variables, given))
+    losses = run(cast(filled(name), np.float32), scene(np.float32))
     for key, loss in losses.items():
         theirs = STORED[f"{name}/{LOSS_NAMES[key]}"]
         show(name, f"float32 loss {key}", abs(loss / theirs - 1))

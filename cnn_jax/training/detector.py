@@ -1,0 +1,207 @@
+"""Training a two-stage detector: the step as one program, and the loop around it, resumable."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from cnn_jax.data import detection as data
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.models.faster_rcnn import Detections, Settings, faster_rcnn
+from cnn_jax.models.registry import MODELS
+from cnn_jax.tasks import detection
+from cnn_jax.training import checkpoint, parallel
+from cnn_jax.training import config as configs
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.log import open_log
+from cnn_jax.training.loop import Diverged, checkpoint_directory
+from cnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from cnn_jax.training.state import TrainState, create_state
+from cnn_jax.training.step import normalize_images
+
+Batch = Mapping[str, Array]
+
+
+def settings_of(config: TrainConfig) -> Settings:
+    """Return the settings of the detector that the configuration names."""
+    return MODELS[config.model].function.keywords["settings"]
+
+
+def canvas_images(batch: Batch, dataset: Dataset, dtype: str = "float32") -> Array:
+    """Return the normalised images, zeros beside them as torchvision has it."""
+    images = normalize_images(batch["image"], dataset.mean, dataset.std, jnp.dtype(dtype))
+    height, width = (batch["size"][:, i, None, None, None] for i in (0, 1))
+    rows = jnp.arange(images.shape[1])[:, None, None]
+    columns = jnp.arange(images.shape[2])[:, None]
+    return jnp.where((rows < height) & (columns < width), images, 0)
+
+
+def truth_of(batch: Batch, with_masks: bool) -> detection.Truth:
+    """Return a batch's objects, without the difficult ones."""
+    valid, masks = batch["valid"] & ~batch["difficult"], None
+    if with_masks:
+        numbers = jnp.arange(1, valid.shape[1] + 1)[:, None, None]
+        masks = batch["instances"][:, None] == numbers
+    return detection.Truth(batch["boxes"], batch["labels"], valid, masks)
+
+
+def create_train_step(
+    config: TrainConfig,
+    settings: Settings,
+    optimizer: optax.GradientTransformation,
+    dataset: Dataset,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Return step(state, batch) -> (state, metrics) for a batch of data.detection.
+
+    The metrics are "loss", each of its terms, gradient_norm (before clipping) and learning_rate.
+    Samples are drawn by the seed and the step.
+    """
+    schedule, base_key = learning_rate_schedule(config), jax.random.key(config.seed)
+
+    def loss_of(params, batch_stats, batch, key):
+        terms, updates = flax.core.apply(
+            detection.losses, mutable=["batch_stats"], flags={"train": True, "remat": config.remat}
+        )(
+            {"params": params, "batch_stats": batch_stats},
+            canvas_images(batch, dataset, config.dtype),
+            truth_of(batch, settings.mask_layers > 0),
+            key,
+            num_classes=config.num_classes,
+            settings=settings,
+            sizes=batch["size"],
+        )
+        loss = sum(terms.values())
+        stats = flax.core.unfreeze(updates).get("batch_stats", {})
+        return loss, (stats, {"loss": loss} | terms)
+
+    def step(state, batch):
+        key = jax.random.fold_in(base_key, state.step)
+        gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(
+            state.params, state.batch_stats, batch, key
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics |= {
+            "gradient_norm": optax.global_norm(gradients),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, state.ema), metrics
+
+    return step
+
+
+def create_detector(
+    settings: Settings, num_classes: int, dataset: Dataset
+) -> Callable[[PyTree, Batch], Detections]:
+    """Return detect(variables, batch) -> Detections, one program for each canvas."""
+
+    @jax.jit
+    def detect(variables: PyTree, batch: Batch) -> Detections:
+        return flax.core.apply(faster_rcnn)(
+            variables,
+            canvas_images(batch, dataset),
+            num_classes,
+            sizes=batch["size"],
+            settings=settings,
+        )
+
+    return detect
+
+
+def detect_all(
+    detect: Callable[[PyTree, Batch], Detections], variables: PyTree, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, Detections]]:
+    """Yield each example with its detections, on the host and without a batch axis."""
+    for batch in batches:
+        given = {name: x for name, x in batch.items() if name in ("image", "size")}
+        found = jax.tree.map(np.asarray, detect(variables, given))
+        for i in np.flatnonzero(batch["weight"]):
+            yield (
+                {name: x[i] for name, x in batch.items()},
+                jax.tree.map(lambda x, i=i: x[i], found),
+            )
+
+
+class Result(NamedTuple):
+    """What a run came to: the final step, its last losses, the pace and the variables."""
+
+    step: int
+    losses: dict[str, float]
+    images_per_second: float | None
+    variables: PyTree
+
+
+def train(
+    config: TrainConfig,
+    workdir: str | os.PathLike,
+    dataset: Dataset,
+    *,
+    max_objects: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Result:
+    """Train as a resolved configuration says, from workdir's newest checkpoint if there is one.
+
+    Raises:
+      UsageError: what does not fit together.
+      Diverged: a loss is NaN or infinite.
+    """
+    devices = len(jax.devices())
+    parallel.check_batch_size(config.batch_size, devices)
+    model, settings = configs.build_model(config), settings_of(config)
+    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
+    variables = model.init(jax.random.key(config.seed), image)
+    optimizer = create_optimizer(config, variables["params"])
+    over = parallel.over_mesh()
+    step_function = over.compile(create_train_step(config, settings, optimizer, dataset))
+    state = jax.tree.map(np.asarray, create_state(model, optimizer, variables, ema=False))
+    manager = checkpoint.open_checkpoints(checkpoint_directory(workdir), keep=config.keep, warn=say)
+    saved = dataclasses.asdict(config) | {
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "class_names": dataset.class_names,
+    }
+    try:
+        restored = checkpoint.restore(manager, state, warn=say)
+        state, start = restored or (state, 0)
+        state = over.put_state(state)
+        batches = data.train_batches(
+            dataset,
+            batch_size=config.batch_size,
+            canvas=config.image_size,
+            max_objects=max_objects,
+            flips=config.flip,
+            seed=config.seed,
+            start_step=start,
+        )
+        log, begun, rate, losses = open_log(Path(workdir), start), time.perf_counter(), None, {}
+        for step in range(start + 1, config.steps + 1):
+            state, metrics = step_function(state, over.put_batch(next(batches)))
+            if step == start + 1:  # compiled by now
+                jax.block_until_ready(metrics)
+                begun = time.perf_counter()
+            if step % config.log_every == 0 or step == config.steps:
+                losses = {name: float(value) for name, value in metrics.items()}
+                if not all(map(math.isfinite, losses.values())):
+                    raise Diverged(f"a loss is not finite at step {step}: {losses}")
+                if step > start + 1:
+                    made = (step - start - 1) * config.batch_size
+                    rate = made / (time.perf_counter() - begun)
+                log.write(step, losses | ({} if rate is None else {"images_per_second": rate}))
+                say(f"step {step} of {config.steps}: loss {losses['loss']:.3f}")
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoint.save(manager, step, over.get_state(state), config=saved)
+        log.close()
+    finally:
+        checkpoint.finish(manager)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return Result(config.steps, losses, rate, variables)

@@ -1,0 +1,119 @@
+"""Examples with objects: boxes, labels and masks move as their image does."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.data import detection as data
+from cnn_jax.data.builders import shapes
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.errors import UsageError
+
+
+def png(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format="png")
+    return file.getvalue()
+
+
+def example(seed: int, size: int = 64) -> dict:
+    """Return a drawn scene as TFDS gives it: boxes (y1, x1, y2, x2) as shares of the image."""
+    scene = shapes.draw_scene(np.random.default_rng(seed), size)
+    rows = [np.argwhere(scene.instances == i + 1) for i in range(len(scene.labels))]
+    return {
+        "image": png(scene.image),
+        "objects": {
+            "bbox": np.array([[*x.min(0), *(x.max(0) + 1)] for x in rows], np.float32) / size,
+            "label": np.array(scene.labels),
+            "instance": np.arange(1, len(scene.labels) + 1),
+        },
+        "instance_mask": png(scene.instances),
+    }
+
+
+def dataset(examples) -> Dataset:
+    names = ("background", *shapes.CLASSES)
+    return Dataset("shapes", "test", examples, 9, names, (64, 64, 3), (0.5,) * 3, (0.2,) * 3)
+
+
+SCENES = dataset([example(seed) for seed in range(5)])
+
+
+def box_of(mask: np.ndarray) -> list[int]:
+    rows = np.argwhere(mask)
+    return [*rows.min(0)[::-1], *(rows.max(0) + 1)[::-1]]
+
+
+def check_boxes_bound_their_masks(found) -> None:
+    for i in np.flatnonzero(found["valid"]):
+        np.testing.assert_allclose(
+            found["boxes"][i], box_of(found["instances"] == i + 1), atol=1e-4
+        )
+
+
+def test_boxes_bound_their_masks_and_padding_is_marked():
+    for index in range(5):
+        found = data.read(SCENES, 6, 64, index)
+        count = len(SCENES.source[index]["objects"]["label"])
+        assert found["valid"].sum() == count
+        assert (found["labels"][:count] == SCENES.source[index]["objects"]["label"] + 1).all()
+        assert (found["boxes"][count:] == 0).all()
+        check_boxes_bound_their_masks(found)
+
+
+def test_flipping_keeps_boxes_around_their_masks_and_twice_is_nothing():
+    found = data.read(SCENES, 6, 64, 1)
+    flipped = data.flip(found)
+    check_boxes_bound_their_masks(flipped)
+    assert (flipped["image"] == found["image"][:, ::-1]).all()
+    for name, array in data.flip(flipped).items():
+        np.testing.assert_allclose(array, found[name], atol=1e-4)
+
+
+def test_an_image_is_scaled_into_the_upper_left_corner():
+    tall = SCENES.source[0] | {"image": png(np.full((40, 20, 3), 200, np.uint8))}
+    tall.pop("instance_mask")
+    found = data.read(dataset([tall]), 6, 32, 0)
+    assert list(found["size"]) == [32, 16]
+    assert (found["image"][:, :16] == 200).all()
+    assert (found["image"][:, 16:] == 0).all()
+    y1, x1, y2, x2 = tall["objects"]["bbox"][0]
+    np.testing.assert_allclose(found["boxes"][0], [16 * x1, 32 * y1, 16 * x2, 32 * y2], rtol=1e-6)
+
+
+def test_an_image_without_objects_is_an_example_too():
+    empty = SCENES.source[0] | {"objects": {"bbox": np.zeros((0, 4)), "label": np.zeros(0, int)}}
+    empty["objects"]["instance"] = np.zeros(0, int)
+    found = data.flip(data.read(dataset([empty]), 3, 64, 0))
+    assert not found["valid"].any()
+    assert not found["instances"].any()
+
+
+def test_training_batches_repeat_by_the_seed_and_start_anywhere():
+    settings = {"batch_size": 2, "canvas": 64, "max_objects": 6, "flips": True, "num_threads": 0}
+
+    def first(count, **more):
+        batches = data.train_batches(SCENES, **settings, **more)
+        return [next(batches) for _ in range(count)]
+
+    one, again, later = first(3, seed=0), first(3, seed=0), first(1, seed=0, start_step=2)
+    for name in one[0]:
+        np.testing.assert_array_equal(one[2][name], again[2][name])
+        np.testing.assert_array_equal(one[2][name], later[0][name])
+    assert (one[0]["image"] != first(1, seed=1)[0]["image"]).any()
+
+
+def test_evaluation_counts_every_example_once():
+    batches = list(data.evaluation_batches(SCENES, batch_size=2, canvas=64, max_objects=6))
+    assert [list(batch["weight"]) for batch in batches] == [[1, 1], [1, 1], [1, 0]]
+
+
+def test_mistakes_are_named_in_one_line():
+    count = len(SCENES.source[0]["objects"]["label"])
+    with pytest.raises(UsageError, match=r"example 0 of shapes .* give --max_objects="):
+        data.read(SCENES, count - 1, 64, 0)
+    odd = SCENES.source[0] | {"instance_mask": png(np.zeros((8, 8), np.uint8))}
+    with pytest.raises(UsageError, match=r"a mask of 8x8 does not fit an image of 64x64"):
+        data.read(dataset([odd]), 6, 64, 0)
