@@ -138,7 +138,7 @@ def compare_losses(name: str, losses: dict) -> None:
     assert set(losses) == {key for key in LOSS_NAMES if f"{name}/{LOSS_NAMES[key]}" in STORED}
     for key, loss in losses.items():
         theirs = STORED[f"{name}/{LOSS_NAMES[key]}"]
-        show(name, f"float64 loss {key}", abs(loss / theirs - 1))
+        show(name, f"float64 loss {key}", abs(float(loss) / theirs - 1))
         # torchvision computes the objectness loss in float32 whatever the model's dtype
         np.testing.assert_allclose(loss, theirs, rtol=1e-6 if key == "objectness" else 1e-11)
 
@@ -208,7 +208,7 @@ def test_losses_in_float32_equal_torchvisions():
     losses = run(cast(filled(name), np.float32), scene(np.float32))
     for key, loss in losses.items():
         theirs = STORED[f"{name}/{LOSS_NAMES[key]}"]
-        show(name, f"float32 loss {key}", abs(loss / theirs - 1))
+        show(name, f"float32 loss {key}", abs(float(loss) / theirs - 1))
         np.testing.assert_allclose(loss, theirs, rtol=1e-4)
 
 
