@@ -80,8 +80,10 @@ def sections(
         ),
     )
     # occlusion has a section of its own; the deconvnet's backward pass would be one more to compile
-    chosen = [name for name in methods.METHODS if name not in ("occlusion", "deconvnet")]
+    chosen = [name for name in methods.METHODS if name not in ("occlusion", "deconvnet", "rise")]
     maps, refused = _inside_maps.explain(question, chosen, settings, progress)
+    many = settings._replace(batch_size=100)  # as below, so that one compiled output serves all
+    maps |= _inside_maps.explain(question, ["rise"], many)[0]
     add("maps", _inside_maps.maps_section(question, maps, refused, settings, picture))
     side = max(min(images.shape[1:3]) // 4, 2)
     places = {"window": (side, side), "stride": (max(side // 4, 1),) * 2, "fill": 0.5}
