@@ -43,6 +43,16 @@ def test_doubts_about_outputs(case):
 
 
 @pytest.mark.slow
+def test_accuracy_is_within_one_image_of_the_authors_on_200_images(case, references):
+    images = np.random.default_rng(7).uniform(size=(200, 7, 7, 3))
+    labels = predictions(case.logits_of, images)
+    found = evaluate(case.logits_of, images, labels, KEY, eps=0.03)
+    expected = float(references["autoattack/linf"])
+    assert 0.1 < expected < 0.9
+    assert abs(found.accuracy["square"] - expected) <= 1 / 200 + 1e-12
+
+
+@pytest.mark.slow
 def test_masked_gradients_are_noticed(case):
     """Rounding hides the gradient from all but the black-box attack."""
 

@@ -9,6 +9,7 @@ Its weights are stored too. Arrays are laid out as in cnn_jax: channels last, HW
 import pathlib
 
 import adv_lib.attacks as adv_lib
+import autoattack.autoattack
 import autoattack.autopgd_base
 import autoattack.fab_projections
 import autoattack.fab_pt
@@ -181,6 +182,20 @@ def fab_cases(model, x, y, targets):
     return arrays
 
 
+def autoattack_cases(model, *_):
+    """The standard ensemble's robust accuracy, on images that a seed makes."""
+    images = first(np.random.default_rng(7).uniform(size=(200, 7, 7, 3)))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    attack = autoattack.autoattack.AutoAttack(
+        model, norm="Linf", eps=0.03, seed=0, device="cpu", verbose=False
+    )
+    found = attack.run_standard_evaluation(images, labels)
+    with torch.no_grad():
+        standing = (model(found).argmax(1) == labels).double().mean()
+    return {"autoattack/linf": standing.numpy()}
+
+
 def square_patterns():
     attack = autoattack.square.SquareAttack(None, norm="L2", device="cpu")
     return {
@@ -200,7 +215,14 @@ def main():
     torch_inputs = first(images), torch.tensor(labels), torch.tensor(targets)
     arrays = {f"network/{name}": value for name, value in weights.items()}
     arrays |= {"images": images, "labels": labels, "targets": targets, "logits": logits}
-    for cases in (torchattacks_cases, foolbox_cases, adv_lib_cases, apgd_cases, fab_cases):
+    for cases in (
+        torchattacks_cases,
+        foolbox_cases,
+        adv_lib_cases,
+        apgd_cases,
+        fab_cases,
+        autoattack_cases,
+    ):
         arrays |= cases(model, *torch_inputs)
     arrays |= square_patterns()
     np.savez_compressed(pathlib.Path(__file__).with_name("attacks.npz"), **arrays)
