@@ -1,7 +1,7 @@
 """The trained network that an experiment looks into or attacks, and the images it does so with.
 
-The flags are shared: which network (--workdir of a run, or --model with --weights), which images
-(--image, or examples of a data set) and where the results go.
+Its flags, beside those of `_network`: which images (--image, or examples of a data set) and where
+the results go.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,13 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
 
-from cnn_jax import trained
 from cnn_jax.data import datasets, pipeline, preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
 from cnn_jax.workdir import open_workdir
 from experiments import app
+from experiments._network import load_dataset, load_network
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of a training run; with --weights, of the results.", module_name="What"
-)
-_STEP = flags.DEFINE_integer(
-    "step", None, "Checkpoint to take; by default the newest intact one.", module_name="What"
-)
-_MODEL = flags.DEFINE_string("model", None, "Model that --weights are of.", module_name="What")
-_WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Published weights, .safetensors or .pth.", module_name="What"
-)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
@@ -44,15 +34,6 @@ _EXAMPLES = flags.DEFINE_integer(
     "Without --image: how many examples of the data set.",
     lower_bound=1,
     module_name="Images",
-)
-_DATASET = flags.DEFINE_string(
-    "dataset", None, "Data set; by default the one of the run.", module_name="Images"
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data sets lie; by default as in the run.", module_name="Images"
-)
-_SPLIT = flags.DEFINE_string(
-    "split", None, "Split, TFDS slices allowed; by default that of the run.", module_name="Images"
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of all that is drawn.", module_name="What")
 
@@ -102,45 +83,6 @@ def seed() -> int:
     return _SEED.value
 
 
-def load_network() -> Trained:
-    """Return the network of --workdir, or of --model with --weights."""
-    if _WEIGHTS.value is not None:
-        if _MODEL.value is None:
-            raise UsageError("--weights needs --model too")
-        return trained.from_weights(_MODEL.value, _WEIGHTS.value)
-    if _WORKDIR.value is None:
-        raise UsageError("no network to look at; give --workdir of a run, or --model and --weights")
-    if _MODEL.value is not None:
-        raise UsageError("--model goes with --weights; a run knows its own model")
-    return trained.from_workdir(_WORKDIR.value, _STEP.value)
-
-
-def load_dataset(network: Trained, split: str | None = None) -> datasets.Dataset:
-    """Return the data set of --dataset and --split, else that of the run.
-
-    Args:
-      split: instead of the one that is evaluated.
-    """
-    name, config = _DATASET.value, network.config
-    if name is None and config is None:
-        raise UsageError("no images to look at; give --image=FILE, or --dataset")
-    name = name or config.dataset
-    data_dir = _DATA_DIR.value or (config and config.data_dir)
-    own = config is not None and name == config.dataset
-    split = (
-        split
-        or _SPLIT.value
-        or (own and config.eval_split)
-        or datasets.evaluation_split(name, data_dir)
-    )
-    dataset = datasets.load(name, split, data_dir)
-    if dataset.image_shape[-1] != len(network.mean):
-        raise UsageError(
-            f"{name} has {dataset.image_shape[-1]} channels, the network takes {len(network.mean)}"
-        )
-    return dataset
-
-
 def first_examples(
     network: Trained, dataset: datasets.Dataset, count: int
 ) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
@@ -158,8 +100,8 @@ def results_folder(name: str, network: Trained) -> Path:
     if _OUTPUT.value is not None:
         return Path(_OUTPUT.value)
     if network.config is not None:
-        return Path(_WORKDIR.value) / name
-    return Path(_WORKDIR.value or f"runs/{name}_{network.model.name}")
+        return Path(flags.FLAGS.workdir) / name
+    return Path(flags.FLAGS.workdir or f"runs/{name}_{network.model.name}")
 
 
 def configuration(network: Trained) -> Mapping[str, Any]:

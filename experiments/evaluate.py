@@ -10,33 +10,12 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from cnn_jax import evaluation, trained
-from cnn_jax.data import datasets
+from cnn_jax import evaluation
 from cnn_jax.errors import UsageError
-from cnn_jax.trained import Trained
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _attack_evaluation, _run_report, app
+from experiments import _attack_evaluation, _network, _run_report, app
 from experiments._progress import batches_bar
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of a training run; with --weights, of the results.", module_name="What"
-)
-_STEP = flags.DEFINE_integer(
-    "step", None, "Checkpoint to evaluate; by default the newest intact one.", module_name="What"
-)
-_MODEL = flags.DEFINE_string("model", None, "Model that --weights are of.", module_name="What")
-_WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Published weights, .safetensors or .pth.", module_name="What"
-)
-_DATASET = flags.DEFINE_string(
-    "dataset", None, "Data set; by default the one of the run.", module_name="Data"
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data sets lie; by default as in the run.", module_name="Data"
-)
-_SPLIT = flags.DEFINE_string(
-    "split", None, "Split, TFDS slices allowed; by default that of the run.", module_name="Data"
-)
 _NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Threads that read; by default one a core.", module_name="Data"
 )
@@ -64,42 +43,17 @@ _DTYPE = flags.DEFINE_enum(
 _attack_evaluation.define()
 
 
-def load_subject() -> tuple[Trained, str, str | None]:
-    """Return the network, the data set's name and where data sets lie."""
-    if _WEIGHTS.value is None:
-        if _WORKDIR.value is None:
-            raise UsageError("nothing to evaluate; give --workdir, or --model with --weights")
-        if _MODEL.value is not None:
-            raise UsageError("--model goes with --weights; a run knows its own model")
-        subject = trained.from_workdir(_WORKDIR.value, _STEP.value)
-        return (
-            subject,
-            _DATASET.value or subject.config.dataset,
-            _DATA_DIR.value or subject.config.data_dir,
-        )
-    for flag in (_MODEL, _DATASET):
-        if flag.value is None:
-            raise UsageError(f"--weights needs --{flag.name} too")
-    return trained.from_weights(_MODEL.value, _WEIGHTS.value), _DATASET.value, _DATA_DIR.value
-
-
 def main(argv: Sequence[str]) -> None:
     del argv
     if _BATCH_SIZE.value < 1:
         raise UsageError(f"--batch_size={_BATCH_SIZE.value} is too small; give 1 at least")
-    subject, name, data_dir = load_subject()
-    config = subject.config
-    own = config is not None and name == config.dataset
-    split = _SPLIT.value or (own and config.eval_split) or datasets.evaluation_split(name, data_dir)
-    dataset = datasets.load(name, split, data_dir)
+    subject = _network.load_network()
+    config, dataset = subject.config, _network.load_dataset(subject)
+    name, split = dataset.name, dataset.split
     if dataset.num_classes > subject.model.num_classes:
         raise UsageError(
             f"{name} has {dataset.num_classes} classes, the network tells "
             f"{subject.model.num_classes} apart; evaluate on what it was trained for"
-        )
-    if dataset.image_shape[-1] != len(subject.mean):
-        raise UsageError(
-            f"{name} has {dataset.image_shape[-1]} channels, the network takes {len(subject.mean)}"
         )
     preprocessing = subject.preprocessing
     if _IMAGE_SIZE.value is not None:
@@ -135,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     results = metrics | {"model": subject.model.name, "protocol": protocol} | dict(subject.source)
     if attacked is not None:
         results["under_attack"] = attacked
-    workdir = _WORKDIR.value or f"runs/evaluate_{subject.model.name}"
+    workdir = flags.FLAGS.workdir or f"runs/evaluate_{subject.model.name}"
     if config is None:
         open_workdir(workdir, {"model": subject.model.name, **protocol})
         training = {}

@@ -1,0 +1,67 @@
+"""The trained network and the data set that an experiment is about: flags and what they load."""
+
+from absl import flags
+
+from cnn_jax import trained
+from cnn_jax.data import datasets
+from cnn_jax.errors import UsageError
+from cnn_jax.trained import Trained
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of a training run; with --weights, of the results.", module_name="What"
+)
+_STEP = flags.DEFINE_integer(
+    "step", None, "Checkpoint to take; by default the newest intact one.", module_name="What"
+)
+_MODEL = flags.DEFINE_string("model", None, "Model that --weights are of.", module_name="What")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Published weights, .safetensors or .pth.", module_name="What"
+)
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Data set; by default the one of the run.", module_name="Data"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where TFDS data sets lie; by default as in the run.", module_name="Data"
+)
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Split, TFDS slices allowed; by default that of the run.", module_name="Data"
+)
+
+
+def load_network() -> Trained:
+    """Return the network of --workdir, or of --model with --weights."""
+    if _WEIGHTS.value is not None:
+        if _MODEL.value is None:
+            raise UsageError("--weights needs --model too")
+        return trained.from_weights(_MODEL.value, _WEIGHTS.value)
+    if _WORKDIR.value is None:
+        raise UsageError("no network given; give --workdir of a run, or --model and --weights")
+    if _MODEL.value is not None:
+        raise UsageError("--model goes with --weights; a run knows its own model")
+    return trained.from_workdir(_WORKDIR.value, _STEP.value)
+
+
+def load_dataset(network: Trained, split: str | None = None) -> datasets.Dataset:
+    """Return the data set of --dataset and --split, else that of the run.
+
+    Args:
+      split: instead of the one that is evaluated.
+    """
+    name, config = _DATASET.value, network.config
+    if name is None and config is None:
+        raise UsageError("no images given; give --dataset (or --image, to look at your own)")
+    name = name or config.dataset
+    data_dir = _DATA_DIR.value or (config and config.data_dir)
+    own = config is not None and name == config.dataset
+    split = (
+        split
+        or _SPLIT.value
+        or (own and config.eval_split)
+        or datasets.evaluation_split(name, data_dir)
+    )
+    dataset = datasets.load(name, split, data_dir)
+    if dataset.image_shape[-1] != len(network.mean):
+        raise UsageError(
+            f"{name} has {dataset.image_shape[-1]} channels, the network takes {len(network.mean)}"
+        )
+    return dataset
