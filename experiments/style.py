@@ -34,7 +34,7 @@ _CONTENT_WEIGHT = flags.DEFINE_float(
     "content_weight", 1.0, "Of the content's loss, relative.", module_name="Style"
 )
 _STYLE_WEIGHT = flags.DEFINE_float(
-    "style_weight", 100.0, "Of the style's loss, relative.", module_name="Style"
+    "style_weight", 1.0, "Of the style's loss, relative.", module_name="Style"
 )
 _VARIATION_WEIGHT = flags.DEFINE_float(
     "variation_weight", 1e-3, "Of the mean total variation.", module_name="Style"

@@ -77,7 +77,7 @@ def transfer(
     content_weights: Mapping[str, float],
     style_weights: Mapping[str, float],
     content_weight: float = 1.0,
-    style_weight: float = 100.0,
+    style_weight: float = 1.0,
     variation_weight: float = 1e-3,
     scales: int = 1,
     keep_color: bool = False,

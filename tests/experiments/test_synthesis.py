@@ -69,3 +69,60 @@ def test_an_unknown_layer_is_an_error_of_use(workdir, tmp_path):
     done = run("feature_inversion", f"--workdir={workdir}", "--layers=con1", f"--output={tmp_path}")
     assert done.returncode == 2
     assert "unknown layer 'con1'; did you mean 'conv1'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    file = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((56, 40)).save(file)
+    return file
+
+
+def test_ascent_raises_every_class(workdir):
+    found = results(run("ascent", f"--workdir={workdir}", "--steps=40"), workdir / "ascent")
+    assert found["targets"] == list(range(10))
+    for way in found["ways"].values():
+        assert np.all(np.array(way["score"]) > way["start"])
+
+
+def test_a_dream_keeps_the_photographs_size_and_moves(workdir, photo):
+    done = run(
+        "dream", f"--workdir={workdir}", f"--image={photo}", "--layers=conv1", "--octaves=2",
+        "--iterations=3", "--frames=3", "--tile=16", "--jitter=2",
+    )  # fmt: skip
+    found = results(done, workdir / "dream")
+    assert found["objective_after"] > found["objective_before"]
+    with Image.open(workdir / "dream" / "dream.png") as picture:
+        assert picture.size == (56, 40)
+    with Image.open(workdir / "dream" / "zoom.gif") as movie:
+        assert movie.n_frames == 3
+    assert len(list((workdir / "dream" / "frames").iterdir())) == 3
+
+
+def test_style_lowers_the_gram_error(workdir, photo):
+    done = run(
+        "style", f"--workdir={workdir}", f"--image={photo}", f"--style={photo}", "--steps=8",
+        "--content_layers=relu1", "--style_layers=relu1,pool1",
+    )  # fmt: skip
+    found = results(done, workdir / "style")
+    assert set(found["gram_error"]) == {"relu1", "pool1"}
+    assert (workdir / "style" / "result.png").exists()
+
+
+def test_fooling_shows_three_ways_and_the_real_images(workdir):
+    flags = [f"--workdir={workdir}", "--steps=20", "--generations=30", "--children=8"]
+    found = results(run("fooling", *flags), workdir / "fooling")["confidences"]
+    assert list(found) == ["by gradient", "by evolution", "fantasy", "real images"]
+    assert np.shape([found[way] for way in list(found)[:3]]) == (3, 10)
+
+
+def test_what_is_missing_is_an_error_of_use(workdir, photo, tmp_path):
+    for name, flags, message in (
+        ("dream", [], "give --image=FILE once"),
+        ("dream", [f"--image={photo}", "--layers=head"], "without height and width"),
+        ("style", [f"--image={photo}"], "--style=FILE"),
+        ("ascent", ["--target=11"], "--target takes 0 to 9"),
+    ):
+        done = run(name, f"--workdir={workdir}", f"--output={tmp_path}/{name}", *flags)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -43,7 +43,7 @@ NOISE = jnp.asarray(random.uniform(size=BLOB.shape), jnp.float32)
 @pytest.fixture(scope="module")
 def transferred():
     return style.transfer(
-        network, BLOB, STRIPES, content_weights={"two": 1.0},
+        network, BLOB, STRIPES, content_weights={"two": 1.0}, style_weight=100.0,
         style_weights={"one": 0.5, "two": 0.5}, start=NOISE, steps=40, scales=2,
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ def test_the_gram_error_falls_and_the_content_stays(transferred):
 def test_a_heavy_content_keeps_more_of_it(transferred):
     faithful = style.transfer(
         network, BLOB, STRIPES, content_weights={"two": 1.0}, content_weight=1e4,
+        style_weight=100.0,
         style_weights={"one": 0.5, "two": 0.5}, start=NOISE, steps=40, scales=2,
     )  # fmt: skip
     assert faithful.content_error["two"] < 0.5 * transferred.content_error["two"]
