@@ -70,7 +70,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 0.02,
         "weight_decay": 1e-4,
     },
-    # Mask R-CNN on the drawn shapes, on two CPU cores.
+    # Mask R-CNN on the drawn shapes, for two CPU cores; what it reaches has not been measured
     "maskrcnn_shapes": {
         "model": "maskrcnn_resnet10_fpn",
         "dataset": "shapes",
