@@ -70,6 +70,11 @@ def main(argv: Sequence[str]) -> None:
     if _layers.LAYERS.value is None:  # half way up
         paths = tuple(path for path in paths if len(shapes[path]) == 3)
         paths = paths[len(paths) // 2 :][:1]
+    for path in paths:
+        if len(shapes[path]) != 3:
+            raise UsageError(
+                f"{path} is without height and width; dream with a convolution or a block"
+            )
     f = trained.layers(network, paths)
     objective = dream.energy()
     if _GUIDE.value is not None:
