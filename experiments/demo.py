@@ -108,7 +108,7 @@ def pictures(
         dataset.class_names,
         folder,
         jax.random.key(seed),
-        progress=bar("batch"),
+        progress=bar("method"),
     )
     return made, sections + inside
 
