@@ -50,16 +50,6 @@ def progress_bar(batch_size: int) -> Iterator[Progress]:
             bar.close()
 
 
-def batches_bar(batches: Iterable, total: int) -> Iterable:
-    """Return the batches, counted by a bar."""
-    return tqdm(batches, total=total, unit="batch", disable=jax.process_index() != 0, leave=False)
-
-
-def steps_bar(steps: Iterable, total: int) -> Iterable:
-    """Return the steps, counted by a bar."""
-    return tqdm(steps, total=total, unit="step", disable=jax.process_index() != 0, leave=False)
-
-
 def bar(unit: str) -> Callable[[Iterable, int], Iterable]:
     """Return f(items, total) -> the items, counted by a bar in this unit."""
     options = {"unit": unit, "disable": jax.process_index() != 0, "leave": False}

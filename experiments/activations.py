@@ -10,7 +10,7 @@ from absl import flags
 
 from cnn_jax import trained
 from experiments import _inside_flags, _inside_layers, _inside_page, _subject, app
-from experiments._progress import batches_bar
+from experiments._progress import bar
 
 _LAYER = flags.DEFINE_multi_string(
     "layer", [], "Path of a layer; by default four, spread over the depth.", module_name="Layers"
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         picture,
         channels=_CHANNELS.value,
         batch_size=_inside_flags.batch_size(trained.classifier(network), gallery),
-        progress=batches_bar,
+        progress=bar("batch"),
     )
     for layer in layers:
         channels = way[layer]["shape"][-1]

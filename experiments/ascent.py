@@ -20,7 +20,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.visualize import ascent
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import _ascent_report, _layers, _subject, app
-from experiments._progress import steps_bar
+from experiments._progress import bar
 
 _TARGET = flags.DEFINE_list(
     "target", None, "Numbers of classes or channels; by default the first 16.",
@@ -84,10 +84,10 @@ def main(argv: Sequence[str]) -> None:
             f, objective, batch, l2_weight=_L2_WEIGHT.value,
             variation_weight=_VARIATION_WEIGHT.value,
             blur=_BLUR.value, steps=_STEPS.value,
-            progress=steps_bar,
+            progress=bar("step"),
         ),
         "spectrum": ascent.lucid(
-            f, objective, batch, key, steps=_STEPS.value, progress=steps_bar, **diverse
+            f, objective, batch, key, steps=_STEPS.value, progress=bar("step"), **diverse
         ),
     }  # fmt: skip
     seconds = time.perf_counter() - start

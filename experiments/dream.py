@@ -19,7 +19,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.visualize import dream
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import _images, _layers, _subject, app
-from experiments._progress import steps_bar
+from experiments._progress import bar
 
 _LONGEST_SIDE = flags.DEFINE_integer(
     "longest_side", None, "Shrinks a larger photograph to it.", module_name="Dream"
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
         "tiles": tiles,
     }
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
-    dreamt = dream.dream(f, image[None], key, progress=steps_bar, **options)
+    dreamt = dream.dream(f, image[None], key, progress=bar("step"), **options)
     seconds = time.perf_counter() - start
     before, after = (
         float(dream.gradient(f, objective, x, tiles)[0][0]) for x in (image[None], dreamt)
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
             f, image[None], key, frames=_FRAMES.value, magnification=_ZOOM.value,
             degrees=_TURN.value, **options,
         )  # fmt: skip
-        frames = [np.asarray(frame[0]) for frame in steps_bar(frames, _FRAMES.value)]
+        frames = [np.asarray(frame[0]) for frame in bar("step")(frames, _FRAMES.value)]
         (folder / "frames").mkdir(exist_ok=True)
         for i, frame in enumerate(frames):
             _images.to_pillow(frame).save(folder / "frames" / f"{i:04d}.png")

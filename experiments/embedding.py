@@ -11,7 +11,7 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.errors import UsageError
 from experiments import _inside_flags, _inside_layers, _inside_page, _subject, app
-from experiments._progress import batches_bar
+from experiments._progress import bar
 
 _LAYER = flags.DEFINE_string(
     "layer",
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         _inside_page.picture_in(subject.folder),
         perplexity=_PERPLEXITY.value,
         batch_size=_inside_flags.batch_size(trained.classifier(network), images),
-        progress=batches_bar,
+        progress=bar("batch"),
     )
     for name, recalls in results["recall"].items():
         print(f"{name}: " + ", ".join(f"recall@{k} {value:.1%}" for k, value in recalls.items()))

@@ -14,7 +14,7 @@ from cnn_jax import evaluation
 from cnn_jax.errors import UsageError
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import _attack_evaluation, _network, _run_report, app
-from experiments._progress import batches_bar
+from experiments._progress import bar
 
 _NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Threads that read; by default one a core.", module_name="Data"
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
         num_threads=_NUM_THREADS.value,
         mean=subject.mean,
         std=subject.std,
-        progress=batches_bar,
+        progress=bar("batch"),
     )
     metrics = evaluate(subject.variables)
     attacked = None

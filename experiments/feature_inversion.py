@@ -21,7 +21,7 @@ from cnn_jax.visualize import batching, inversion
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import write_results
 from experiments import _inversion_report, _layers, _subject, app
-from experiments._progress import steps_bar
+from experiments._progress import bar
 
 _OPTIMIZERS = {
     "lbfgs": lambda rate, steps: lbfgs(),
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         batch_size=batching.largest_batch(
             jax.grad(total), pixels, memory_limit=_MEMORY_LIMIT.value * 2**30
         ),
-        progress=steps_bar,
+        progress=bar("step"),
     )
     seconds = time.perf_counter() - start
     rows = _inversion_report.rows(inversions, pixels, _layers.shapes(network, pixels.shape[1:]))

@@ -18,7 +18,7 @@ from cnn_jax import report, trained
 from cnn_jax.visualize import fooling
 from cnn_jax.workdir import write_results
 from experiments import _fooling_report, _subject, app
-from experiments._progress import steps_bar
+from experiments._progress import bar
 
 _STEPS = flags.DEFINE_integer(
     "steps", 100, "Steps by gradient.", lower_bound=1, module_name="Fooling"
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     found = _fooling_report.images(
         f, classes, subject.pixels[0], key, steps=_STEPS.value,
         learning_rate=_LEARNING_RATE.value, generations=_GENERATIONS.value,
-        children=_CHILDREN.value, progress=steps_bar,
+        children=_CHILDREN.value, progress=bar("step"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
     real = None

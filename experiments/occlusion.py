@@ -10,7 +10,7 @@ from absl import flags
 from cnn_jax.visualize.occlusion import AGGREGATES
 from cnn_jax.visualize.scores import OUTPUTS
 from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
-from experiments._progress import batches_bar
+from experiments._progress import bar
 
 _WINDOW = flags.DEFINE_integer(
     "window",
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         _OUTPUT_KIND.value,
         _inside_page.picture_in(subject.folder),
         batch_size=settings.batch_size,
-        progress=batches_bar,
+        progress=bar("batch"),
     )
     for name, least in zip(question.names, results["least_output"], strict=True):
         print(f"{' '.join(name.split())}; {least:.3g} at the worst place")

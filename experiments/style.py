@@ -17,7 +17,7 @@ from cnn_jax.visualize import inversion, style
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import _images, _layers, _subject, app
-from experiments._progress import steps_bar
+from experiments._progress import bar
 
 _OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
 _STYLE = flags.DEFINE_string("style", None, "Image whose style is taken.", module_name="Style")
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
         keep_color=_KEEP_COLOR.value,
         optimizer=_OPTIMIZERS[_OPTIMIZER.value](_STEPS.value),
         steps=_STEPS.value,
-        progress=steps_bar,
+        progress=bar("step"),
     )
     seconds = time.perf_counter() - start
     write_results(
