@@ -170,6 +170,7 @@ def train(
     check_task(config.model, task.name)
     train_set, eval_set = load_datasets(config, task)
     config = configs.resolve(config, train_set)
+    task.validate(configs.augmentation(config))
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     channels = train_set.image_shape[-1]
     model = configs.build_model(config)

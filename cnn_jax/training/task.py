@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from cnn_jax.data import datasets, pipeline
+from cnn_jax.data import augmentation, datasets, pipeline
 from cnn_jax.data import localization as boxed
 from cnn_jax.data import segmentation as masked
+from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.tasks import classification, localization, segmentation
 from cnn_jax.training.config import TrainConfig
@@ -24,6 +25,7 @@ class Task(NamedTuple):
     """A kind of network, from its data to its metrics.
 
     name: as in the registry.
+    validate(augmentation) raises UsageError for options that its images cannot take.
     load(name, split, data_dir) -> Dataset; splits(name, data_dir) -> (to train on, to evaluate on).
     train_batches, evaluation_batches: of a data set, with the arguments of those of data.pipeline.
     loss(outputs, auxiliary, batch, config, axis_name) -> (scalar, metrics): of the network's
@@ -34,6 +36,7 @@ class Task(NamedTuple):
     """
 
     name: str
+    validate: Callable[[Augmentation], None]
     load: Callable[[str, str, str | None], Dataset]
     splits: Callable[[str, str | None], tuple[str, str]]
     train_batches: Callable[..., Iterator[Batch]]
@@ -70,6 +73,7 @@ def _classification_loss(logits, auxiliary, batch, config, axis_name):
 
 CLASSIFICATION = Task(
     name="classification",
+    validate=augmentation.validate,
     load=datasets.load,
     splits=_usual_splits,
     train_batches=pipeline.train_batches,
@@ -97,6 +101,7 @@ def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
 
 SEGMENTATION = Task(
     name="segmentation",
+    validate=masked.validate,
     load=masked.load,
     splits=masked.splits,
     train_batches=masked.train_batches,
@@ -124,6 +129,7 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name):
 
 LOCALIZATION = Task(
     name="localization",
+    validate=masked.validate,
     load=boxed.load,
     splits=_usual_splits,
     train_batches=boxed.train_batches,

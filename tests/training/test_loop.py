@@ -114,7 +114,13 @@ def test_another_configuration_is_refused_and_nothing_changes(whole, config):
 
 
 def test_a_mistake_writes_nothing(config, tmp_path):
-    for options in ({"batch_size": 31, "accumulate": 2}, {"num_classes": 3}, {"freeze": "none"}):
+    for options in (
+        {"batch_size": 31, "accumulate": 2},
+        {"num_classes": 3},
+        {"freeze": "none"},
+        {"crop": "resized", "crop_scale": (2.0, 3.0)},
+        {"erasing": 1.5},
+    ):
         with pytest.raises(UsageError):
             run(dataclasses.replace(config, **options), tmp_path / "run")
     assert not (tmp_path / "run").exists()
