@@ -24,22 +24,24 @@ BLOCK = 32
 MOST_TAPS = 64
 
 
+@partial(jax.jit, static_argnames=("windows", "outputs"))  # traced once for equal shapes
 def depthwise(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*sizes 1 features"],
-    windows: Sequence[Window],
-    outputs: Sequence[int],
+    windows: tuple[Window, ...],
+    outputs: tuple[int, ...],
 ) -> Float[Array, "n *outputs features"]:
     """Convolve each channel with kernels of its own: a sum of shifted inputs times a tap's row."""
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
     rows = kernel.reshape(-1, kernel.shape[-1])
-    return _depthwise(x, rows, tuple(windows), tuple(outputs))
+    return _depthwise(x, rows, windows, outputs)
 
 
+@partial(jax.jit, static_argnames=("windows", "groups"))
 def grouped(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*sizes c_over_groups features"],
-    windows: Sequence[Window],
+    windows: tuple[Window, ...],
     groups: int,
 ) -> Float[Array, "n *outputs features"]:
     """Convolve by groups as a few dense convolutions, whose kernels are zero between groups."""

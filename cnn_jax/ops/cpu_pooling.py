@@ -5,7 +5,6 @@ Its own gradient of a windowed maximum searches each window again, by a scalar l
 """
 
 import itertools
-from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -20,8 +19,9 @@ from cnn_jax.ops.shifts import pad, under_tap
 MOST_TAPS = 25
 
 
+@partial(jax.jit, static_argnames=("windows", "outputs"))  # traced once for equal shapes
 def max_pool(
-    x: Float[Array, "n *spatial c"], windows: Sequence[Window], outputs: Sequence[int]
+    x: Float[Array, "n *spatial c"], windows: tuple[Window, ...], outputs: tuple[int, ...]
 ) -> Float[Array, "n *outputs c"]:
     """Return each window's maximum; the gradient goes to the first of equal ones."""
     every = (Window(1), *windows, Window(1))

@@ -69,7 +69,7 @@ def max_pool(
     reduce = partial(_reduce_windows, initial=-np.inf, operation=jax.lax.max, windows=windows)
     if math.prod(window.size for window in windows) > cpu_pooling.MOST_TAPS:
         return reduce(x)
-    on_cpu = partial(cpu_pooling.max_pool, windows=windows, outputs=outputs)
+    on_cpu = partial(cpu_pooling.max_pool, windows=tuple(windows), outputs=tuple(outputs))
     return jax.lax.platform_dependent(x, cpu=on_cpu, default=reduce)
 
 
