@@ -406,6 +406,7 @@ def test_an_error_of_use_leaves_no_folder(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_experiment_leaves_results_and_a_report(tmp_path):
     workdir = tmp_path / "run"
     process = run(

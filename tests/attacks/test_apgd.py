@@ -88,6 +88,7 @@ def test_likeliest_others():
     np.testing.assert_array_equal(likeliest_others(logits, np.array([1, 2])), [[2, 0], [0, 1]])
 
 
+@pytest.mark.slow
 def test_an_image_fares_the_same_in_any_company(case):
     options = {"eps": 0.03, "steps": 12, "early_stop": True}
     together = apgd(case.logits_of, case.images, case.labels, KEY, **options, restarts=2)

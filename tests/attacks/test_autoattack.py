@@ -13,6 +13,7 @@ KEY = jax.random.key(0)
 SHORT = {"steps": 8, "queries": 20}
 
 
+@pytest.mark.slow
 def test_accuracy_falls_from_attack_to_attack_and_the_images_bear_it_out(case):
     found = evaluate(case.logits_of, case.images, case.labels, KEY, eps=0.025, **SHORT)
     assert list(found.accuracy) == ["clean", "apgd_ce", "apgd_targeted", "fab", "square"]

@@ -15,6 +15,8 @@ from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 

@@ -99,7 +99,11 @@ def test_weights_are_looked_into_with_an_image(given, tmp_path):
         ({"workdir": "RUN", "model": "lenet5"}, "--model goes with --weights"),
         ({"workdir": "RUN", "image": ["gone.png"]}, "cannot read gone.png: No such file"),
         ({"workdir": "RUN", "image": [__file__]}, "not an image in a format"),
-        ({"workdir": "RUN", "dataset": "shapes"}, "shapes has 3 channels, the network takes 1"),
+        pytest.param(
+            {"workdir": "RUN", "dataset": "shapes"},
+            "shapes has 3 channels, the network takes 1",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_does_not_fit_is_told(run, given, values, message):

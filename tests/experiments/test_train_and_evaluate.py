@@ -64,6 +64,7 @@ def test_evaluation_needs_nothing_but_the_folder_and_counts_each_example_once(tr
         assert results["parameters_sha256"] == training["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_ten_crops_are_another_protocol(trained):
     done = run("evaluate", f"--workdir={trained[0]}", "--ten_crop", "--resize=18")
     assert done.returncode == 0, done.stderr
@@ -82,6 +83,7 @@ def weights(folder):
     return folder / "lenet5.safetensors", variables
 
 
+@pytest.mark.slow
 def test_weights_are_evaluated_with_their_own_preprocessing(trained, folder, weights):
     flags = [f"--weights={weights[0]}", "--model=lenet5", "--dataset=digits"]
     done = run("evaluate", *flags, f"--data_dir={folder}/data", f"--workdir={folder}/published")
@@ -95,6 +97,7 @@ def test_weights_are_evaluated_with_their_own_preprocessing(trained, folder, wei
     assert "does not fit resnet20" in done.stderr
 
 
+@pytest.mark.slow
 def test_fine_tuning_moves_what_is_not_frozen(trained, folder, weights):
     flags = [*TINY[:2], "--image_size=32", "--steps=2"]
     flags += [f"--init_from={weights[0]}", "--freeze=conv"]

@@ -16,9 +16,9 @@ from tests.models.tracing import activations, parameters, shapes
     [
         # torchvision, ConvNeXt_*_Weights: num_params
         ("convnext_tiny", 28_589_128),
-        ("convnext_small", 50_223_688),
-        ("convnext_base", 88_591_464),
-        ("convnext_large", 197_767_336),
+        pytest.param("convnext_small", 50_223_688, marks=pytest.mark.slow),
+        pytest.param("convnext_base", 88_591_464, marks=pytest.mark.slow),
+        pytest.param("convnext_large", 197_767_336, marks=pytest.mark.slow),
     ],
 )
 def test_parameters(name, expected):

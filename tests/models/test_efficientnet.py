@@ -25,13 +25,18 @@ COUNTS = {
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        *((f"efficientnet_{size}", count) for size, count in COUNTS.items()),
+        *(
+            pytest.param(
+                f"efficientnet_{size}", count, marks=[pytest.mark.slow] * (size not in ("b0", "b1"))
+            )
+            for size, count in COUNTS.items()
+        ),
         # the others are the same stages again
         *((f"tf_efficientnet_{size}", COUNTS[size]) for size in ("b0", "b3")),
         # torchvision, num_params
         ("efficientnet_v2_s", 21_458_488),
-        ("efficientnet_v2_m", 54_139_356),
-        ("efficientnet_v2_l", 118_515_272),
+        pytest.param("efficientnet_v2_m", 54_139_356, marks=pytest.mark.slow),
+        pytest.param("efficientnet_v2_l", 118_515_272, marks=pytest.mark.slow),
     ],
 )
 def test_parameters(name, expected):

@@ -24,9 +24,11 @@ from tests.models.tracing import parameters, shapes, variables
     ("name", "trained", "statistics"),
     [
         ("nasnetamobile", 5_289_978, 36_738),  # keras.applications.NASNetMobile
-        ("nasnetalarge", 88_753_150, 196_668),  # keras.applications.NASNetLarge; timm
+        pytest.param(
+            "nasnetalarge", 88_753_150, 196_668, marks=pytest.mark.slow
+        ),  # keras.applications.NASNetLarge; timm
         # derived; the paper's table 1 says 3.3M
-        ("nasneta_cifar", 3_346_538, 37_248),
+        pytest.param("nasneta_cifar", 3_346_538, 37_248, marks=pytest.mark.slow),
     ],
 )
 def test_parameters(name, trained, statistics):
@@ -40,6 +42,7 @@ def test_slim_form_has_the_same_parameters():
     assert parameters("nasnetamobile_slim", image_size=32) == 5_289_978
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

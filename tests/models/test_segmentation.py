@@ -96,6 +96,7 @@ def test_bilinear_kernels_enlarge_a_ramp_exactly_but_at_the_border():
     np.testing.assert_allclose(kernel[..., 2, 2].sum(), 4)
 
 
+@pytest.mark.slow
 def test_fcns_begin_with_logits_of_zero_and_bilinear_kernels():
     model = create_model("fcn8s_vgg16", 3, features=(2, 2, 2, 2, 2), neurons=4)
     made = jax.jit(lambda: model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3))))()["params"]

@@ -17,10 +17,10 @@ from tests.models.tracing import activations, drawn, parameters, shapes, variabl
         ("seresnet152", 66_821_848),
         ("seresnext50_32x4d", 27_559_896),
         ("seresnext101_32x4d", 48_955_416),
-        ("senet154", 115_088_984),
+        pytest.param("senet154", 115_088_984, marks=pytest.mark.slow),
         ("legacy_seresnet50", 28_088_024),
         ("legacy_seresnext50_32x4d", 27_559_896),
-        ("legacy_senet154", 115_088_984),
+        pytest.param("legacy_senet154", 115_088_984, marks=pytest.mark.slow),
     ],
 )
 def test_parameters(name, expected):

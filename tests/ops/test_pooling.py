@@ -92,6 +92,7 @@ def test_l2_pooling_equals_torchs_and_has_a_gradient_at_zero(torch_cases):
     np.testing.assert_allclose(gradient[0, :, 0], [0, 0, 0.6, 0.8], **CLOSE)
 
 
+@pytest.mark.slow
 def test_every_pooling_is_differentiable_twice_under_vmap_and_forward():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 4, 2)))
     poolings = {

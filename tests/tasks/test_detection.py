@@ -15,6 +15,8 @@ from cnn_jax.models.faster_rcnn import Settings
 from cnn_jax.tasks import detection
 from cnn_jax.tasks.detection import Truth
 
+pytestmark = pytest.mark.slow
+
 CANVAS, CLASSES = 32, 4
 
 

@@ -145,6 +145,7 @@ def test_the_checkpoint_rebuilds_the_averaged_network(whole):
     assert logits.shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_all_but_the_head_from_the_file(config, tmp_path):
     options = {"depth": 8}
     images = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)

@@ -81,6 +81,7 @@ def test_diversity_is_lucids(float64):
     np.testing.assert_allclose(terms.mean(), case["value"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_diverse_images_of_one_channel_differ_more():
     objective = ascent.channel(np.zeros(3, int))
 

@@ -9,6 +9,8 @@ from cnn_jax import ops
 from cnn_jax.visualize import style
 from tests.visualize.synthesis import reference
 
+pytestmark = pytest.mark.slow
+
 random = np.random.default_rng(4)
 KERNELS = [
     jnp.asarray(random.normal(size=s) / 4, jnp.float32) for s in ((3, 3, 3, 8), (3, 3, 8, 8))
