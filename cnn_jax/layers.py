@@ -202,6 +202,12 @@ def sigmoid(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 @layer
+def gelu(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return x times the standard normal distribution function of x."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+@layer
 def max_pool(
     scope: Scope,
     x: Float[Array, "n *spatial c"],

@@ -31,6 +31,12 @@ def test_conv_has_a_kernel_in_hwio_order_and_a_bias():
     assert shapes(variables) == {"params": {"kernel": (3, 5, 2, 6), "bias": (6,)}}
 
 
+def test_gelu_is_the_exact_one():
+    # x Phi(x), Phi(1) = 0.8413447
+    x = jnp.array([1.0, -1.0])
+    np.testing.assert_allclose(apply(layers.gelu, {}, x), [0.8413447, -0.1586553], 1e-6)
+
+
 def test_dense_multiplies_and_adds():
     variables = {"params": {"kernel": jnp.array([[1.0, 2], [3, 4]]), "bias": jnp.array([10.0, 20])}}
     out = apply(partial(layers.dense, features=2), variables, jnp.array([[1.0, 1]]))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from cnn_jax.layers import (
     conv,
     dense,
+    gelu,
     global_avg_pool,
     layer,
     parameter,
@@ -43,12 +44,6 @@ def layer_norm(
     centred = precise - precise.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(x.dtype)
-
-
-@layer
-def gelu(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return x times the standard normal distribution function of x."""
-    return jax.nn.gelu(x, approximate=False)
 
 
 @layer

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax import errors
 from cnn_jax.models import (
+    airbench,
     alexnet,
     convnext,
     densenet,
@@ -43,6 +44,7 @@ from cnn_jax.ops.activation import RELU_RULES
 from cnn_jax.taps import Tap
 
 MODELS: dict[str, Entry] = {
+    **airbench.MODELS,
     **alexnet.MODELS,
     **convnext.MODELS,
     **densenet.MODELS,

@@ -41,6 +41,9 @@ NARROW_FCN = {"features": (4, 8, 16, 32, 32), "neurons": 256}
 dense = functools.partial(Row, "segmentation", every=8)
 
 ROWS = {
+    "airbench94": Row("airbench", slow=True),
+    "airbench95": Row("airbench", slow=True),
+    "airbench96": Row("airbench", slow=True),
     "resnet18": Row("resnet"),
     "resnet34": Row("resnet", slow=True),
     "resnet50": Row("resnet"),
