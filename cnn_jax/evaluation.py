@@ -1,6 +1,7 @@
 """Evaluating a network: every example of a split, once, on all devices."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,10 +12,12 @@ from jaxtyping import Float, Int, PyTree
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import evaluation_batches
 from cnn_jax.data.preprocessing import Preprocessing
+from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.training import parallel
 from cnn_jax.training.step import normalize_images
 from cnn_jax.training.task import CLASSIFICATION, Task
+from cnn_jax.views import VIEWS
 
 
 def create_eval_step(
@@ -23,19 +26,24 @@ def create_eval_step(
     std: Sequence[float],
     dtype: str = "float32",
     task: Task = CLASSIFICATION,
+    views: str = "one",
 ) -> Callable[[PyTree, Mapping[str, Any]], Mapping[str, Any]]:
     """Return step(variables, batch) -> the task's metric_sums of the batch.
 
     Images [b, 10, h, w, c] are crops of one example, to classify, whose probabilities are averaged
     (Krizhevsky et al. 2012, section 4.1).
+
+    Args:
+      views: a name in VIEWS: what is averaged of each image.
     """
 
     def step(variables, batch):
         images = normalize_images(batch["image"], mean, std, jnp.dtype(dtype))
+        outputs_of = VIEWS[views](partial(model.apply, variables))
         if images.ndim == 4:
-            outputs = jax.tree.map(lambda x: x.astype(jnp.float32), model.apply(variables, images))
+            outputs = jax.tree.map(lambda x: x.astype(jnp.float32), outputs_of(images))
         else:
-            crops = model.apply(variables, images.reshape(-1, *images.shape[2:]))
+            crops = outputs_of(images.reshape(-1, *images.shape[2:]))
             crops = jax.nn.log_softmax(crops.astype(jnp.float32))
             crops = crops.reshape(*images.shape[:2], -1)
             outputs = jax.nn.logsumexp(crops, axis=1) - jnp.log(images.shape[1])
@@ -70,6 +78,7 @@ def create_evaluator(
     std: Sequence[float] | None = None,
     devices: parallel.Devices | None = None,
     task: Task = CLASSIFICATION,
+    views: str = "one",
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
 ) -> Callable[[PyTree], dict[str, Any]]:
     """Return evaluate(variables) -> the task's summary of the whole split.
@@ -81,12 +90,15 @@ def create_evaluator(
       mean, std: what images are normalised with, in 0..1 units; by default the data set's.
       devices: by default all of all hosts.
       task: what the network is for.
+      views: a name in VIEWS: what is averaged of each image.
       progress: wraps the batches, whose number is given, for a progress bar.
     """
+    if views != "one" and task is not CLASSIFICATION:
+        raise UsageError(f"views that are averaged are for classification, not for {task.name}")
     mesh = parallel.data_mesh(devices)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     step = jax.jit(
-        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype, task),
+        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype, task, views),
         out_shardings=parallel.replicated(mesh),
     )
 

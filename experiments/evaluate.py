@@ -12,6 +12,7 @@ from absl import flags
 
 from cnn_jax import evaluation
 from cnn_jax.errors import UsageError
+from cnn_jax.views import VIEWS
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import _attack_evaluation, _network, _run_report, app
 from experiments._progress import bar
@@ -21,6 +22,13 @@ _NUM_THREADS = flags.DEFINE_integer(
 )
 _TEN_CROP = flags.DEFINE_boolean(
     "ten_crop", False, "Average ten crops of each image.", module_name="Protocol"
+)
+_VIEWS = flags.DEFINE_enum(
+    "views",
+    None,
+    list(VIEWS),
+    "What is averaged of each image; by default as in the run.",
+    module_name="Protocol",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
@@ -62,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
         )
     if _RESIZE.value is not None:
         preprocessing = preprocessing._replace(resize=_RESIZE.value)
+    views = _VIEWS.value or ("one" if config is None else config.eval_views)
     evaluate = evaluation.create_evaluator(
         subject.model,
         dataset,
@@ -72,6 +81,7 @@ def main(argv: Sequence[str]) -> None:
         num_threads=_NUM_THREADS.value,
         mean=subject.mean,
         std=subject.std,
+        views=views,
         progress=bar("batch"),
     )
     metrics = evaluate(subject.variables)
@@ -84,6 +94,7 @@ def main(argv: Sequence[str]) -> None:
         "dataset": name,
         "split": split,
         "crops": 10 if _TEN_CROP.value else 1,
+        "views": views,
         "dtype": _DTYPE.value,
     }
     results = metrics | {"model": subject.model.name, "protocol": protocol} | dict(subject.source)

@@ -21,7 +21,7 @@ from cnn_jax.benchmark.summary import summarize
 from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
 from cnn_jax.models.registry import check_task
-from cnn_jax.training.config import model_options
+from cnn_jax.training.config import literal_options
 
 # Of the GPU's memory, for JAX, which takes its share at the start, where PyTorch needs some too.
 SHARED_FRACTION = "0.45"
@@ -41,7 +41,7 @@ def resolve(spec: Spec, against: str | None, rounds: int) -> Spec:
     if against not in (None, "torch"):
         raise errors.unknown("side for --against", against, ["torch"])
     check_task(spec.model, "classification")
-    model = create_model(spec.model, **model_options(spec.model_options))
+    model = create_model(spec.model, **literal_options(spec.model_options))
     for name, value in (
         ("batch_size", spec.batch_size),
         ("image_size", model.image_size if spec.image_size is None else spec.image_size),

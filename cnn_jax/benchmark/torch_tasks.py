@@ -11,7 +11,7 @@ from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.models import create_model
-from cnn_jax.training.config import TrainConfig, model_options
+from cnn_jax.training.config import TrainConfig, literal_options
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -63,7 +63,7 @@ def _set_up(
     spec: Spec, device: torch.device, augmentation: Augmentation
 ) -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor], Iterator[Batch]]:
     """Return the network, the function of uint8 images that it is used by, and the batches."""
-    model = create_model(spec.model, **model_options(spec.model_options))
+    model = create_model(spec.model, **literal_options(spec.model_options))
     torch.manual_seed(0)
     net = torch_models.create(spec.model, model.num_classes)
     net = net.to(device, memory_format=_memory_format(spec))

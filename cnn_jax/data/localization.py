@@ -114,7 +114,7 @@ def train_batches(
     read = pipeline.cached(partial(_read, dataset), dataset)
     resample = RESAMPLING[augmentation.interpolation]
 
-    def example(index: int, rng: np.random.Generator) -> Batch:
+    def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, label, boxes = read(index)
         window = random_window(image, rng, augmentation, image_size)
         mirrored = augmentation.flip and rng.random() < 0.5

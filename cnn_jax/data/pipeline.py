@@ -63,8 +63,12 @@ def train_batches(
     fill = fill_colour(dataset)
     read = cached(partial(_read, dataset), dataset)
 
-    def example(index: int, rng: np.random.Generator) -> Batch:
+    def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, label = read(index)
+        if augmentation.alternating_flip:
+            first = np.random.default_rng((seed, index, 1)).integers(2)  # whatever the epoch
+            if (first + epoch) % 2:
+                image = ImageOps.mirror(image)
         image = augmentations.augment(image, rng, augmentation, image_size=image_size, fill=fill)
         return {"image": image, "label": label}
 
@@ -105,7 +109,7 @@ def cached(read: Callable, dataset: Dataset, channels: int | None = None) -> Cal
 
 def shuffled_batches(
     dataset: Dataset,
-    example: Callable[[int, np.random.Generator], Batch],
+    example: Callable[[int, int, np.random.Generator], Batch],
     *,
     batch_size: int,
     seed: int,
@@ -115,7 +119,7 @@ def shuffled_batches(
     process_count: int = 1,
     change: Callable[[Batch, np.random.Generator], Batch] | None = None,
 ) -> Iterator[Batch]:
-    """Batches without end of example(index, rng), with the arguments of train_batches.
+    """Batches without end of example(index, epoch, rng), with the arguments of train_batches.
 
     Args:
       change: f(batch, rng) -> batch, of one process's share.
@@ -132,15 +136,16 @@ def shuffled_batches(
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng((seed, epoch)).permutation(num_examples)
 
-    def shuffled(position: int, _: int) -> int:
+    def shuffled(position: int, _: int) -> tuple[int, int]:
         epoch, place = divmod(position, num_examples)
-        return int(order(epoch)[place])
+        return int(order(epoch)[place]), epoch
 
     # Random numbers belong to the position in the global stream: slice after drawing them.
     # Not grain's endless repeat, whose length overflows in batches of one.
     stream = grain.MapDataset.range(num_examples).repeat(2**50 // num_examples)
     stream = stream.map_with_index(shuffled)
-    examples = stream.seed(seed).random_map(example)[process_index::process_count]
+    examples = stream.seed(seed).random_map(lambda visit, rng: example(*visit, rng))
+    examples = examples[process_index::process_count]
     batches = examples.batch(local_size)
     if change is not None:
         batches = batches.random_map(change)

@@ -198,7 +198,13 @@ def augment(
 def validate(options: Augmentation) -> None:
     """Raise UsageError for options that are out of range or mean nothing to masks."""
     augmentations.validate(options)
-    for name, off in (("policy", "none"), ("erasing", 0), ("mixup", 0), ("cutmix", 0)):
+    for name, off in (
+        ("alternating_flip", False),
+        ("policy", "none"),
+        ("erasing", 0),
+        ("mixup", 0),
+        ("cutmix", 0),
+    ):
         if getattr(options, name) != off:
             raise UsageError(
                 f"--{name} is not for masks; use --crop, --flip and --color_jitter there"
@@ -241,7 +247,7 @@ def train_batches(
     channels = dataset.image_shape[-1] + 1
     read = pipeline.cached(partial(_read, dataset), dataset, channels)
 
-    def example(index: int, rng: np.random.Generator) -> Batch:
+    def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, mask = read(index)
         image, mask = augment(image, mask, rng, augmentation, image_size=image_size, fill=fill)
         return {"image": to_array(image), "mask": np.asarray(mask)}

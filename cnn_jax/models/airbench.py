@@ -1,6 +1,6 @@
 """airbench: CIFAR-10 in seconds.
 
-Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", section 3, and the networks of
+Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", and the networks of
 github.com/KellerJordan/cifar10-airbench, which descend from Page's ResNet-9 by way of hlb-CIFAR10.
 A 2x2 convolution that whitens patches (see cnn_jax.training.whitening), then three groups:
 

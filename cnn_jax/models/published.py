@@ -20,6 +20,7 @@ CENTRE_CROP = "ImageNet validation, one centre crop"
 TEN_CROPS = "ImageNet validation, ten crops"
 ONE_NETWORK = "ImageNet validation, one network"
 CIFAR = "CIFAR-10 test"
+SIX_VIEWS = CIFAR + ", six views"
 
 # top-1 and top-5 accuracy of the weights that torchvision calls IMAGENET1K_V1
 _TORCHVISION = {
@@ -138,6 +139,9 @@ _PAPERS = {
     "densenet_bc_100_12": (4.51, None, CIFAR, "Huang et al. 2017, table 2"),
     "densenet_bc_250_24": (3.62, None, CIFAR, "Huang et al. 2017, table 2"),
     "densenet_bc_190_40": (3.46, None, CIFAR, "Huang et al. 2017, table 2"),
+    "airbench94": (5.99, None, SIX_VIEWS + ", mean of 200 runs", "Jordan, airbench94_muon.py"),
+    "airbench95": (4.99, None, SIX_VIEWS + ", mean of 200 runs", "Jordan, airbench95.py"),
+    "airbench96": (3.97, None, SIX_VIEWS + ", mean of 400 runs", "Jordan, airbench96.py"),
     "nasneta_cifar": (3.41, None, CIFAR, "Zoph et al. 2018, table 1, without cutout"),
     "lenet5": (0.95, None, "MNIST test, undistorted training set", "LeCun et al. 1998"),
 }

@@ -15,6 +15,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
+from cnn_jax.views import VIEWS
 
 
 def option(
@@ -73,6 +74,12 @@ class TrainConfig:
     interpolation: str = option(
         "bilinear", "Data", "How images are resized.", choices=("bilinear", "bicubic")
     )
+    eval_views: str = option(
+        "one",
+        "Data",
+        "What evaluation averages over: the image and its mirror image, and both shifted.",
+        choices=tuple(VIEWS),
+    )
     num_threads: int | None = option(
         None, "Data", "Threads that read and augment; by default one a core.", result=False
     )
@@ -91,6 +98,9 @@ class TrainConfig:
         (0.08, 1.0), "Augmentation", "Smallest and largest share of the area for --crop=resized."
     )
     flip: bool = option(False, "Augmentation", "Mirror half of the images.")
+    alternating_flip: bool = option(
+        False, "Augmentation", "Mirror half of the images, and in the next epoch the other half."
+    )
     policy: str = option(
         "none",
         "Augmentation",
@@ -117,7 +127,7 @@ class TrainConfig:
         "cosine",
         "Schedule",
         "How the learning rate falls after the warm-up.",
-        choices=("cosine", "step", "constant"),
+        choices=("cosine", "linear", "step", "constant"),
     )
     warmup_steps: int = option(0, "Schedule", "Updates of linear warm-up.")
     warmup_epochs: float | None = option(None, "Schedule", "Linear warm-up in epochs instead.")
@@ -127,13 +137,20 @@ class TrainConfig:
     )
     decay_factor: float = option(0.1, "Schedule", "What --schedule=step multiplies by.")
     final_learning_rate: float = option(
-        0.0, "Schedule", "Where --schedule=cosine ends, as a share of the peak."
+        0.0, "Schedule", "Where --schedule=cosine or linear ends, as a share of the peak."
     )
 
     optimizer: str = option(
-        "sgd", "Optimizer", "Rule of the update.", choices=("sgd", "adamw", "lars", "lamb")
+        "sgd", "Optimizer", "Rule of the update.", choices=("sgd", "adamw", "lars", "lamb", "muon")
     )
-    momentum: float = option(0.9, "Optimizer", "Momentum of sgd and lars; beta 1 of the others.")
+    optimizer_options: str = option(
+        "",
+        "Optimizer",
+        "The rule's own options: optax's, or muon's, as in 'iterations=3, normalize=True'.",
+    )
+    momentum: float = option(
+        0.9, "Optimizer", "Momentum of sgd, lars and muon; beta 1 of the others."
+    )
     nesterov: bool = option(False, "Optimizer", "Nesterov's momentum, for sgd and lars.")
     weight_decay: float = option(1e-4, "Optimizer", "Weight decay.")
     decay_norms_and_biases: bool = option(
@@ -150,6 +167,11 @@ class TrainConfig:
         "Decay of averaged weights, which are then evaluated; off by default.",
     )
     ema_every: int = option(1, "Optimizer", "Updates between two steps of the averaged weights.")
+    whiten: str | None = option(
+        None,
+        "Optimizer",
+        "Path of a convolution of the images whose filters start as those that whiten patches.",
+    )
     init_from: str | None = option(
         None, "Optimizer", "Weights to start from: a published file, .safetensors or .pth."
     )
@@ -292,8 +314,11 @@ def _image_size(config: TrainConfig, dataset: Dataset, classes: int) -> int:
     return build_model(config, classes).image_size
 
 
-def model_options(text: str) -> dict[str, Any]:
+def literal_options(text: str, flag: str = "model_options") -> dict[str, Any]:
     """Return keyword arguments from 'name=value, name=value' of Python literals.
+
+    Args:
+      flag: where the text comes from.
 
     Raises:
       UsageError: anything else.
@@ -306,14 +331,14 @@ def model_options(text: str) -> dict[str, Any]:
         return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"cannot read --model_options={text!r}; write 'dropout=0.3, zero_init_residual=True'"
+            f"cannot read --{flag}={text!r}; write 'dropout=0.3, zero_init_residual=True'"
         ) from error
 
 
 def build_model(config: TrainConfig, num_classes: int | None = None) -> Model:
     """Return the model that the configuration names."""
     classes = config.num_classes if num_classes is None else num_classes
-    return create_model(config.model, classes, **model_options(config.model_options))
+    return create_model(config.model, classes, **literal_options(config.model_options))
 
 
 def augmentation(config: TrainConfig) -> Augmentation:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from cnn_jax import evaluation
 from cnn_jax.data import datasets
+from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
@@ -28,8 +29,9 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import TrainState, create_state, evaluated_variables
-from cnn_jax.training.step import create_train_step
+from cnn_jax.training.step import create_train_step, normalize_images
 from cnn_jax.training.task import CLASSIFICATION, Task
+from cnn_jax.training.whitening import EXAMPLES, whitened
 from cnn_jax.weights import load_weights
 from cnn_jax.workdir import open_workdir
 
@@ -113,8 +115,23 @@ def initial_variables(config: TrainConfig, model: Model, channels: int) -> PyTre
         model.num_classes,
         key=key,
         image_shape=shape[1:],
-        **configs.model_options(config.model_options),
+        **configs.literal_options(config.model_options),
     )
+
+
+def _first_images(
+    config: TrainConfig, task: Task, train_set: datasets.Dataset
+) -> Float[np.ndarray, "n h w c"]:
+    """The first training images, not augmented, normalised: those that --whiten is to whiten."""
+    count = min(len(train_set.source), EXAMPLES)
+    batches = task.evaluation_batches(
+        train_set,
+        batch_size=count,
+        preprocessing=Preprocessing(config.image_size, config.image_size, config.interpolation),
+        num_threads=0,  # which read no further than asked
+    )
+    images = next(iter(batches))["image"]
+    return np.asarray(normalize_images(images, train_set.mean, train_set.std))
 
 
 @contextmanager
@@ -175,6 +192,8 @@ def train(
     channels = train_set.image_shape[-1]
     model = configs.build_model(config)
     variables = initial_variables(config, model, channels)
+    if config.whiten is not None:
+        variables = whitened(variables, config.whiten, _first_images(config, task, train_set))
     optimizer = create_optimizer(config, variables["params"])
     over = parallel.PARALLEL[config.parallel](devices)
     step_function = over.compile(
@@ -191,6 +210,7 @@ def train(
         num_threads=config.num_threads,
         devices=devices,
         task=task,
+        views=config.eval_views,
     )
     state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
     open_workdir(workdir, configs.identity(config))

@@ -13,7 +13,8 @@ from cnn_jax.attacks.training import divergence, perturbed
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.optimizer import frozen, learning_rate_schedule
+from cnn_jax.training.optimizer import learning_rate_schedule
+from cnn_jax.training.paths import frozen
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.task import CLASSIFICATION, Batch, Metrics, Task
 

@@ -109,6 +109,21 @@ def test_each_epoch_holds_every_example_once_in_another_order():
     assert len({tuple(epoch) for epoch in order}) == 6
 
 
+def test_the_alternating_flip_mirrors_each_image_in_every_second_epoch():
+    data = dataset()
+    batches = train(data, 23, augmentation=Augmentation(alternating_flip=True))
+    images = np.concatenate([batch["image"] for batch in batches]).reshape(6, 23, 8, 8, 3)
+    numbers = labels(batches).reshape(6, 23)
+    mirrored = np.zeros((6, 23), bool)
+    for epoch in range(6):
+        for image, number in zip(images[epoch], numbers[epoch], strict=True):
+            stored = np.asarray(Image.open(io.BytesIO(data.source[number]["image"])))
+            mirrored[epoch, number] = np.array_equal(image, stored[:, ::-1])
+            assert mirrored[epoch, number] or np.array_equal(image, stored)
+    assert 0 < mirrored[0].sum() < 23
+    np.testing.assert_array_equal(mirrored[1:], ~mirrored[:-1])
+
+
 def test_the_seed_decides_order_and_augmentation():
     data = dataset()
     assert_same(train(data, 8, augmentation=EVERYTHING), train(data, 8, augmentation=EVERYTHING))

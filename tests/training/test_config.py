@@ -74,11 +74,11 @@ def test_too_few_classes_are_refused():
 
 
 def test_model_options_are_literals_only():
-    assert configs.model_options("a=1, b=(2, 3)") == {"a": 1, "b": (2, 3)}
-    assert configs.model_options("") == {}
+    assert configs.literal_options("a=1, b=(2, 3)") == {"a": 1, "b": (2, 3)}
+    assert configs.literal_options("") == {}
     for text in ("a", "a=b", "a=__import__('os')", "**{}", "a=1)("):
         with pytest.raises(UsageError, match="model_options"):
-            configs.model_options(text)
+            configs.literal_options(text)
 
 
 def test_the_head_has_the_classes_of_the_data_set():

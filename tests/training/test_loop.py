@@ -18,6 +18,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import read_log
+from cnn_jax.training.recipes import recipe
 
 CONFIG = TrainConfig(
     model="lenet5",
@@ -168,6 +169,27 @@ def test_fine_tuning_takes_all_but_the_head_from_the_file(config, tmp_path):
     for name in set(params) - {"head"}:
         same = jax.tree.map(np.array_equal, params[name], published["params"][name])
         assert all(jax.tree.leaves(same)), name
+
+
+@pytest.mark.slow
+def test_the_recipe_of_seconds_learns_without_moving_its_whitening(data_dir, tmp_path):
+    small = {
+        "model_options": "widths=(16, 16, 16)",
+        "image_size": 32,
+        "batch_size": 100,
+        "epochs": 4,
+    }
+    options = recipe("airbench94") | small | {"dataset": "digits", "data_dir": data_dir}
+    result = run(TrainConfig(**options), tmp_path)
+    assert result.step == round(4 * 1438 / 100)
+    assert result.evaluation["top1_error"] < 0.2
+    params = trained.from_workdir(tmp_path).variables["params"]
+    for group in ("group1", "group2", "group3"):
+        np.testing.assert_array_equal(params[group]["bn1"]["scale"], 1)
+        norms = np.square(params[group]["conv2"]["kernel"]).sum() / 16
+        assert norms == pytest.approx(1, rel=0.2)
+    filters = params["whiten"]["kernel"]
+    np.testing.assert_array_equal(filters[..., 4:], -filters[..., :4])
 
 
 RUN = """
