@@ -5,12 +5,13 @@ a fixed number of objects and a mask that says which are there. Class 0 is the b
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from cnn_jax.data import datasets, pipeline
@@ -33,6 +34,13 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
     return dataset._replace(
         num_classes=dataset.num_classes + 1, class_names=("background", *dataset.class_names)
     )
+
+
+def fit(image: Image.Image, canvas: int) -> Image.Image:
+    """Return the image scaled until its longer side is the canvas's."""
+    scale = canvas / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def read(dataset: Dataset, max_objects: int, canvas: int, index: int) -> Batch:
@@ -58,10 +66,10 @@ def read(dataset: Dataset, max_objects: int, canvas: int, index: int) -> Batch:
             f"give --max_objects={len(boxes)} at least"
         )
     image = pipeline.decode(example["image"], 3)
-    scale = canvas / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    scaled = fit(image, canvas)
+    width, height = scaled.size
     pixels = np.zeros((canvas, canvas, 3), np.uint8)
-    pixels[:height, :width] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    pixels[:height, :width] = np.asarray(scaled)
 
     def padded(values: Any, dtype: type) -> np.ndarray:
         values = np.asarray(values, dtype)
@@ -102,6 +110,19 @@ def _instances(example, objects, place, image_size, size, canvas) -> np.ndarray:
     return out
 
 
+def with_proposals(example: Batch, boxes: Float[np.ndarray, "p 4"], room: int) -> Batch:
+    """Return the example with the first `room` of these boxes.
+
+    Returns:
+      besides what `read` gives, proposals: float32 [room, 4]; proposed: bool [room], those that are
+      there.
+    """
+    count = min(len(boxes), room)
+    proposals, proposed = np.zeros((room, 4), np.float32), np.arange(room) < count
+    proposals[:count] = boxes[:count]
+    return example | {"proposals": proposals, "proposed": proposed}
+
+
 def flip(example: Batch) -> Batch:
     """Return the example mirrored left to right, within the image."""
     height, width = example["size"]
@@ -110,9 +131,11 @@ def flip(example: Batch) -> Batch:
         plane = example[name].copy()
         plane[:height, :width] = plane[:height, :width][:, ::-1]
         flipped[name] = plane
-    x1, y1, x2, y2 = example["boxes"].T
-    moved = np.stack([width - x2, y1, width - x1, y2], -1)
-    flipped["boxes"] = np.where(example["valid"][:, None], moved, 0).astype(np.float32)
+    for name, there in (("boxes", "valid"), ("proposals", "proposed")):
+        if name in example:
+            x1, y1, x2, y2 = example[name].T
+            moved = np.stack([width - x2, y1, width - x1, y2], -1)
+            flipped[name] = np.where(example[there][:, None], moved, 0).astype(np.float32)
     return flipped
 
 
@@ -124,6 +147,8 @@ def train_batches(
     max_objects: int,
     flips: bool,
     seed: int,
+    proposals: Sequence[Float[np.ndarray, "_p 4"]] | None = None,
+    max_proposals: int = 0,
     start_step: int = 0,
     num_threads: int = 2,
 ) -> Iterator[Batch]:
@@ -131,6 +156,7 @@ def train_batches(
 
     Args:
       flips: mirror half of the examples.
+      proposals: of each example, which then carries max_proposals of them, see with_proposals.
       start_step: the number of the first batch; earlier ones are skipped without being read.
     """
     reader = partial(read, dataset, max_objects, canvas)
@@ -139,6 +165,8 @@ def train_batches(
 
     def example(index: int, rng: np.random.Generator) -> Batch:
         found = reader(index)
+        if proposals is not None:
+            found = with_proposals(found, proposals[index], max_proposals)
         return flip(found) if flips and rng.random() < 0.5 else found
 
     order = grain.MapDataset.range(len(dataset.source)).seed(seed).shuffle().repeat()
@@ -148,14 +176,24 @@ def train_batches(
 
 
 def evaluation_batches(
-    dataset: Dataset, *, batch_size: int, canvas: int, max_objects: int
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    canvas: int,
+    max_objects: int,
+    proposals: Sequence[Float[np.ndarray, "_p 4"]] | None = None,
+    max_proposals: int = 0,
 ) -> Iterator[Batch]:
     """Every example once, in order; "weight" (float32 [b]) is 0 for what fills the last batch."""
     count = len(dataset.source)
+
+    def example(number: int) -> Batch:
+        index = min(number, count - 1)
+        found = read(dataset, max_objects, canvas, index)
+        if proposals is not None:
+            found = with_proposals(found, proposals[index], max_proposals)
+        return found | {"weight": np.float32(number < count)}
+
     for start in range(0, count, batch_size):
-        examples = [
-            read(dataset, max_objects, canvas, min(index, count - 1))
-            | {"weight": np.float32(index < count)}
-            for index in range(start, start + batch_size)
-        ]
+        examples = [example(number) for number in range(start, start + batch_size)]
         yield {name: np.stack([each[name] for each in examples]) for name in examples[0]}

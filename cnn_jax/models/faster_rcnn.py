@@ -19,11 +19,28 @@ from jax.nn.initializers import normal
 from jaxtyping import Array, Bool, Float, Int
 
 from cnn_jax import ops
-from cnn_jax.layers import conv, conv_transpose, dense, flatten, relu
+from cnn_jax.layers import conv, conv_transpose, dense, dropout, flatten, relu
 from cnn_jax.models import fpn, resnet
 from cnn_jax.models.entry import Entry
 
 Maps = Sequence[Float[Array, "n _h _w c"]]
+
+
+def two_dense(
+    scope: Scope,
+    regions: Float[Array, "n k s s c"],
+    features: int,
+    *,
+    dropout_rate: float = 0.0,
+) -> Float[Array, "n k features"]:
+    """Two rectified dense layers on each region."""
+    n, k = regions.shape[:2]
+    x = scope.child(flatten, "flatten")(regions.reshape(n * k, *regions.shape[2:]))
+    for name in ("fc6", "fc7"):
+        x = scope.child(relu, f"{name}_relu")(scope.child(dense, name)(x, features))
+        if dropout_rate:
+            x = scope.child(dropout, f"{name}_dropout")(x, dropout_rate)
+    return x.reshape(n, k, features)
 
 
 class Settings(NamedTuple):
@@ -46,12 +63,17 @@ class Settings(NamedTuple):
     proposal_overlap: float = 0.7
     smallest_proposal: float = 1e-3
 
+    # f(map, boxes, outputs, scale=...) -> regions of the first map; None: RoIAlign of them all
+    region_pool: Callable[..., Array] | None = None
     region_size: int = 7
+    head: Callable[..., Array] = two_dense  # f(scope, regions, head_features) -> [n, k, features]
     head_features: int = 1024
     region_foreground: float = 0.5
+    region_background: float = 0.0  # the least overlap, below the foreground's, that is learnt from
     regions_sampled: int = 512
     region_positives: float = 0.25
     region_weights: tuple[float, ...] = (10, 10, 5, 5)
+    region_beta: float = 1 / 9  # where smooth L1 goes from a parabola to a line
 
     least_score: float = 0.05
     smallest_detection: float = 1e-2
@@ -62,6 +84,13 @@ class Settings(NamedTuple):
     mask_layers: int = 0  # convolutions of the mask head; 0: boxes alone
     mask_features: int = 256
     mask_size: int = 14  # of the regions; masks are twice as large
+
+
+class Proposals(NamedTuple):
+    """Boxes that may hold an object, padded to p an image.  valid: which are there."""
+
+    boxes: Float[Array, "n p 4"]
+    valid: Bool[Array, "n p"]
 
 
 class Detections(NamedTuple):
@@ -155,7 +184,13 @@ def _at_least_float32(tree):
 def cut_regions(
     maps: Maps, boxes: Float[Array, "n k 4"], outputs: int, settings: Settings
 ) -> Float[Array, "n k outputs outputs c"]:
-    """Return the boxes' regions of the maps that suit their sizes (RoIAlign, two samples a bin)."""
+    """Return the boxes' regions: by the pooling of the settings, of the first map.
+
+    Without one, of the maps that suit their sizes: RoIAlign, two samples a bin.
+    """
+    if settings.region_pool is not None:
+        pool = partial(settings.region_pool, outputs=outputs, scale=2.0**-settings.lowest_level)
+        return jax.vmap(pool)(maps[0], boxes)
     cut = partial(
         ops.pyramid_roi_align,
         outputs=outputs,
@@ -165,23 +200,12 @@ def cut_regions(
     return jax.vmap(cut)(list(maps[: settings.region_maps]), boxes)
 
 
-def two_dense(
-    scope: Scope, regions: Float[Array, "n k s s c"], features: int
-) -> Float[Array, "n k features"]:
-    """Two rectified dense layers on each region."""
-    n, k = regions.shape[:2]
-    x = scope.child(flatten, "flatten")(regions.reshape(n * k, *regions.shape[2:]))
-    for name in ("fc6", "fc7"):
-        x = scope.child(relu, f"{name}_relu")(scope.child(dense, name)(x, features))
-    return x.reshape(n, k, features)
-
-
 def region_head(
     scope: Scope, maps: Maps, boxes: Float[Array, "n k 4"], num_classes: int, settings: Settings
 ) -> tuple[Float[Array, "n k classes"], Float[Array, "n k classes 4"]]:
     """Return the boxes' class logits, and box deltas for each class."""
     regions = cut_regions(maps, boxes, settings.region_size, settings)
-    x = scope.child(two_dense, "box_head")(regions, settings.head_features)
+    x = scope.child(settings.head, "box_head")(regions, settings.head_features)
 
     def predictor(scope: Scope, x: Array) -> tuple[Array, Array]:
         deltas = scope.child(dense, "bbox_pred")(x, 4 * num_classes)

@@ -69,6 +69,28 @@ def resnet_fpn(
     return scope.child(pyramid, "fpn")(scope.child(body, "body")(images), features)
 
 
+def resnet_map(
+    scope: Scope,
+    images: Float[Array, "n h w 3"],
+    *,
+    block: Layer = resnet.bottleneck_block,
+    stage_sizes: Sequence[int] = (3, 4, 6),
+    width: int = 64,
+    frozen_norms: bool = True,
+) -> list[Float[Array, "n h2 w2 c"]]:
+    """Return the last map of a residual network's first stages alone, as a list of one.
+
+    Its stride is 4 after one stage and doubles with each. Arguments as of resnet_fpn.
+    """
+
+    def body(scope: Scope, x: Array) -> Array:
+        return resnet.stages(scope, resnet.stem(scope, x), block, stage_sizes, width)
+
+    if frozen_norms:
+        body = with_flags(body, frozen_norms=True)
+    return [scope.child(body, "body")(images)]
+
+
 def torchvision_name(path: str) -> str:
     """Return torchvision's module for a backbone's path: fpn/inner2 -> fpn.inner_blocks.1.0."""
     part, _, rest = path.partition("/")

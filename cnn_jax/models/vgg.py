@@ -29,6 +29,25 @@ from cnn_jax.models.entry import Entry
 FEATURES = (64, 128, 256, 512, 512)
 
 
+def convolutions(
+    scope: Scope,
+    images: Float[Array, "n h w 3"],
+    stage_sizes: Sequence[int],
+    normalized: bool = False,
+) -> Float[Array, "n h2 w2 512"]:
+    """Return what the last convolution sees, a sixteenth of the size: pooled between the stages."""
+    x = images
+    for stage, (convolutions, features) in enumerate(zip(stage_sizes, FEATURES, strict=True), 1):
+        if stage > 1:
+            x = scope.child(max_pool, f"pool{stage - 1}")(x, 2)
+        for i in range(1, convolutions + 1):
+            x = scope.child(conv, f"conv{stage}_{i}")(x, features)
+            if normalized:
+                x = scope.child(batch_norm, f"bn{stage}_{i}")(x)
+            x = scope.child(relu, f"relu{stage}_{i}")(x)
+    return x
+
+
 def vgg(
     scope: Scope,
     images: Float[Array, "n h w 3"],
@@ -39,14 +58,8 @@ def vgg(
     dropout_rate: float = 0.5,
 ) -> Float[Array, "n classes"]:
     """Return the logits. `stage_sizes`: the convolutions before each of the five poolings."""
-    x = images
-    for stage, (convolutions, features) in enumerate(zip(stage_sizes, FEATURES, strict=True), 1):
-        for i in range(1, convolutions + 1):
-            x = scope.child(conv, f"conv{stage}_{i}")(x, features)
-            if normalized:
-                x = scope.child(batch_norm, f"bn{stage}_{i}")(x)
-            x = scope.child(relu, f"relu{stage}_{i}")(x)
-        x = scope.child(max_pool, f"pool{stage}")(x, 2)
+    x = convolutions(scope, images, stage_sizes, normalized)
+    x = scope.child(max_pool, "pool5")(x, 2)
     x = scope.child(adaptive_avg_pool, "pool")(x, 7)
     x = scope.child(flatten, "flatten")(x)
     for i in (6, 7):

@@ -5,12 +5,13 @@ RoIAlign is two products with them: nothing of the size of regions x samples x c
 All functions are of one image; vmap makes them of a batch.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 
 def _interpolation(positions: Float[Array, "*n"], size: int) -> Float[Array, "*n size"]:
@@ -124,16 +125,28 @@ def _round_half_away(x: Array) -> Array:
     return jnp.trunc(x + jnp.where(x < 0, -0.5, 0.5))
 
 
-def _bin_members(
+def _bin_ranges(
     low: Float[Array, " k"], high: Float[Array, " k"], outputs: int, size: int
-) -> Bool[Array, "k outputs size"]:
-    """Return which pixels of an axis lie in each bin of a region, both of whose ends count."""
+) -> tuple[Int[Array, "k outputs"], Int[Array, "k outputs"]]:
+    """Return each bin's first pixel on an axis, and how many of a region with both ends it has."""
     low, high = _round_half_away(low)[:, None], _round_half_away(high)[:, None]
     step = jnp.maximum(high - low + 1, 1) / outputs
     bins = jnp.arange(outputs)
     first, last = low + jnp.floor(bins * step), low + jnp.ceil((bins + 1) * step)
-    pixels = jnp.arange(size)
-    return (pixels >= first[..., None]) & (pixels < last[..., None])
+    first, last = (jnp.clip(x, 0, size).astype(jnp.int32) for x in (first, last))
+    return first, last - first
+
+
+def _running_maxima(x: Float[Array, "size *rest"]) -> Float[Array, "levels size *rest"]:
+    """Return the maximum of the 1, 2, 4, ... entries from each one on; what reaches beyond is void.
+
+    Any range's maximum is that of two entries of one level, which may overlap.
+    """
+    levels, length = [x], 1
+    while 2 * length <= len(x):
+        levels.append(jnp.maximum(levels[-1], jnp.roll(levels[-1], -length, 0)))
+        length *= 2
+    return jnp.stack(levels)
 
 
 def roi_pool(
@@ -149,18 +162,26 @@ def roi_pool(
     pixel both see it. Girshick 2015, "Fast R-CNN", section 2.1. The gradient is shared by equal
     maxima.
     """
+    height, width, _ = features.shape
     x1, y1, x2, y2 = jnp.moveaxis(boxes * scale, -1, 0)
-    rows = _bin_members(y1, y2, outputs, features.shape[0])
-    columns = _bin_members(x1, x2, outputs, features.shape[1])
+    tops, rows = _bin_ranges(y1, y2, outputs, height)
+    lefts, columns = _bin_ranges(x1, x2, outputs, width)
+    # [levels of y, levels of x, x, y, c]: a bin is four reads, however large it is
+    table = jax.vmap(_running_maxima)(jnp.moveaxis(_running_maxima(features), 2, 1))
 
-    def of_one(rows: Array, columns: Array) -> Array:
-        inside = rows[:, :, None, None]
-        tall = jnp.where(inside, features[None], -jnp.inf).max(1)  # [outputs, w, c]
-        bins = jnp.where(columns[None, :, :, None], tall[:, None], -jnp.inf).max(2)
-        filled = rows.any(1)[:, None] & columns.any(1)[None]
-        return jnp.where(filled[..., None], bins, 0)
+    def level_and_starts(first: Array, count: Array) -> tuple[Array, tuple[Array, Array]]:
+        level = 31 - jax.lax.clz(jnp.maximum(count, 1))
+        return level, (first, first + count - (1 << level))
 
-    return jax.vmap(of_one)(rows, columns)
+    level_y, starts_y = level_and_starts(tops, rows)
+    level_x, starts_x = level_and_starts(lefts, columns)
+    reads = [
+        table[level_y[:, :, None], level_x[:, None], x[:, None], y[:, :, None]]
+        for x in starts_x
+        for y in starts_y
+    ]
+    filled = (rows > 0)[:, :, None] & (columns > 0)[:, None]
+    return jnp.where(filled[..., None], functools.reduce(jnp.maximum, reads), 0)
 
 
 def paste_masks(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cnn_jax import ops
 from cnn_jax.models.faster_rcnn import (
+    Proposals,
     Settings,
     canvas_sizes,
     first_stage,
@@ -23,8 +24,8 @@ from cnn_jax.models.faster_rcnn import (
     region_head,
 )
 
-# Below it smooth L1 is a parabola, above it a line. Girshick 2015, equation 3 has 1.
-SMOOTH_L1_BETA = 1 / 9
+# Below it smooth L1 is a parabola, above it a line. Ren et al.'s released code has 1 / 9 here.
+PROPOSAL_BETA = 1 / 9
 
 
 class Truth(NamedTuple):
@@ -68,12 +69,10 @@ def learnable(truth: Truth, sizes: Int[Array, "n 2"]) -> Truth:
     return truth._replace(boxes=jnp.where(valid[..., None], boxes, 0), valid=valid)
 
 
-def smooth_l1(difference: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Return |x| - beta / 2, rounded to a parabola below beta."""
+def smooth_l1(difference: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
+    """Return |x| - beta / 2, rounded to a parabola below beta. Girshick 2015, equation 3."""
     size = jnp.abs(difference)
-    return jnp.where(
-        size < SMOOTH_L1_BETA, size**2 / (2 * SMOOTH_L1_BETA), size - SMOOTH_L1_BETA / 2
-    )
+    return jnp.where(size < beta, size**2 / (2 * beta), size - beta / 2)
 
 
 def binary_cross_entropy(
@@ -116,7 +115,7 @@ def proposal_losses(
         matches = matches[index]
         positive = chosen & (matches >= 0)
         target = ops.encode_boxes(boxes[jnp.maximum(matches, 0)], anchors[index])
-        box = smooth_l1(deltas[index] - target).sum(-1)
+        box = smooth_l1(deltas[index] - target, PROPOSAL_BETA).sum(-1)
         return binary_cross_entropy(objectness[index], positive), box, chosen, positive
 
     entropy, box, chosen, positive = jax.vmap(of_image)(
@@ -151,18 +150,22 @@ def sample_regions(
 ) -> Regions:
     """Return the regions that the second stage learns from, drawn of proposals and true boxes.
 
-    Priorities: of the proposals, then of the true boxes.
+    Background overlaps its nearest object by region_background at least: what lies far from all of
+    them is easy (Girshick 2015, section 2.3). Priorities: of the proposals, then of the true boxes.
     """
 
     def of_image(proposals, valid, boxes, labels, there, priorities):
         candidates = jnp.concatenate([proposals, boxes])
+        overlaps = ops.box_iou(boxes, candidates)
         matches = ops.match_boxes(
-            ops.box_iou(boxes, candidates),
+            overlaps,
             there,
             foreground=settings.region_foreground,
             background=settings.region_foreground,
         )
-        matches = jnp.where(jnp.concatenate([valid, there]), matches, ops.IGNORED)
+        nearest = jnp.where(there[:, None], overlaps, 0).max(0)
+        known = jnp.concatenate([valid, there]) & (nearest >= settings.region_background)
+        matches = jnp.where(known, matches, ops.IGNORED)
         index, counted = ops.balanced_sample(
             matches, priorities, settings.regions_sampled, settings.region_positives
         )
@@ -176,16 +179,22 @@ def sample_regions(
 
 
 def region_losses(
-    logits: Float[Array, "n k classes"], deltas: Float[Array, "n k classes 4"], regions: Regions
+    logits: Float[Array, "n k classes"],
+    deltas: Float[Array, "n k classes 4"],
+    regions: Regions,
+    beta: float,
 ) -> dict[str, Float[Array, ""]]:
     """Return the losses of the second stage: "classifier" and "box".
 
     Girshick 2015, equations 1 to 3, both divided by the number of sampled regions.
+
+    Args:
+      beta: of smooth_l1.
     """
     labels = regions.labels
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
     own = jnp.take_along_axis(deltas, labels[..., None, None], 2)[:, :, 0]
-    box = smooth_l1(own - regions.deltas).sum(-1)
+    box = smooth_l1(own - regions.deltas, beta).sum(-1)
     positive = regions.counted & (labels > 0)
     return {
         "classifier": _mean(entropy, regions.counted),
@@ -230,6 +239,7 @@ def losses(
     num_classes: int,
     settings: Settings,
     sizes: Int[Array, "n 2"] | None = None,
+    given: Proposals | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Return each of the detector's losses; their sum is what is trained.
 
@@ -237,27 +247,35 @@ def losses(
       images: normalised; each in the upper left corner of its canvas.
       draw: a key that the samples are drawn by, or the priorities themselves.
       sizes: height and width of each image; without, that of the canvas.
+      given: proposals that come with the images, of a detector without a first stage.
     """
     sizes = canvas_sizes(images) if sizes is None else sizes
-    maps, objectness, deltas, anchors = first_stage(scope, images, settings)
     precision = jnp.promote_types(images.dtype, jnp.float32)
     truth = learnable(truth._replace(boxes=truth.boxes.astype(precision)), sizes)
-    proposals, valid = propose(objectness, deltas, anchors, sizes, settings, train=True)
+    if given is None:
+        maps, objectness, deltas, anchors = first_stage(scope, images, settings)
+        proposals, valid = propose(objectness, deltas, anchors, sizes, settings, train=True)
+    else:
+        maps, anchors = scope.child(settings.backbone, "backbone")(images), []
+        proposals, valid = given.boxes.astype(precision), given.valid
 
     if not isinstance(draw, Priorities):
         candidates = proposals.shape[1] + truth.boxes.shape[1]
         draw = draw_priorities(draw, len(images), sum(map(len, anchors)), candidates)
-    found = proposal_losses(
-        jnp.concatenate(objectness, 1).astype(precision),
-        jnp.concatenate(deltas, 1).astype(precision),
-        np.concatenate(anchors),
-        truth,
-        draw.anchors,
-        settings,
-    )
+    found = {}
+    if given is None:
+        found = proposal_losses(
+            jnp.concatenate(objectness, 1).astype(precision),
+            jnp.concatenate(deltas, 1).astype(precision),
+            np.concatenate(anchors),
+            truth,
+            draw.anchors,
+            settings,
+        )
     regions = sample_regions(proposals, valid, truth, draw.regions, settings)
     logits, deltas = region_head(scope, maps, regions.boxes, num_classes, settings)
-    found |= region_losses(logits.astype(precision), deltas.astype(precision), regions)
+    logits, deltas = logits.astype(precision), deltas.astype(precision)
+    found |= region_losses(logits, deltas, regions, settings.region_beta)
     if settings.mask_layers:
         # positives come first, so the rest of the sample cannot have a mask
         first = int(settings.regions_sampled * settings.region_positives)

@@ -4,7 +4,8 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.models.faster_rcnn import Detections, Settings, faster_rcnn
+from cnn_jax.errors import UsageError
+from cnn_jax.models.fast_rcnn import fast_rcnn
+from cnn_jax.models.faster_rcnn import Detections, Proposals, Settings, faster_rcnn
 from cnn_jax.models.registry import MODELS
 from cnn_jax.tasks import detection
 from cnn_jax.training import checkpoint, parallel
@@ -30,6 +33,9 @@ from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import normalize_images
 
 Batch = Mapping[str, Array]
+
+# what of a batch a detector is given; the rest is what it should find
+DETECTED_FROM = ("image", "size", "proposals", "proposed")
 
 
 def settings_of(config: TrainConfig) -> Settings:
@@ -53,6 +59,13 @@ def truth_of(batch: Batch, with_masks: bool) -> detection.Truth:
         numbers = jnp.arange(1, valid.shape[1] + 1)[:, None, None]
         masks = batch["instances"][:, None] == numbers
     return detection.Truth(batch["boxes"], batch["labels"], valid, masks)
+
+
+def proposals_of(batch: Batch) -> Proposals | None:
+    """Return the regions that came with a batch's images."""
+    if "proposals" not in batch:
+        return None
+    return Proposals(batch["proposals"], batch["proposed"])
 
 
 def create_train_step(
@@ -79,6 +92,8 @@ def create_train_step(
             num_classes=config.num_classes,
             settings=settings,
             sizes=batch["size"],
+            given=proposals_of(batch),
+            rngs={"dropout": key},
         )
         loss = sum(terms.values())
         stats = flax.core.unfreeze(updates).get("batch_stats", {})
@@ -103,11 +118,16 @@ def create_train_step(
 def create_detector(
     settings: Settings, num_classes: int, dataset: Dataset
 ) -> Callable[[PyTree, Batch], Detections]:
-    """Return detect(variables, batch) -> Detections, one program for each canvas."""
+    """Return detect(variables, batch) -> Detections, one program for each canvas.
+
+    The detector proposes regions itself, unless they come with the batch.
+    """
 
     @jax.jit
     def detect(variables: PyTree, batch: Batch) -> Detections:
-        return flax.core.apply(faster_rcnn)(
+        given = proposals_of(batch)
+        function = faster_rcnn if given is None else partial(fast_rcnn, proposals=given)
+        return flax.core.apply(function)(
             variables,
             canvas_images(batch, dataset),
             num_classes,
@@ -123,7 +143,7 @@ def detect_all(
 ) -> Iterator[tuple[Batch, Detections]]:
     """Yield each example with its detections, on the host and without a batch axis."""
     for batch in batches:
-        given = {name: x for name, x in batch.items() if name in ("image", "size")}
+        given = {name: batch[name] for name in DETECTED_FROM if name in batch}
         found = jax.tree.map(np.asarray, detect(variables, given))
         for i in np.flatnonzero(batch["weight"]):
             yield (
@@ -147,9 +167,14 @@ def train(
     dataset: Dataset,
     *,
     max_objects: int,
+    proposals: Sequence[Float[np.ndarray, "_p 4"]] | None = None,
+    max_proposals: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Train as a resolved configuration says, from workdir's newest checkpoint if there is one.
+
+    Args:
+      proposals: regions of each image, of detectors that propose none; see data.detection.
 
     Raises:
       UsageError: what does not fit together.
@@ -158,6 +183,9 @@ def train(
     devices = len(jax.devices())
     parallel.check_batch_size(config.batch_size, devices)
     model, settings = configs.build_model(config), settings_of(config)
+    if (proposals is None) != bool(settings.anchor_sizes):
+        kind = "proposes regions itself" if settings.anchor_sizes else "needs proposals of regions"
+        raise UsageError(f"{config.model} {kind}; take another --model, or compare_detectors")
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     variables = model.init(jax.random.key(config.seed), image)
     optimizer = create_optimizer(config, variables["params"])
@@ -181,6 +209,8 @@ def train(
             max_objects=max_objects,
             flips=config.flip,
             seed=config.seed,
+            proposals=proposals,
+            max_proposals=max_proposals,
             start_step=start,
         )
         log, begun, rate, losses = open_log(Path(workdir), start), time.perf_counter(), None, {}

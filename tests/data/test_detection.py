@@ -91,6 +91,30 @@ def test_an_image_without_objects_is_an_example_too():
     assert not found["instances"].any()
 
 
+def test_proposals_come_with_an_example_and_move_as_its_image_does():
+    boxes = np.float32([[3, 4, 20, 30], [0, 0, 64, 64], [5, 5, 6, 6]])
+    found = data.with_proposals(data.read(SCENES, 6, 64, 0), boxes, 2)
+    assert list(found["proposed"]) == [True, True]
+    np.testing.assert_array_equal(found["proposals"], boxes[:2])
+    found = data.flip(data.with_proposals(found, boxes[:1], 2))
+    assert list(found["proposed"]) == [True, False]
+    np.testing.assert_array_equal(found["proposals"], [[44, 4, 61, 30], [0, 0, 0, 0]])
+
+
+def test_each_example_of_a_batch_has_its_own_proposals():
+    own = [np.full((i + 1, 4), i, np.float32) for i in range(5)]
+    settings = {"batch_size": 5, "canvas": 64, "max_objects": 6}
+    given = {"proposals": own, "max_proposals": 3}
+    (batch,) = data.evaluation_batches(SCENES, **settings, **given)
+    assert list(batch["proposed"].sum(1)) == [1, 2, 3, 3, 3]
+    assert (batch["proposals"][:, 0, 0] == np.arange(5)).all()
+    trained = data.train_batches(SCENES, **settings, **given, flips=False, seed=0, num_threads=0)
+    batch = next(trained)
+    for image, boxes in zip(batch["image"], batch["proposals"], strict=True):
+        index = int(boxes[0, 0])
+        np.testing.assert_array_equal(image, data.read(SCENES, 6, 64, index)["image"])
+
+
 def test_training_batches_repeat_by_the_seed_and_start_anywhere():
     settings = {"batch_size": 2, "canvas": 64, "max_objects": 6, "flips": True, "num_threads": 0}
 

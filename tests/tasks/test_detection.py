@@ -226,6 +226,29 @@ def test_detections_say_when_too_few_boxes_entered_the_suppression():
     assert set(np.asarray(enough.labels[0])) == {1, 2}
 
 
+def test_background_far_from_every_object_is_not_learnt_from_where_the_settings_say():
+    """Girshick 2015, section 2.3: overlaps in [.1, .5)."""
+    proposals = np.float32([[[2, 3, 20, 18], [2, 3, 8, 18], [2, 3, 3, 18], [24, 24, 30, 30]]] * 2)
+    valid = np.ones((2, 4), bool)
+    settings = SETTINGS._replace(region_background=0.1, regions_sampled=7)
+    regions = detection.sample_regions(proposals, valid, USUAL, np.ones((2, 7)), settings)
+    drawn = {tuple(box) for box in np.asarray(regions.boxes[0])[np.asarray(regions.counted[0])]}
+    assert (2, 3, 20, 18) in drawn  # an object
+    assert (2, 3, 8, 18) in drawn  # a third of one
+    assert (2, 3, 3, 18) not in drawn  # an eighteenth
+    everything = SETTINGS._replace(regions_sampled=7)
+    regions = detection.sample_regions(proposals, valid, USUAL, np.ones((2, 7)), everything)
+    assert (2, 3, 3, 18) in {tuple(box) for box in np.asarray(regions.boxes[0])}
+
+
+def test_given_proposals_take_the_place_of_the_first_stage(variables):
+    given = faster_rcnn.Proposals(USUAL.boxes, USUAL.valid)
+    run = partial(flax.core.apply(detection.losses), num_classes=CLASSES, settings=SETTINGS)
+    terms = jax.jit(run)(variables, IMAGES, USUAL, KEY, sizes=SIZES, given=given)
+    assert set(terms) == {"classifier", "box", "mask"}
+    assert is_finite(terms)
+
+
 def test_a_masks_target_is_the_part_of_each_bin_that_it_covers():
     masks = np.zeros((1, 1, 16, 16), bool)
     masks[..., :8] = True
@@ -240,4 +263,4 @@ def test_a_masks_target_is_the_part_of_each_bin_that_it_covers():
 def test_smooth_l1_is_a_parabola_then_a_line():
     x = jnp.array([0.0, 0.1, -0.1, 1 / 9, 2.0])
     expected = [0, 0.045, 0.045, 1 / 18, 2 - 1 / 18]
-    np.testing.assert_allclose(detection.smooth_l1(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(detection.smooth_l1(x, 1 / 9), expected, rtol=1e-6)
