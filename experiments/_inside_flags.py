@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 
 from cnn_jax import errors
 from cnn_jax.errors import UsageError
-from cnn_jax.visualize.batching import largest_batch
+from cnn_jax.visualize.batching import gradient_of_sum, largest_batch
+from experiments import _memory
 from experiments._subject import Subject
 
 _TARGET = flags.DEFINE_string(
@@ -18,13 +19,6 @@ _TARGET = flags.DEFINE_string(
     None,
     "Class that is explained, a name or a number; by default each image's likeliest.",
     module_name="Map",
-)
-_MEMORY_LIMIT = flags.DEFINE_float(
-    "memory_limit",
-    2.0,
-    "GiB that the network's values may take; sets how many images are computed at once.",
-    lower_bound=0,
-    module_name="Computation",
 )
 
 
@@ -52,11 +46,7 @@ def batch_size(f: Callable, pixels: Float[np.ndarray, "n h w c"]) -> int:
     Raises:
       UsageError: the memory limit is too small for one.
     """
-
-    def gradient(images):
-        return jax.grad(lambda images: f(images).sum())(images)
-
-    return largest_batch(gradient, pixels, memory_limit=_MEMORY_LIMIT.value * 2**30)
+    return largest_batch(gradient_of_sum(f), pixels, memory_limit=_memory.limit())
 
 
 def answers(

@@ -17,9 +17,9 @@ from absl import flags
 
 from cnn_jax import report, trained
 from cnn_jax.errors import UsageError
-from cnn_jax.visualize import ascent
+from cnn_jax.visualize import ascent, batching
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _ascent_report, _layers, _subject, app
+from experiments import _ascent_report, _layers, _memory, _subject, app
 from experiments._progress import bar
 
 _TARGET = flags.DEFINE_list(
@@ -67,6 +67,9 @@ def main(argv: Sequence[str]) -> None:
         "neuron": lambda: ascent.neuron(repeated),
         "layer": lambda: ascent.layer,
     }[_UNIT.value]()
+    key, batch = jax.random.key(flags.FLAGS.seed), (len(repeated), *shape)
+    images = jax.ShapeDtypeStruct(batch, np.float32)
+    f = batching.within_memory(f, images, _memory.limit())
     folder = open_workdir(
         _subject.results_folder("ascent", network), _subject.configuration(network)
     )
@@ -74,10 +77,9 @@ def main(argv: Sequence[str]) -> None:
     if _DIVERSE.value > 1:
         by = paths[0] if paths else _ascent_report.middle_layer(_layers.shapes(network, shape))
         diverse = {
-            "diverse": trained.layer(network, by),
+            "diverse": batching.within_memory(trained.layer(network, by), images, _memory.limit()),
             "diversity_weight": _DIVERSITY_WEIGHT.value,
         }
-    key, batch = jax.random.key(flags.FLAGS.seed), (len(repeated), *shape)
     start = time.perf_counter()
     found = {
         "from zeros": ascent.simonyan(

@@ -20,7 +20,7 @@ from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.recipes import recipe
 from cnn_jax.workdir import write_results
-from experiments import _looking_inside, _run_report, app
+from experiments import _looking_inside, _run_report, _synthesis_report, app
 from experiments._progress import bar, progress_bar
 
 _WORKDIR = flags.DEFINE_string(
@@ -49,7 +49,7 @@ def configuration() -> TrainConfig:
 def pictures(
     network: trained.Trained, dataset: datasets.Dataset, folder: Path, seed: int
 ) -> tuple[dict[str, Any], list[report.Html]]:
-    """Return the numbers and sections that look at the data, the mistakes and into the network."""
+    """Return numbers, and sections on the data, the mistakes and what the network sees."""
     probabilities, labels = evaluation.predict(
         network.model, network.variables, dataset, network.preprocessing
     )
@@ -110,7 +110,16 @@ def pictures(
         jax.random.key(seed),
         progress=bar("method"),
     )
-    return made, sections + inside
+    synthesised = _synthesis_report.sections(
+        network,
+        images[examples[:4]].astype(np.float32) / 255,
+        tuple(dataset.class_names[label] for label in labels[examples[:4]]),
+        tuple(dataset.class_names),
+        folder,
+        seed,
+        progress=bar("step"),
+    )
+    return made, [*sections, *inside, *synthesised]
 
 
 def main(argv: Sequence[str]) -> None:

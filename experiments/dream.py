@@ -18,7 +18,7 @@ from cnn_jax import analysis, report, trained
 from cnn_jax.errors import UsageError
 from cnn_jax.visualize import dream
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _images, _layers, _subject, app
+from experiments import _images, _layers, _memory, _subject, app
 from experiments._progress import bar
 
 _LONGEST_SIDE = flags.DEFINE_integer(
@@ -37,7 +37,11 @@ _STEP_SIZE = flags.DEFINE_float(
 )
 _JITTER = flags.DEFINE_integer("jitter", 32, "Pixels to roll by.", module_name="Dream")
 _TILE = flags.DEFINE_integer(
-    "tile", 512, "Side of a tile in pixels; 0: the image as a whole.", module_name="Dream"
+    "tile",
+    None,
+    "Side of a tile in pixels; by default as --memory_limit allows.",
+    lower_bound=1,
+    module_name="Dream",
 )
 _FRAMES = flags.DEFINE_integer("frames", 0, "Of a zoom movie; 0: none.", module_name="Movie")
 _ZOOM = flags.DEFINE_float("zoom", 1.05, "Magnification by frame.", module_name="Movie")
@@ -80,9 +84,11 @@ def main(argv: Sequence[str]) -> None:
     if _GUIDE.value is not None:
         guide = _images.read(_GUIDE.value, channels, _LONGEST_SIDE.value)
         objective = dream.guided(jax.jit(f)(guide[None]))
-    tiles = None
-    if _TILE.value:
-        tiles = dream.Tiles(_TILE.value, receptive_field(network, paths))
+    reach = receptive_field(network, paths)
+    if _TILE.value is None:
+        tiles = dream.tiles_within(f, image[None], reach, _memory.limit())
+    else:
+        tiles = dream.Tiles(_TILE.value, reach)
     folder = open_workdir(
         _subject.results_folder("dream", network), _subject.configuration(network)
     )

@@ -20,7 +20,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.visualize import batching, inversion
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import write_results
-from experiments import _inversion_report, _layers, _subject, app
+from experiments import _inversion_report, _layers, _memory, _subject, app
 from experiments._progress import bar
 
 _OPTIMIZERS = {
@@ -46,9 +46,6 @@ _VARIATION_WEIGHTS = flags.DEFINE_list(
     "Weights of the mean total variation, of the first and of the last layer.",
     module_name="Inversion",
 )
-_MEMORY_LIMIT = flags.DEFINE_float(
-    "memory_limit", 4.0, "GiB that the inversions at one time may take.", module_name="Inversion"
-)
 
 
 def variation_weights() -> tuple[float, float]:
@@ -69,10 +66,7 @@ def main(argv: Sequence[str]) -> None:
     network, pixels = subject.network, subject.pixels
     paths = _layers.chosen(network, pixels.shape[1:])
     f = trained.layers(network, paths)
-
-    def total(images):
-        return sum(leaf.sum() for leaf in f(images).values())
-
+    gradient = batching.gradient_of_sum(f)
     start = time.perf_counter()
     inversions = inversion.invert_layers(
         f,
@@ -83,9 +77,7 @@ def main(argv: Sequence[str]) -> None:
         variation_weights=weights,
         optimizer=_OPTIMIZERS[_OPTIMIZER.value](_LEARNING_RATE.value, _STEPS.value),
         steps=_STEPS.value,
-        batch_size=batching.largest_batch(
-            jax.grad(total), pixels, memory_limit=_MEMORY_LIMIT.value * 2**30
-        ),
+        batch_size=batching.largest_batch(gradient, pixels, memory_limit=_memory.limit()),
         progress=bar("step"),
     )
     seconds = time.perf_counter() - start

@@ -15,9 +15,9 @@ import numpy as np
 from absl import flags
 
 from cnn_jax import report, trained
-from cnn_jax.visualize import fooling
+from cnn_jax.visualize import batching, fooling
 from cnn_jax.workdir import write_results
-from experiments import _fooling_report, _subject, app
+from experiments import _fooling_report, _memory, _subject, app
 from experiments._progress import bar
 
 _STEPS = flags.DEFINE_integer(
@@ -39,8 +39,13 @@ def main(argv: Sequence[str]) -> None:
     del argv
     subject = _subject.load("fooling")
     network, shape = subject.network, subject.pixels.shape[1:]
-    f = trained.classifier(network)
     classes = min(_MOST.value, network.model.num_classes)
+    most = max(network.model.num_classes, _CHILDREN.value)
+    f = batching.within_memory(
+        trained.classifier(network),
+        jax.ShapeDtypeStruct((most, *shape), np.float32),
+        _memory.limit(),
+    )
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
     found = _fooling_report.images(
         f, classes, subject.pixels[0], key, steps=_STEPS.value,

@@ -13,10 +13,10 @@ from absl import flags
 
 from cnn_jax import report, trained
 from cnn_jax.errors import UsageError, unknown
-from cnn_jax.visualize import inversion, style
+from cnn_jax.visualize import batching, inversion, style
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _images, _layers, _subject, app
+from experiments import _images, _layers, _memory, _subject, app
 from experiments._progress import bar
 
 _OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
@@ -79,6 +79,8 @@ def main(argv: Sequence[str]) -> None:
     )
     content_layers, style_layers = chosen_layers(_layers.shapes(network, (size, size, channels)))
     f = trained.layers(network, dict.fromkeys(content_layers + style_layers))
+    for image in (content, styled):  # raises where one does not fit
+        batching.within_memory(f, image[None], _memory.limit())
     folder = open_workdir(
         _subject.results_folder("style", network), _subject.configuration(network)
     )

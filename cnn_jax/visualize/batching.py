@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -58,6 +59,41 @@ def in_batches(
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
+def within_memory(f: Callable, images: Any, memory_limit: float) -> Partial:
+    """Return f, whose gradient of a batch of images fits into the memory.
+
+    Where the batch is too large, f goes over it in parts, and computes each anew on the way back.
+
+    Args:
+      f: [n, h, w, c] -> an array or a tree of arrays, each image's apart from the others'.
+      images: a batch as large as f will see, or a jax.ShapeDtypeStruct of it.
+      memory_limit: bytes; as in `largest_batch`.
+
+    Raises:
+      UsageError: one image does not fit.
+    """
+    rows = largest_batch(gradient_of_sum(f), images, memory_limit=memory_limit, most=len(images))
+    return as_partial(f) if rows == len(images) else Partial(partial(_in_parts, rows), f)
+
+
+def gradient_of_sum(f: Callable) -> Callable:
+    """Return the gradient, by its input, of the sum of all that f returns."""
+    return jax.grad(lambda images: sum(leaf.sum() for leaf in jax.tree.leaves(f(images))))
+
+
+def _in_parts(rows: int, f: Callable, images: Array) -> Any:
+    count = len(images)
+    filling = [(0, -count % rows)] + [(0, 0)] * (images.ndim - 1)
+    parts = jnp.pad(images, filling, mode="edge").reshape(-1, rows, *images.shape[1:])
+    found = jax.lax.map(jax.checkpoint(f), parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
+
+
+def values_bytes(f: Callable, *arrays: Any) -> int:
+    """Return the bytes of all values that f computes of these arrays, as if none were freed."""
+    return _bytes(jax.make_jaxpr(f)(*arrays))
+
+
 def largest_batch(f: Callable, *arrays: Any, memory_limit: float, most: int = 512) -> int:
     """Return how many rows f may take at once so that its values fit into the memory.
 
@@ -74,7 +110,7 @@ def largest_batch(f: Callable, *arrays: Any, memory_limit: float, most: int = 51
       UsageError: one row does not fit.
     """
     row = [jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for array in arrays]
-    bytes_per_row = _bytes(jax.make_jaxpr(f)(*row))
+    bytes_per_row = values_bytes(f, *row)
     if bytes_per_row > memory_limit:
         raise UsageError(
             f"one image takes {bytes_per_row / 2**20:.0f} MiB, more than the memory limit of "

@@ -35,6 +35,38 @@ class Tiles(NamedTuple):
     reach: int
 
 
+def tiles_within(
+    f: F, images: Float[Array, "n h w c"], reach: int, memory_limit: float
+) -> Tiles | None:
+    """Return the largest tiles whose gradient fits into the memory; None: the whole image does.
+
+    Args:
+      images: or a jax.ShapeDtypeStruct.
+      reach: as in Tiles.
+      memory_limit: bytes; all values count, as if none were freed before the end.
+
+    Raises:
+      UsageError: none are small enough.
+    """
+    n, h, w, c = images.shape
+    step = batching.gradient_of_sum(f)
+
+    def fits(height: int, width: int) -> bool:
+        window = jax.ShapeDtypeStruct((n, height, width, c), images.dtype)
+        return batching.values_bytes(step, window) <= memory_limit
+
+    if fits(h, w):
+        return None
+    for size in (2048, 1024, 512, 256, 128, 64):
+        window = size + 2 * reach
+        if window < max(h, w) and fits(min(window, h), min(window, w)):
+            return Tiles(size, reach)
+    raise UsageError(
+        f"no tile of these {w}x{h} pixels fits into {memory_limit / 2**20:.0f} MiB where a unit "
+        f"sees {reach} around it; raise the memory limit, or take an earlier layer or less pixels"
+    )
+
+
 def energy(weights: Mapping[str, float] | None = None) -> Objective:
     """Return half the squares at each place: the gradient is the activation.
 

@@ -7,6 +7,7 @@ import pytest
 
 from cnn_jax import UsageError, ops
 from cnn_jax.visualize import dream
+from cnn_jax.visualize.batching import gradient_of_sum, values_bytes
 from cnn_jax.visualize.dream import Tiles
 
 random = np.random.default_rng(5)
@@ -62,6 +63,22 @@ def test_a_window_takes_a_fraction_of_the_memory():
         return slope.lower(shape).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(window) < temporary(x) / 15
+
+
+def test_tiles_are_as_large_as_the_memory_allows():
+    """A smaller limit gives smaller tiles, one that is ample none, and a tiny one an error."""
+    x = jax.ShapeDtypeStruct((1, 2048, 2048, 3), jnp.float32)  # 4 megapixels
+
+    def values(side):
+        window = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        return values_bytes(gradient_of_sum(network), window)
+
+    assert dream.tiles_within(network, x, REACH, 1.01 * values(2048)) is None
+    for size in (1024, 256, 64):
+        limit = 1.01 * values(size + 2 * REACH)
+        assert dream.tiles_within(network, x, REACH, limit) == Tiles(size, REACH)
+    with pytest.raises(UsageError, match="raise the memory limit"):
+        dream.tiles_within(network, x, REACH, 0.9 * values(64 + 2 * REACH))
 
 
 def test_the_gradient_at_the_layer_is_its_activation(float64):
