@@ -96,9 +96,17 @@ def write(workdir: Path, results: Mapping[str, Any], shown: Figure) -> None:
             for name, value in box["per_class"].items()
         ],
     )
+    measured = [kind for kind in ("box", "mask") if f"{kind}_coco" in results]
+    coco = report.table(
+        ["COCO's metric", *measured],
+        [
+            [name, *(results[f"{kind}_coco"][name] for kind in measured)]
+            for name in results["box_coco"]
+        ],
+    )
     kinds = report.table(["kind", "number"], list(results["error_kinds"].items()))
     sections: list[Html] = [
-        report.section("Average precision", report.metrics(numbers), table),
+        report.section("Average precision", report.metrics(numbers), table, coco),
         report.section(
             "Found objects",
             report.figure(

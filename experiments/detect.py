@@ -40,9 +40,6 @@ _PICTURES = flags.DEFINE_integer("pictures", 8, "Images to draw objects on.", mo
 _MAX_OBJECTS = flags.DEFINE_integer(
     "max_objects", 5, "Room for this many objects an image.", module_name="Data"
 )
-_COCO = flags.DEFINE_boolean(
-    "coco", False, "Also COCO's metrics, which need pycocotools.", module_name="Evaluation"
-)
 _train_flags.define()
 flags.FLAGS.set_default("recipe", "maskrcnn_shapes")
 
@@ -70,7 +67,7 @@ def regions_of(example, found, with_masks):
     return {"image": example["image"], "truth": truth, "found": ours}, example["difficult"][seen]
 
 
-def evaluate(config, dataset, variables, max_objects, coco):
+def evaluate(config, dataset, variables, max_objects):
     """Return results, and the examples with what was found, of a whole split."""
     settings = detector.settings_of(config)
     with_masks = settings.mask_layers > 0
@@ -112,9 +109,8 @@ def evaluate(config, dataset, variables, max_objects, coco):
         results[f"{name}_ap50_11_point"] = measure(definition=ap.ELEVEN_POINTS)["map"]
         if kind == "boxes":
             results["error_kinds"] = count_kinds(found, objects)
-        if coco:
-            size = (config.image_size, config.image_size)
-            results[f"{name}_coco"] = ap.coco_metrics(found, objects, size, masks=kind == "masks")
+        size = (config.image_size, config.image_size)
+        results[f"{name}_coco"] = ap.coco_metrics(found, objects, size, masks=kind == "masks")
     return results, examples
 
 
@@ -141,9 +137,7 @@ def main(argv: Sequence[str]) -> None:
         )
     except Diverged as error:
         sys.exit(f"error: {error}")
-    results, examples = evaluate(
-        config, eval_set, trained.variables, _MAX_OBJECTS.value, _COCO.value
-    )
+    results, examples = evaluate(config, eval_set, trained.variables, _MAX_OBJECTS.value)
     results |= {
         "step": trained.step,
         "losses": trained.losses,

@@ -1,17 +1,20 @@
 """Average precision of detections: PASCAL VOC's two definitions, for boxes and for masks.
 
 Everingham et al. 2010, "The PASCAL visual object classes challenge", section 4.2. COCO's is that of
-its own evaluator, pycocotools, where it is installed.
+its own evaluator, pycocotools.
 """
 
+import contextlib
+import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-
-from cnn_jax.errors import UsageError
+from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 # The precision's mean at recalls 0, .1, ..., 1 (VOC until 2009), or the area under it (since).
 ELEVEN_POINTS = "11-point"
@@ -156,20 +159,7 @@ def coco_metrics(
     Args:
       size: height and width of the images.
       masks: regions are masks.
-
-    Raises:
-      UsageError: pycocotools is not installed.
     """
-    try:
-        from pycocotools import mask as run_lengths
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise UsageError(
-            "COCO's evaluation needs pycocotools; pip install 'cnn_jax[detection]'"
-        ) from None
-    import contextlib
-    import io
 
     def region(x):
         if masks:
