@@ -26,6 +26,8 @@ def lines(results: Results) -> list[str]:
             seconds = side["compile"]
             line += f", compiled in {seconds['cold_seconds']:.1f} s"
             line += f" ({seconds['cached_seconds']:.1f} s from the cache)"
+        for outcome, value in side.get("outcome", {}).items():
+            line += f", {outcome.replace('_', ' ')} {value:.4g}"
         text.append(line)
     if "comparison" in results:
         comparison = results["comparison"]
@@ -52,7 +54,8 @@ def page(results: Results, folder: Path) -> Html:
     if jax["flop_utilization"] is not None:
         numbers["of the peak"] = f"{jax['flop_utilization']:.1%}"
     if "comparison" in results:
-        numbers["time over PyTorch's"] = results["comparison"]["time_ratio"]["median"]
+        comparison = results["comparison"]
+        numbers[f"time over that of {comparison['over']}"] = comparison["time_ratio"]["median"]
     turns = report.figure_png(_turns(results), folder / "turns.png")
     return report.page(
         f"Benchmark: {title(results)}",
@@ -92,6 +95,7 @@ def page(results: Results, folder: Path) -> Html:
                 ],
             ),
         ),
+        *_outcome(results),
         *_work(results),
         report.section(
             "Machine and versions",
@@ -108,9 +112,10 @@ def _comparison(results: Results) -> list[str]:
     if "comparison" not in results:
         return []
     comparison = results["comparison"]
+    over, ratio = comparison["over"], _spread(comparison["time_ratio"])
     busy = max(side["idle_cpu_share"] for side in results["sides"].values())
     return [
-        f"The time of jax over that of torch, turn by turn: {_spread(comparison['time_ratio'])}. "
+        f"The time of jax over that of {over}, turn by turn: {ratio}. "
         f"Each side has a process of its own; while it waited for its turn it kept {busy:.3f} "
         "cores busy at most.",
         report.table(
@@ -136,6 +141,15 @@ def _compilation(jax: Mapping[str, Any]) -> list[Html]:
     ]
     note = "The cache keeps what took a tenth of a second or more to compile."
     return [report.section("Compilation", report.table(["", "seconds"], rows), note)]
+
+
+def _outcome(results: Results) -> list[Html]:
+    found = {name: side["outcome"] for name, side in results["sides"].items() if "outcome" in side}
+    if not found:
+        return []
+    names = list(found["jax"])
+    rows = [[side, *(values[name] for name in names)] for side, values in found.items()]
+    return [report.section("Outcome", report.table(["side", *names], rows))]
 
 
 def _work(results: Results) -> list[Html]:

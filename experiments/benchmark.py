@@ -1,7 +1,9 @@
-"""Measures how fast a model trains or answers, or how fast images are decoded for it.
+"""Measures how fast a model trains or answers, is broken or looked into, and images are decoded.
 
 python -m experiments.benchmark --task=train --model=resnet50 --workdir=runs/speed
 python -m experiments.benchmark --task=train --model=resnet18 --against=torch --workdir=runs/ratio
+python -m experiments.benchmark --task=pgd --run=runs/digits --against=foolbox --workdir=runs/pgd
+python -m experiments.benchmark --task=universal --run=runs/digits --against=art --workdir=runs/uap
 python -m experiments.benchmark --task=input --batch_size=128 --workdir=runs/input
 
 Times are medians and quartiles over turns; compile times are those of fresh processes, one with an
@@ -21,14 +23,24 @@ from cnn_jax.errors import UsageError
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import _benchmark_report, app
 
+_OPPONENTS = "; ".join(
+    f"{name}: {' or '.join(task.against)}" for name, task in TASKS.items() if task.against
+)
+
 _TASK = flags.DEFINE_string(
     "task", "train", f"What is measured: {', '.join(TASKS)}.", module_name="What"
 )
 _MODEL = flags.DEFINE_string(
-    "model", "resnet50", "A name from cnn_jax.model_names().", module_name="What"
+    "model", None, "A name from cnn_jax.model_names(); by default resnet50.", module_name="What"
 )
 _MODEL_OPTIONS = flags.DEFINE_string(
     "model_options", "", "The family's own options, as in 'dropout=0.3'.", module_name="What"
+)
+_RUN = flags.DEFINE_string(
+    "run",
+    None,
+    "Folder of a training run, whose network and examples are taken instead of random ones.",
+    module_name="What",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a call.", module_name="What")
 _IMAGE_SIZE = flags.DEFINE_integer(
@@ -47,8 +59,11 @@ _INPUT = flags.DEFINE_enum(
 _NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Threads that decode; by default one a core.", module_name="What"
 )
-_AGAINST = flags.DEFINE_enum(
-    "against", None, ["torch"], "Who does the same, in turns.", module_name="Comparison"
+_AGAINST = flags.DEFINE_string(
+    "against",
+    None,
+    f"Who does the same, in turns, of {_OPPONENTS}.",
+    module_name="Comparison",
 )
 _TORCH_COMPILE = flags.DEFINE_boolean(
     "torch_compile", False, "Compile PyTorch's model by torch.compile.", module_name="Comparison"
@@ -68,10 +83,14 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/speed")
     if jax.distributed.is_initialized():
         raise UsageError("benchmark measures one process; leave --coordinator_address out")
+    if _RUN.value is not None and _MODEL.value is not None:
+        raise UsageError("--model does not go with --run; a run knows its own model")
     spec = benchmark.Spec(
         task=_TASK.value,
-        model=_MODEL.value,
+        model=_MODEL.value or "resnet50",
         model_options=_MODEL_OPTIONS.value,
+        against=_AGAINST.value,
+        run=_RUN.value,
         batch_size=_BATCH_SIZE.value,
         image_size=_IMAGE_SIZE.value,
         dtype=_DTYPE.value,
@@ -80,12 +99,10 @@ def main(argv: Sequence[str]) -> None:
         turn_seconds=_TURN_SECONDS.value,
         torch_compile=_TORCH_COMPILE.value,
     )
-    config = resolve(spec, _AGAINST.value, _ROUNDS.value)._asdict()
-    config |= {"against": _AGAINST.value, "rounds": _ROUNDS.value}
+    config = resolve(spec, _ROUNDS.value)._asdict() | {"rounds": _ROUNDS.value}
     workdir = open_workdir(_WORKDIR.value, config)
     results = benchmark.measure(
         spec,
-        against=_AGAINST.value,
         rounds=_ROUNDS.value,
         say=lambda line: print(line, file=sys.stderr),
     )

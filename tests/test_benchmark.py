@@ -15,13 +15,28 @@ from jax import lax
 from PIL import Image
 
 from cnn_jax import create_model
-from cnn_jax.benchmark import Spec, jax_side, jax_tasks, jpegs, machine, peak, timing, worker
+from cnn_jax.benchmark import (
+    Spec,
+    jax_side,
+    jax_tasks,
+    jpegs,
+    machine,
+    outcome,
+    peak,
+    settings,
+    subject,
+    timing,
+    worker,
+)
 from cnn_jax.benchmark.flops import multiply_adds
 from cnn_jax.benchmark.measurement import check_comparable, resolve
 from cnn_jax.benchmark.process import started
 from cnn_jax.benchmark.program import Program, calls_in, create_turn
 from cnn_jax.benchmark.summary import summarize
+from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
+from cnn_jax.training import loop as training
+from cnn_jax.training.config import TrainConfig
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -268,6 +283,86 @@ def test_decoded_images_feed_only_models_of_colour_images(tmp_path):
         jax_side.prepare(spec)
 
 
+def test_both_sides_are_given_one_network_and_its_images(tmp_path):
+    spec = TINY._replace(task="pgd", subject=str(tmp_path / "subject.npz"))
+    network, made = subject.create(spec)
+    read = subject.read(spec.subject)
+    assert jax.tree.all(jax.tree.map(np.array_equal, read, made))
+    assert read.num_classes == 10
+    normalized = (read.pixels - read.mean) / read.std
+    logits = network.model.apply(read.variables, jnp.asarray(normalized))
+    np.testing.assert_array_equal(logits.argmax(axis=1), read.classes)
+    assert subject.facts(read) == {"parameters": 61706}
+
+
+def test_the_subject_is_a_runs_network_and_its_first_examples(run_of_digits):
+    spec = resolve(Spec("pgd", "", run=run_of_digits, batch_size=3), 1)
+    assert (spec.model, spec.image_size, spec.input) == ("lenet5", 32, "run")
+    network, made = subject.create(spec)
+    assert network.source["step"] == 1
+    assert made.pixels.shape == (3, 32, 32, 1)
+    assert made.mean == np.float32(datasets.STATISTICS["digits"][0])
+    assert made.num_classes == 10
+
+
+@pytest.fixture(scope="module")
+def run_of_digits(tmp_path_factory):
+    """A run of one step."""
+    workdir = tmp_path_factory.mktemp("digits")
+    config = TrainConfig(model="lenet5", dataset="digits", image_size=32, batch_size=8, steps=1)
+    training.train(config, workdir)
+    return str(workdir)
+
+
+@pytest.mark.parametrize("task", ["pgd", "deepfool"])
+def test_an_attack_says_how_many_it_fooled(task):
+    program, facts = jax_side.prepare(TINY._replace(task=task, batch_size=4))
+    images, classes = next(program.batches)
+    adversarial = program.call(program.state, (images, classes))
+    assert adversarial.shape == images.shape
+    found = program.outcome(adversarial)
+    assert found.keys() == {"fooled", "median_l2"}
+    assert found["median_l2"] > 0
+    assert facts["parameters"] == 61706
+    assert "compile_seconds" not in facts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["autoattack", "universal"])
+def test_an_ensemble_and_a_universal_perturbation_say_it_too(task, monkeypatch):
+    monkeypatch.setattr(settings, "AUTOATTACK", {"eps": 0.1, "steps": 3, "queries": 5})
+    monkeypatch.setattr(settings, "UNIVERSAL", settings.UNIVERSAL | {"epochs": 1})
+    program, _ = jax_side.prepare(TINY._replace(task=task, batch_size=4))
+    adversarial = program.call(program.state, next(program.batches))
+    assert program.outcome(adversarial)["median_l2"] >= 0
+    largest = np.abs(adversarial - next(program.batches)[0]).max()
+    assert largest <= 0.1 + 1e-6
+
+
+def test_what_came_of_an_attack_is_counted_and_measured():
+    pixels = np.zeros((3, 2, 2, 1))
+    adversarial = pixels + np.array([0, 1, 2]).reshape(3, 1, 1, 1)
+    found = outcome.of_attack(pixels, adversarial, np.array([1, 2, 3]), np.array([1, 0, 0]))
+    assert found == {"fooled": 2 / 3, "median_l2": 2}
+
+
+@pytest.mark.parametrize(
+    ("task", "images", "shape"),
+    [
+        ("occlusion", 1, (1, 32, 32)),
+        ("integrated_gradients", 1, (1, 32, 32, 1)),
+        ("dream", 2, (2, 32, 32, 1)),
+        ("ascent", 2, (2, 32, 32, 1)),
+    ],
+)
+def test_a_picture_is_of_the_first_image_or_of_all(task, images, shape):
+    program, _ = jax_side.prepare(TINY._replace(task=task, batch_size=2))
+    picture = program.call(program.state, next(program.batches))
+    assert picture.shape == shape
+    assert program.images == images
+    assert program.outcome(picture)["mean_absolute"] == pytest.approx(np.abs(picture).mean())
+
+
 def test_a_worker_answers_command_by_command():
     class Side:
         prepare = staticmethod(lambda spec: (PROGRAM, {"platform": "cpu"}))
@@ -275,6 +370,7 @@ def test_a_worker_answers_command_by_command():
         peak_device_bytes = staticmethod(lambda: None)
 
     PROGRAM = Program(lambda state, batch: None, None, itertools.repeat(0), images=5)
+    PROGRAM = PROGRAM._replace(outcome=lambda output: {"fooled": 0.5})
     commands = [TINY._asdict(), "warm_up", "turn", "turn", "finish"]
     facts, warm, first, second, finish = worker.answers(Side, map(json.dumps, iter(commands)))
     assert facts == {"platform": "cpu", "images_per_call": 5}
@@ -283,6 +379,7 @@ def test_a_worker_answers_command_by_command():
         assert turn.keys() == {"seconds", "idle_seconds", "idle_cpu_seconds"}
     assert finish["peak_device_bytes"] is None
     assert finish["peak_rss_bytes"] > 1e7
+    assert finish["outcome"] == {"fooled": 0.5}
     assert finish["matrix_flops"] > 0
 
 
@@ -344,16 +441,22 @@ def test_the_published_peak_is_that_of_all_devices():
         ({"batch_size": 0}, "--batch_size=0 is too small"),
         ({"image_size": 0}, "--image_size=0 is too small"),
         ({"turn_seconds": -1}, "--turn_seconds=-1 is negative"),
+        ({"task": "pgd", "against": "art"}, "pgd is not compared with art; give torchattacks or f"),
+        ({"task": "input", "against": "torch"}, "input has nobody to compare with; leave --agai"),
+        ({"run": "runs/digits"}, "--run goes with another task than train: pgd, deepfool"),
+        ({"task": "pgd", "run": "no/run"}, "no/run holds no training run; give"),
+        ({"task": "pgd", "dtype": "bfloat16"}, "pgd does not take --dtype=bfloat16; leave it out"),
+        ({"task": "dream", "input": "decoded"}, "dream does not take --input=decoded"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(change, message):
     with pytest.raises(UsageError, match=message):
-        resolve(TINY._replace(**change), None, 1)
+        resolve(TINY._replace(**change), 1)
 
 
 def test_the_image_size_is_the_models_and_the_input_task_decodes():
     spec = Spec("input", "resnet20")
-    assert resolve(spec, None, 1)._asdict() == spec._asdict() | {
+    assert resolve(spec, 1)._asdict() == spec._asdict() | {
         "image_size": 32,
         "input": "decoded",
     }
@@ -361,8 +464,8 @@ def test_the_image_size_is_the_models_and_the_input_task_decodes():
 
 def test_without_pytorch_one_line_says_so(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs PyTorch, which is not installed.*pip install"):
-        resolve(TINY, "torch", 1)
+    with pytest.raises(UsageError, match=r"needs torch, which is not installed.*pip install"):
+        resolve(TINY._replace(against="torch"), 1)
 
 
 @pytest.mark.parametrize(

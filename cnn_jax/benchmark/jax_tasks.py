@@ -1,12 +1,13 @@
 """The tasks: each a function of what is measured that returns the program to repeat."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.benchmark import inputs
+from cnn_jax.benchmark import inputs, jax_attacks, jax_pictures
 from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.data.augmentation import Augmentation
@@ -74,17 +75,31 @@ class Task(NamedTuple):
     """A row of the table.
 
     program(spec) -> what to repeat; where its call is jitted, compile time and FLOPs are measured.
+    against: who there is to compare with, each with a row in torch_tasks.TASKS.
     decodes: whether it reads JPEG files, whatever --input says.
+    has_subject: whether both sides are given one network and its images, see subject.py.
     """
 
     program: Callable[[Spec], Program]
+    against: tuple[str, ...] = ()
     decodes: bool = False
+    has_subject: bool = False
 
+
+_of_subject = partial(Task, has_subject=True)
 
 TASKS = {
-    "train": Task(train),
-    "inference": Task(inference),
+    "train": Task(train, ("torch",)),
+    "inference": Task(inference, ("torch",)),
     "input": Task(input_pipeline, decodes=True),
+    "pgd": _of_subject(jax_attacks.pgd, ("torchattacks", "foolbox")),
+    "deepfool": _of_subject(jax_attacks.deepfool, ("adv_lib", "foolbox")),
+    "autoattack": _of_subject(jax_attacks.autoattack, ("autoattack", "torchattacks")),
+    "universal": _of_subject(jax_attacks.universal, ("art",)),
+    "occlusion": _of_subject(jax_pictures.occlusion, ("captum", "torch")),
+    "integrated_gradients": _of_subject(jax_pictures.integrated_gradients, ("captum", "torch")),
+    "dream": _of_subject(jax_pictures.dream, ("torch",)),
+    "ascent": _of_subject(jax_pictures.ascent, ("torch",)),
 }
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import os
 import sys
 import tempfile
@@ -26,20 +27,36 @@ from cnn_jax.training.config import literal_options
 # Of the GPU's memory, for JAX, which takes its share at the start, where PyTorch needs some too.
 SHARED_FRACTION = "0.45"
 
-# Turns of each way to run PyTorch, of which the fastest is measured.
-PILOT_ROUNDS = 3
+# Turns of each way to run PyTorch, of which the fastest is measured; one if a call is so long.
+PILOT_ROUNDS, LONG_SECONDS = 3, 5
+
+# How pip knows those who can be compared with.
+PACKAGES = {
+    "torch": "torch",
+    "torchattacks": "torchattacks",
+    "foolbox": "foolbox",
+    "adv_lib": "adv-lib",
+    "autoattack": "git+https://github.com/fra31/auto-attack",
+    "art": "adversarial-robustness-toolbox",
+    "captum": "captum",
+}
 
 
-def resolve(spec: Spec, against: str | None, rounds: int) -> Spec:
-    """Return the Spec with the model's image size, where none is given, and the task's input.
+def resolve(spec: Spec, rounds: int) -> Spec:
+    """Return the Spec with the run's model and size, or the model's size, and the task's input.
 
     Raises:
-      UsageError: an unknown task, model or option, a number that makes no sense, no PyTorch.
+      UsageError: an unknown task, model or option, no such run, what does not go together, a
+        number that makes no sense, a package that is not installed.
     """
     if spec.task not in TASKS:
         raise errors.unknown("task", spec.task, TASKS)
-    if against not in (None, "torch"):
-        raise errors.unknown("side for --against", against, ["torch"])
+    task = TASKS[spec.task]
+    if spec.against is not None:
+        _check_opponent(spec.task, spec.against)
+    _check_input(spec)
+    if spec.run is not None:
+        spec = spec._replace(input="run", **_of_run(Path(spec.run)))
     check_task(spec.model, "classification")
     model = create_model(spec.model, **literal_options(spec.model_options))
     for name, value in (
@@ -51,42 +68,83 @@ def resolve(spec: Spec, against: str | None, rounds: int) -> Spec:
             raise UsageError(f"--{name}={value} is too small; give 1 at least")
     if spec.turn_seconds < 0:
         raise UsageError(f"--turn_seconds={spec.turn_seconds} is negative; give 0 or more")
-    if against == "torch" and importlib.util.find_spec("torch") is None:
-        raise UsageError(
-            "--against=torch needs PyTorch, which is not installed in this environment; "
-            f"install it there: {sys.executable} -m pip install torch"
-        )
     return spec._replace(
         image_size=spec.image_size or model.image_size,
-        input="decoded" if TASKS[spec.task].decodes else spec.input,
+        input="decoded" if task.decodes else spec.input,
     )
+
+
+def _check_opponent(task: str, against: str) -> None:
+    known = TASKS[task].against
+    if not known:
+        raise UsageError(f"--task={task} has nobody to compare with; leave --against out")
+    if against not in known:
+        raise UsageError(f"--task={task} is not compared with {against}; give {' or '.join(known)}")
+    for name in ("torch", against):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"--against={against} needs {name}, which is not installed in this environment; "
+                f"install it there: {sys.executable} -m pip install {PACKAGES[name]}"
+            )
+
+
+def _check_input(spec: Spec) -> None:
+    """Raise UsageError where a task does not take network and images as they are asked for."""
+    if not TASKS[spec.task].has_subject:
+        if spec.run is not None:
+            fitting = ", ".join(name for name, task in TASKS.items() if task.has_subject)
+            raise UsageError(f"--run goes with another task than {spec.task}: {fitting}")
+        return
+    for name, value, known in (
+        ("dtype", spec.dtype, "float32"),
+        ("input", spec.input, "synthetic"),
+        ("torch_compile", spec.torch_compile, False),
+    ):
+        if value != known:
+            raise UsageError(f"--task={spec.task} does not take --{name}={value}; leave it out")
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """Return the model, its options and the image size that a run was configured with."""
+    file = folder.expanduser() / "config.json"
+    try:
+        config = json.loads(file.read_text())
+        return {
+            "model": config["model"],
+            "model_options": config["model_options"],
+            "image_size": config["eval_image_size"],
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{folder} holds no training run; give --run the --workdir of one"
+        ) from None
 
 
 def measure(
     spec: Spec,
     *,
-    against: str | None = None,
     rounds: int = 10,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Return all that was measured, by name; see the experiment for what is in it.
 
     Args:
-      against: "torch": PyTorch does the same, in turns.
       rounds: turns of each side.
       say: takes lines about what is going on.
 
     Raises:
       UsageError: what cannot be measured, and why.
     """
-    spec = resolve(spec, against, rounds)
+    spec = resolve(spec, rounds)
     described = machine.describe()
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as folder, ExitStack() as stack:
         if spec.input == "decoded":
             write_images(Path(folder) / "images")
             spec = spec._replace(images=str(Path(folder) / "images"))
+        if TASKS[spec.task].has_subject:
+            spec = spec._replace(subject=str(Path(folder) / "subject.npz"))
         environment = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "cache")}
-        if against and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
+        if spec.against and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = SHARED_FRACTION
         say("jax: starting")
         sides = {"jax": stack.enter_context(started("jax", spec, environment))}
@@ -96,8 +154,8 @@ def measure(
             say("jax: starting again, to compile from the cache")
             sides["jax"] = stack.enter_context(started("jax", spec, environment))
         pilot = None
-        if against:
-            sides["torch"], pilot = _fastest_torch(spec, sides["jax"].facts, stack, say)
+        if spec.against:
+            sides[spec.against], pilot = _fastest_torch(spec, sides["jax"].facts, stack, say)
         say("jax: warming up")
         sides["jax"].ask("warm_up")
         say(f"{rounds} rounds")
@@ -123,7 +181,7 @@ def _fastest_torch(
     sides, ends = {}, {}
     for way in itertools.product(layouts, policies):
         layout, policy = way
-        say(f"torch: starting, {layout}, OMP_WAIT_POLICY {policy or 'not set'}")
+        say(f"{spec.against}: starting, {layout}, OMP_WAIT_POLICY {policy or 'not set'}")
         environment = {"OMP_WAIT_POLICY": policy} if policy else {}
         worker = started("torch", spec._replace(layout=layout), environment)
         ends[way] = stack.enter_context(ExitStack())
@@ -132,7 +190,8 @@ def _fastest_torch(
         sides[way].ask("warm_up")
         sides[way].facts.update(layout=layout, omp_wait_policy=policy)
     turns = {way: side.turn for way, side in sides.items()}
-    seconds = timing.interleave(turns, PILOT_ROUNDS)
+    long = max(side.facts["first_call_seconds"] for side in sides.values()) > LONG_SECONDS
+    seconds = timing.interleave(turns, 1 if long else PILOT_ROUNDS)
     best = min(seconds, key=lambda way: median(seconds[way]))
     for way, end in ends.items():
         if way != best:

@@ -18,6 +18,7 @@ class Program(NamedTuple):
     wait(output): returns when that output, and so all before it, is computed.
     lead: calls at the start of a turn that are not timed: they wake the threads, and use up what
       the input pipeline had ready.
+    outcome(output) -> numbers by name, which show that another side did the same.
     facts: to be reported, by name.
     """
 
@@ -28,6 +29,7 @@ class Program(NamedTuple):
     next_state: Callable[[Any, Any], Any] = _keep
     wait: Callable[[Any], Any] = lambda output: None
     lead: int = 1
+    outcome: Callable[[Any], dict[str, float]] | None = None
     facts: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
@@ -43,7 +45,8 @@ def create_turn(program: Program) -> Callable[[int], float]:
         program.wait(output)
 
     def turn(calls: int) -> float:
-        repeat(program.lead)
+        if program.lead:
+            repeat(program.lead)
         start = time.perf_counter()
         repeat(calls)
         return (time.perf_counter() - start) / calls
@@ -53,5 +56,6 @@ def create_turn(program: Program) -> Callable[[int], float]:
 
 def calls_in(seconds: float, turn: Callable[[int], float]) -> int:
     """Return how many calls, one at least, last about so many seconds."""
-    turn(1)
+    if turn(1) >= seconds:
+        return 1
     return max(1, round(seconds / max(turn(2), 1e-7)))

@@ -7,13 +7,17 @@ class Spec(NamedTuple):
     """What both sides are told; plain values, as they travel to the workers as JSON.
 
     task: a name in jax_tasks.TASKS.
-    model, model_options: as in training.config.TrainConfig.
+    model, model_options: as in training.config.TrainConfig; with a run, that run's.
+    against: who does the same, of the task's row; None: nobody.
+    run: the folder of a training run, whose network and examples are taken.
     image_size: in pixels; None: the model's own.
     dtype: of the computation, "float32" or "bfloat16".
-    input: "synthetic", one random batch that lies on the device, or "decoded", JPEG files.
+    input: "synthetic", one random batch that lies on the device, "decoded", JPEG files, or
+      "run", examples of the run's.
     images: the folder of these files.
     num_threads: that decode; None: one a core, at most 16.
     turn_seconds: how long a turn should last; a turn is one call at least.
+    subject: the file in which JAX's side leaves its network and images.
     layout: of PyTorch's images, "nchw" or "channels_last".
     torch_compile: whether PyTorch's model goes through torch.compile.
     """
@@ -21,6 +25,8 @@ class Spec(NamedTuple):
     task: str
     model: str
     model_options: str = ""
+    against: str | None = None
+    run: str | None = None
     batch_size: int = 16
     image_size: int | None = None
     dtype: str = "float32"
@@ -28,5 +34,6 @@ class Spec(NamedTuple):
     images: str | None = None
     num_threads: int | None = None
     turn_seconds: float = 1.0
+    subject: str | None = None
     layout: str = "nchw"
     torch_compile: bool = False

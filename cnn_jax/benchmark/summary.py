@@ -21,8 +21,8 @@ def summarize(
 
     Args:
       cold: the facts of JAX's worker that found an empty cache.
-      facts, seconds: by side, "jax" and perhaps "torch": what it found out, and seconds of a call
-        by turn.
+      facts, seconds: by side, "jax" and perhaps the other's name: what it found out, and seconds
+        of a call by turn.
       pilot: how the ways to run PyTorch were chosen from.
     """
     jax = facts["jax"]
@@ -50,9 +50,9 @@ def summarize(
         "peak_source": source,
         "sides": sides,
     }
-    if "torch" in sides:
-        ratio = timing.ratio(seconds["jax"], seconds["torch"])
-        results["comparison"] = {"of": "jax", "over": "torch", "time_ratio": ratio}
+    for other in sides.keys() - {"jax"}:
+        ratio = timing.ratio(seconds["jax"], seconds[other])
+        results["comparison"] = {"of": "jax", "over": other, "time_ratio": ratio}
         results["pilot"] = pilot
     return results
 
@@ -60,9 +60,9 @@ def summarize(
 _OF_DEVICE = ("platform", "device_kind", "device_count", "xla_flags")
 _OF_SIDE = (
     *("layout", "omp_wait_policy", "threads"),
-    *("first_call_seconds", "calls", "idle_cpu_share", "matrix_flops"),
+    *("first_call_seconds", "calls", "idle_cpu_share", "matrix_flops", "outcome"),
 )
-_PRIVATE = ("images", "layout")  # a temporary folder, and what differs between sides
+_PRIVATE = ("images", "subject", "layout")  # temporary files, and what differs between sides
 
 
 def _peak(spec: Spec, facts: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, str | None]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from cnn_jax import errors
 from cnn_jax.benchmark.machine import cores
 from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
@@ -16,18 +15,12 @@ OutOfMemory = torch.OutOfMemoryError
 
 
 def prepare(spec: Spec) -> tuple[Program, dict[str, Any]]:
-    """Return the program and its facts: threads as many as XLA takes, TF32 as XLA does.
-
-    Raises:
-      UsageError: a task that PyTorch has no side of.
-    """
-    if spec.task not in TASKS:
-        raise errors.unknown("task of --against=torch", spec.task, TASKS)
+    """Return the program and its facts: threads as many as XLA takes, TF32 as XLA does."""
     torch.set_num_threads(cores())
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     device = _device()
-    program = TASKS[spec.task](spec, device)
+    program = TASKS[spec.task, spec.against](spec, device)
     if device.type == "cuda":
         kind, count = torch.cuda.get_device_name(), torch.cuda.device_count()
     else:

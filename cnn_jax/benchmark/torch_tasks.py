@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from cnn_jax.benchmark import inputs, torch_models
+from cnn_jax.benchmark import inputs, torch_attacks, torch_models, torch_pictures
 from cnn_jax.benchmark.jax_tasks import LEARNING_RATE
 from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
+from cnn_jax.benchmark.torch_layout import memory_format
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.models import create_model
 from cnn_jax.training.config import TrainConfig, literal_options
@@ -53,9 +54,22 @@ def inference(spec: Spec, device: torch.device) -> Program:
     return _program(spec, device, net, logits, batches)
 
 
-TASKS: dict[str, Callable[[Spec, torch.device], Program]] = {
-    "train": train,
-    "inference": inference,
+TASKS: dict[tuple[str, str], Callable[[Spec, torch.device], Program]] = {
+    ("train", "torch"): train,
+    ("inference", "torch"): inference,
+    ("pgd", "torchattacks"): torch_attacks.pgd_torchattacks,
+    ("pgd", "foolbox"): torch_attacks.pgd_foolbox,
+    ("deepfool", "adv_lib"): torch_attacks.deepfool_adv_lib,
+    ("deepfool", "foolbox"): torch_attacks.deepfool_foolbox,
+    ("autoattack", "autoattack"): torch_attacks.autoattack_authors,
+    ("autoattack", "torchattacks"): torch_attacks.autoattack_torchattacks,
+    ("universal", "art"): torch_attacks.universal_art,
+    ("occlusion", "captum"): torch_pictures.occlusion_captum,
+    ("occlusion", "torch"): torch_pictures.occlusion_torch,
+    ("integrated_gradients", "captum"): torch_pictures.integrated_gradients_captum,
+    ("integrated_gradients", "torch"): torch_pictures.integrated_gradients_torch,
+    ("dream", "torch"): torch_pictures.dream_torch,
+    ("ascent", "torch"): torch_pictures.ascent_torch,
 }
 
 
@@ -66,7 +80,7 @@ def _set_up(
     model = create_model(spec.model, **literal_options(spec.model_options))
     torch.manual_seed(0)
     net = torch_models.create(spec.model, model.num_classes)
-    net = net.to(device, memory_format=_memory_format(spec))
+    net = net.to(device, memory_format=memory_format(spec))
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         return net(images.float().sub_(255 * inputs.MEAN).div_(255 * inputs.STD))
@@ -86,13 +100,9 @@ def _on_device(spec: Spec, device: torch.device, batches: Iterator[dict]) -> Ite
             labels = torch.from_numpy(batch["label"]).long()
             if device.type == "cuda":
                 images, labels = images.pin_memory(), labels.pin_memory()
-            images = images.to(device, non_blocking=True, memory_format=_memory_format(spec))
+            images = images.to(device, non_blocking=True, memory_format=memory_format(spec))
             placed = images, labels.to(device, non_blocking=True)
         yield placed
-
-
-def _memory_format(spec: Spec) -> torch.memory_format:
-    return torch.channels_last if spec.layout == "channels_last" else torch.contiguous_format
 
 
 def _computing(spec: Spec, device: torch.device) -> torch.autocast:

@@ -32,7 +32,8 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
     to "warm_up": first_call_seconds and calls (of a turn).
     to "turn": seconds (of a call), and since the turn before idle_seconds and idle_cpu_seconds,
       the processor time that this process took meanwhile.
-    to "finish": peak_device_bytes and peak_rss_bytes, and on a CPU matrix_flops, a second.
+    to "finish": peak_device_bytes and peak_rss_bytes, on a CPU matrix_flops, a second, and the
+      outcome of a call, where the task has one.
     """
     spec = Spec(**json.loads(next(commands)))
     program, facts = side.prepare(spec)
@@ -61,6 +62,9 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
                 "peak_device_bytes": side.peak_device_bytes(),
                 "peak_rss_bytes": _peak_rss_bytes(),
             }
+            if program.outcome is not None:
+                output = program.call(program.state, next(program.batches))
+                answer["outcome"] = program.outcome(output)
             if facts["platform"] == "cpu":
                 product = side.matrix_product(MATRIX_SIDE, spec.dtype)
                 answer["matrix_flops"] = 2 * MATRIX_SIDE**3 / shortest(product)

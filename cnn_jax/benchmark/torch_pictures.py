@@ -1,0 +1,181 @@
+"""The tasks that look into a network, in plain PyTorch and by captum."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnn_jax.benchmark import outcome, torch_subject
+from cnn_jax.benchmark.program import Program
+from cnn_jax.benchmark.settings import (
+    ASCENT,
+    DREAM,
+    INTEGRATED_GRADIENTS,
+    OCCLUSION_WINDOWS,
+)
+from cnn_jax.benchmark.spec import Spec
+from cnn_jax.benchmark.torch_subject import Subject
+
+
+def occlusion_captum(spec: Spec, device: torch.device) -> Program:
+    """The map of one image by captum, whose channels are all the same."""
+    from captum.attr import Occlusion
+
+    given = _one(torch_subject.load(spec, device))
+    channels, side = given.pixels.shape[1], _window(given)
+    window = (channels, side, side)
+    method = Occlusion(given.net)
+    options = {"sliding_window_shapes": window, "strides": window}
+    options["perturbations_per_eval"] = spec.batch_size
+
+    def maps(images, targets):
+        return method.attribute(images, target=targets, **options)[:, 0]
+
+    return _program(given, maps)
+
+
+def occlusion_torch(spec: Spec, device: torch.device) -> Program:
+    """The map of one image, by covering copies of it in a loop."""
+    given = _one(torch_subject.load(spec, device))
+    side, size = _window(given), given.pixels.shape[2]
+    starts = range(0, size, side)
+    places = list(itertools.product(starts, starts))
+
+    @torch.inference_mode()
+    def maps(images, targets):
+        plain = given.net(images)[0, targets]
+        losses = []
+        for first in range(0, len(places), spec.batch_size):
+            chosen = places[first : first + spec.batch_size]
+            covered = images.repeat(len(chosen), 1, 1, 1)
+            for copy, (row, column) in zip(covered, chosen, strict=True):
+                copy[:, row : row + side, column : column + side] = 0
+            losses.append(plain - given.net(covered)[:, targets[0]])
+        grid = torch.cat(losses).reshape(1, len(starts), len(starts))
+        large = grid.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)
+        return large[:, :size, :size]
+
+    return _program(given, maps)
+
+
+def integrated_gradients_captum(spec: Spec, device: torch.device) -> Program:
+    """The map of one image by captum."""
+    from captum.attr import IntegratedGradients
+
+    given = _one(torch_subject.load(spec, device))
+    method = IntegratedGradients(given.net)
+    options = {"n_steps": INTEGRATED_GRADIENTS["steps"], "internal_batch_size": spec.batch_size}
+    return _program(
+        given, lambda images, targets: method.attribute(images, target=targets, **options)
+    )
+
+
+def integrated_gradients_torch(spec: Spec, device: torch.device) -> Program:
+    """The map of one image, its gradients added up in a loop."""
+    given = _one(torch_subject.load(spec, device))
+    nodes, weights = np.polynomial.legendre.leggauss(INTEGRATED_GRADIENTS["steps"])
+    nodes, weights = (
+        torch.from_numpy(x).to(given.pixels).reshape(-1, 1, 1, 1)
+        for x in ((nodes + 1) / 2, weights / 2)
+    )
+
+    def maps(images, targets):
+        total = torch.zeros_like(images)
+        for ways, shares in zip(
+            nodes.split(spec.batch_size), weights.split(spec.batch_size), strict=True
+        ):
+            points = (ways * images).requires_grad_()
+            score = given.net(points)[:, targets[0]].sum()
+            (slopes,) = torch.autograd.grad(score, points)
+            total += (shares * slopes).sum(dim=0)
+        return images * total
+
+    return _program(given, maps)
+
+
+def dream_torch(spec: Spec, device: torch.device) -> Program:
+    """The change of the images by steps of DeepDream."""
+    given = torch_subject.load(spec, device)
+    seen = _last_spatial(given)
+    jitter = DREAM["jitter"]
+    draw = torch.Generator().manual_seed(0)
+
+    def change(images, targets):
+        dreamt = images
+        for _ in range(DREAM["iterations"]):
+            shift = torch.randint(-jitter, jitter + 1, (2,), generator=draw).tolist()
+            rolled = dreamt.roll(shift, dims=(2, 3)).requires_grad_()
+            energy = seen(rolled).square().sum() / 2
+            (slope,) = torch.autograd.grad(energy, rolled)
+            mean = slope.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+            moved = rolled.detach() + DREAM["step_size"] * slope / mean
+            dreamt = moved.roll([-each for each in shift], dims=(2, 3)).clamp(0, 1)
+        return dreamt - images
+
+    return _program(given, change)
+
+
+def ascent_torch(spec: Spec, device: torch.device) -> Program:
+    """The images of the first class, less the grey that they start from."""
+    given = torch_subject.load(spec, device)
+    rate, momentum = ASCENT["learning_rate"], 0.9
+
+    def change(images, targets):
+        moved, velocity = torch.zeros_like(images), torch.zeros_like(images)
+        for _ in range(ASCENT["steps"]):
+            moved.requires_grad_()
+            penalty = ASCENT["l2_weight"] * moved.square().sum()
+            gain = given.net(moved + 0.5)[:, 0].sum() - penalty
+            (slope,) = torch.autograd.grad(gain, moved)
+            slope /= slope.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+            velocity = momentum * velocity + slope
+            moved = (moved.detach() + rate * (1 - momentum) * velocity).clamp(-0.5, 0.5)
+        return moved
+
+    return _program(given, change)
+
+
+def _window(given: Subject) -> int:
+    return max(1, given.pixels.shape[2] // OCCLUSION_WINDOWS)
+
+
+def _one(given: Subject) -> Subject:
+    return given._replace(pixels=given.pixels[:1], classes=given.classes[:1])
+
+
+def _last_spatial(given: Subject) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function of images whose values the last module with rows and columns gives."""
+    spatial = []
+
+    def note(module: nn.Module, arguments: tuple, output: torch.Tensor) -> None:
+        if output.ndim == 4 and output.shape[2:] != (1, 1):
+            spatial.append(module)
+
+    hooks = [module.register_forward_hook(note) for module in given.net.net.modules()]
+    with torch.no_grad():
+        given.net(given.pixels[:1])
+    for hook in hooks:
+        hook.remove()
+    kept = []
+    spatial[-1].register_forward_hook(lambda module, arguments, output: kept.append(output))
+
+    def values(images: torch.Tensor) -> torch.Tensor:
+        kept.clear()
+        given.net(images)
+        return kept[0]
+
+    return values
+
+
+def _program(given: Subject, picture: Callable) -> Program:
+    return Program(
+        call=lambda state, batch: picture(*batch),
+        state=None,
+        batches=itertools.repeat((given.pixels, given.classes)),
+        images=len(given.pixels),
+        wait=lambda output: output.cpu(),
+        outcome=lambda output: outcome.of_picture(output.detach().cpu().numpy()),
+        facts=given.facts,
+    )
