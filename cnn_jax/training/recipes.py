@@ -24,6 +24,22 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "label_smoothing": 0.1,
     },
+    # ResNet-20 on the class of the drawn shapes' main object, in colour, on two CPU cores
+    "shapes": {
+        "model": "resnet20",
+        "dataset": "shapes",
+        "image_size": 64,
+        "crop": "pad",
+        "pad": 6,
+        "flip": True,
+        "epochs": 10,
+        "batch_size": 64,
+        "learning_rate": 0.1,
+        "warmup_epochs": 1,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.1,
+    },
     # A narrow U-Net on the drawn shapes, on two CPU cores
     "unet_shapes": {
         "model": "unet_bn",
