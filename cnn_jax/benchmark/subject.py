@@ -20,7 +20,7 @@ from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.models import create_model
 from cnn_jax.trained import Trained
 from cnn_jax.training import loop as training
-from cnn_jax.training.config import TrainConfig, model_options
+from cnn_jax.training.config import TrainConfig, literal_options
 
 
 class Subject(NamedTuple):
@@ -63,7 +63,7 @@ def create(spec: Spec) -> tuple[Trained, Subject]:
 
 def _random(spec: Spec) -> tuple[Trained, np.ndarray]:
     options = {"model_options": spec.model_options, "image_size": spec.image_size}
-    model = create_model(spec.model, **model_options(spec.model_options))
+    model = create_model(spec.model, **literal_options(spec.model_options))
     variables = training.initial_variables(
         TrainConfig(model=spec.model, **options), model, model.channels
     )
