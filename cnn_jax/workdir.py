@@ -48,6 +48,14 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
     return path
 
 
+def abandon_workdir(path: str | os.PathLike) -> None:
+    """Removes the folder of a run that came to nothing: one that holds its configuration alone."""
+    path = Path(path)
+    if os.listdir(path) == ["config.json"]:
+        (path / "config.json").unlink()
+        path.rmdir()
+
+
 def write_results(workdir: str | os.PathLike, results: Mapping[str, Any]) -> None:
     """Writes `results.json`: arrays as lists, what is not finite as null; in one step."""
     _write(Path(workdir) / "results.json", _to_json(results))

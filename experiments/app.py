@@ -38,6 +38,13 @@ _FORMS = {  # of a flag's value in --help
 }
 _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort"}
 
+_undo: list[Callable[[], None]] = []
+
+
+def after_usage_error(undo: Callable[[], None]) -> None:
+    """Has undo() called when the experiment ends by an error of use."""
+    _undo.append(undo)
+
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Parses the command line, calls main(argv) and exits.
@@ -57,6 +64,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         app.run(start, flags_parser=_parse)
     except errors.UsageError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
+        for undo in _undo:
+            undo()
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

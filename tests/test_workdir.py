@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import UsageError
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import abandon_workdir, open_workdir, write_results
 
 CONFIG = {"model": "resnet18", "sizes": (1, 2), "learning_rate": 0.1}
 
@@ -49,6 +49,18 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_use(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot write to .*file/run: Not a directory"):
         open_workdir(tmp_path / "file" / "run", CONFIG)
+
+
+def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path):
+    abandon_workdir(open_workdir(tmp_path / "run", CONFIG))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_results_is_not_abandoned(tmp_path):
+    workdir = open_workdir(tmp_path / "run", CONFIG)
+    write_results(workdir, {"loss": 1})
+    abandon_workdir(workdir)
+    assert {file.name for file in workdir.iterdir()} == {"config.json", "results.json"}
 
 
 def test_results_are_plain_json(tmp_path):

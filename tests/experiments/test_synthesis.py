@@ -66,8 +66,10 @@ def test_feature_inversion_has_a_column_a_layer_and_repeats(workdir, tmp_path):
 
 
 def test_an_unknown_layer_is_an_error_of_use(workdir, tmp_path):
-    done = run("feature_inversion", f"--workdir={workdir}", "--layers=con1", f"--output={tmp_path}")
+    output = tmp_path / "results"
+    done = run("feature_inversion", f"--workdir={workdir}", "--layers=con1", f"--output={output}")
     assert done.returncode == 2
+    assert not output.exists()
     assert "unknown layer 'con1'; did you mean 'conv1'" in done.stderr
 
 
