@@ -118,6 +118,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config = _train_flags.config_from_flags(flags.FLAGS)
     check_task(config.model, "detection")
+    configs.refuse(config, detector.UNUSED, "detectors")
     if _PICTURES.value < 1 or _MAX_OBJECTS.value < 1:
         raise UsageError("--pictures and --max_objects are 1 at least")
     name, folder = config.dataset, config.data_dir

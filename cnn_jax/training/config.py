@@ -6,7 +6,7 @@ keeps them, and evaluation rebuilds the model from them.
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnn_jax import errors
@@ -229,6 +229,13 @@ class TrainConfig:
             )
         if any(not 0 < share <= 1 for share in self.decay_at):
             raise UsageError(f"--decay_at={self.decay_at} is not shares of the run; give 0.5,0.75")
+
+
+def refuse(config: TrainConfig, names: Iterable[str], task: str) -> None:
+    """Raise UsageError where one of these options, of no use there, is not at its default."""
+    for field in dataclasses.fields(config):
+        if field.name in names and getattr(config, field.name) != field.default:
+            raise UsageError(f"--{field.name} is not for {task}; leave it out")
 
 
 _LEAST = {

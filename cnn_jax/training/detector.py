@@ -27,7 +27,7 @@ from cnn_jax.training import checkpoint, parallel
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import open_log
-from cnn_jax.training.loop import Diverged, checkpoint_directory
+from cnn_jax.training.loop import Diverged, checkpoint_directory, initial_variables
 from cnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import normalize_images
@@ -36,6 +36,15 @@ Batch = Mapping[str, Array]
 
 # what of a batch a detector is given; the rest is what it should find
 DETECTED_FROM = ("image", "size", "proposals", "proposed")
+
+
+# Options that do nothing to a detector, whose canvas holds the whole image.
+UNUSED = (
+    *("num_threads", "interpolation", "eval_image_size", "eval_resize", "eval_views"),
+    *("crop", "alternating_flip", "policy", "color_jitter", "erasing", "mixup", "cutmix"),
+    *("label_smoothing", "accumulate", "ema_decay", "whiten", "adversary", "parallel"),
+    "eval_every",
+)
 
 
 def settings_of(config: TrainConfig) -> Settings:
@@ -186,8 +195,7 @@ def train(
     if (proposals is None) != bool(settings.anchor_sizes):
         kind = "proposes regions itself" if settings.anchor_sizes else "needs proposals of regions"
         raise UsageError(f"{config.model} {kind}; take another --model, or compare_detectors")
-    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
-    variables = model.init(jax.random.key(config.seed), image)
+    variables = initial_variables(config, model, 3, jax.random.key(config.seed))
     optimizer = create_optimizer(config, variables["params"])
     over = parallel.over_mesh()
     step_function = over.compile(create_train_step(config, settings, optimizer, dataset))

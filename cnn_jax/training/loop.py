@@ -95,10 +95,12 @@ def load_datasets(
     return task.load(name, train, data_dir), task.load(name, held_out, data_dir)
 
 
-def initial_variables(config: TrainConfig, model: Model, channels: int) -> PyTree:
+def initial_variables(
+    config: TrainConfig, model: Model, channels: int, key: Array | None = None
+) -> PyTree:
     """Return the variables that training starts from: drawn by the seed, or read from a file."""
-    # folded so that weights and dropout never share a key
-    key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1)
+    if key is None:  # folded so that weights and dropout never share one
+        key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1)
     shape = (1, config.image_size, config.image_size, channels)
     try:
         variables = model.init(key, jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -187,6 +189,7 @@ def train(
     check_task(config.model, task.name)
     train_set, eval_set = load_datasets(config, task)
     config = configs.resolve(config, train_set)
+    configs.refuse(config, task.unused, task.name)
     task.validate(configs.augmentation(config))
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     channels = train_set.image_shape[-1]

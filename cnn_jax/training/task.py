@@ -25,6 +25,7 @@ class Task(NamedTuple):
     """A kind of network, from its data to its metrics.
 
     name: as in the registry.
+    unused: options of the configuration that do nothing here, and are refused.
     validate(augmentation) raises UsageError for options that its images cannot take.
     load(name, split, data_dir) -> Dataset; splits(name, data_dir) -> (to train on, to evaluate on).
     train_batches, evaluation_batches: of a data set, with the arguments of those of data.pipeline.
@@ -36,6 +37,7 @@ class Task(NamedTuple):
     """
 
     name: str
+    unused: tuple[str, ...]
     validate: Callable[[Augmentation], None]
     load: Callable[[str, str, str | None], Dataset]
     splits: Callable[[str, str | None], tuple[str, str]]
@@ -73,6 +75,7 @@ def _classification_loss(logits, auxiliary, batch, config, axis_name):
 
 CLASSIFICATION = Task(
     name="classification",
+    unused=(),
     validate=augmentation.validate,
     load=datasets.load,
     splits=_usual_splits,
@@ -101,6 +104,7 @@ def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
 
 SEGMENTATION = Task(
     name="segmentation",
+    unused=("label_smoothing", "eval_views"),
     validate=masked.validate,
     load=masked.load,
     splits=masked.splits,
@@ -129,6 +133,7 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name):
 
 LOCALIZATION = Task(
     name="localization",
+    unused=("label_smoothing", "eval_views"),
     validate=masked.validate,
     load=boxed.load,
     splits=_usual_splits,

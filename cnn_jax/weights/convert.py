@@ -66,11 +66,28 @@ def to_published(entry: Entry, variables: Mapping[str, Any]) -> dict[str, np.nda
     }
 
 
+def as_backbone(
+    entry: Entry, tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]
+) -> tuple[Mapping[str, np.ndarray], list[tuple[str, ...]]]:
+    """Return a classifier's tensors as those of a network's backbone, and the variables beside it.
+
+    As they are, and none, where they are not a ResNet's for a network that is built on one.
+    """
+    names = {path: tensor_name(entry, path) for path in flatten_dict(template)}
+    for prefix in ("backbone.body.", "backbone."):
+        beside = [path for path, name in names.items() if not name.startswith(prefix)]
+        if len(beside) < len(names) and "fc.weight" in tensors:
+            features = {f"{prefix}{n}": t for n, t in tensors.items() if not n.startswith("fc.")}
+            return features, beside
+    return tensors, []
+
+
 def from_published(
     entry: Entry,
     tensors: Mapping[str, np.ndarray],
     template: Mapping[str, Any],
     replaced: Iterable[tuple[str, ...]] = (),
+    drawn: Iterable[tuple[str, ...]] = (),
 ) -> dict[str, Any]:
     """Return the variables that these published tensors fill.
 
@@ -79,6 +96,7 @@ def from_published(
         left aside.
       template: variables as arrays or jax.ShapeDtypeStructs, for their shapes.
       replaced: paths of variables that keep the template's value where the tensor's shape differs.
+      drawn: paths of variables that keep it in any case, as no tensors are of them.
 
     Returns:
       The nested dict of the template with the tensors' values, their dtypes kept.
@@ -89,6 +107,7 @@ def from_published(
     current = entry.current_name or (lambda name: name)
     tensors = {current(name): tensor for name, tensor in tensors.items()}
     leaves = flatten_dict(template)
+    filled = {path: leaves.pop(path) for path in drawn}
     names = {path: tensor_name(entry, path) for path in leaves}
     wanted = set(names.values())
     missing = [name for name in names.values() if name not in tensors]
@@ -100,7 +119,7 @@ def from_published(
         and not (entry.unused and name.startswith(entry.unused))
     ]
     replaced = frozenset(replaced)
-    misshapen, filled = [], {}
+    misshapen = []
     for path, leaf in leaves.items():
         if names[path] not in tensors:
             continue

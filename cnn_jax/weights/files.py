@@ -77,9 +77,9 @@ def load_weights(
     Args:
       path: a safetensors or .pth file; nothing that it holds is executed.
       num_classes: the model's classes, by default as many as published. Where the file has
-        another number, the layers that depend on it are drawn anew.
-      replace_head: False makes another number of classes in the file an error, as it is without
-        num_classes.
+        another number, the layers that depend on it are drawn anew; where it is a classifier's
+        and the model's backbone is that classifier, all but the backbone.
+      replace_head: False makes such a file an error, as it is without num_classes.
       key: what new layers are drawn from, by default jax.random.key(0).
       image_shape: height, width and channels, where the shapes of the parameters depend on them
         and the images are not of the model's native size.
@@ -99,12 +99,13 @@ def load_weights(
     template = jax.eval_shape(model.init, key, images)
     tensors = read_tensors(path)
 
-    head: list[tuple[str, ...]] = []
+    head, beside = [], []
     if num_classes is not None and replace_head:
         wider = create_model(name, model.num_classes + 1, **options)
         head = _different(template, jax.eval_shape(wider.init, key, images))
+        tensors, beside = convert.as_backbone(MODELS[name], tensors, template)
     try:
-        variables = convert.from_published(MODELS[name], tensors, template, replaced=head)
+        variables = convert.from_published(MODELS[name], tensors, template, head, beside)
     except UsageError as error:
         raise UsageError(
             f"{path} does not fit {name}: {error}; name the model and the classes that it is of"

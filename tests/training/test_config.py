@@ -106,3 +106,10 @@ def test_the_published_schedules_fall_where_they_say():
 def test_an_unknown_recipe_suggests():
     with pytest.raises(UsageError, match="'digits'"):
         recipe("digit")
+
+
+def test_options_that_do_nothing_to_a_task_are_refused():
+    config = TrainConfig(label_smoothing=0.1, steps=1)
+    with pytest.raises(UsageError, match=r"^--label_smoothing is not for masks; leave it out$"):
+        configs.refuse(config, ("mixup", "label_smoothing"), "masks")
+    configs.refuse(config, ("mixup",), "masks")

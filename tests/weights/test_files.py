@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax.traverse_util import flatten_dict
 
 from cnn_jax import UsageError, create_model, load_weights, save_weights
 from tests.models.tracing import drawn, variables
@@ -111,6 +112,33 @@ def test_a_new_head_excuses_no_other_layer(saved):
     rewrite(path, lambda tensors: tensors.update({"fc4.bias": np.zeros(5, "f")}))
     with pytest.raises(UsageError, match=r"1 of another shape: fc4\.bias is \[5\], not \[84\]"):
         load_weights("lenet5", path, num_classes=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("fcn_resnet50", ("backbone",)), ("fasterrcnn_resnet50_fpn", ("backbone", "body"))],
+)
+def test_a_classifiers_file_fills_the_backbone_of_a_network_that_is_built_on_it(
+    name, body, tmp_path
+):
+    classifier = drawn(variables("resnet50"))
+    save_weights("resnet50", classifier, tmp_path / "resnet50.safetensors")
+    found = load_weights(name, tmp_path / "resnet50.safetensors", 21, image_shape=(64, 64, 3))
+    filled = found["params"]
+    for part in body:
+        filled = filled[part]
+    convolutions = {
+        path: leaf
+        for path, leaf in flatten_dict(classifier["params"]).items()
+        if path[-1] == "kernel" and path[0] != "head"
+    }
+    assert len(convolutions) == 53
+    filled = flatten_dict(filled)
+    for path, kernel in convolutions.items():
+        assert_equal(filled[path], kernel)
+    with pytest.raises(UsageError, match=r"missing: .*backbone\."):
+        load_weights(name, tmp_path / "resnet50.safetensors")
 
 
 def test_image_shape_sets_the_shapes_that_depend_on_it(tmp_path):
