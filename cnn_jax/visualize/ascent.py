@@ -5,6 +5,7 @@ the lecture's). `lucid`: a spectrum in decorrelated colours that has to score un
 transformations (Olah et al. 2017). Both give several images at once.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from cnn_jax.visualize.image_parameterization import Parameterization
 from cnn_jax.visualize.image_transforms import Transform
 from cnn_jax.visualize.minimize import minimize
 
+Penalty = Callable[[Float[Array, "n h w c"]], Float[Array, " n"]]
 F = Callable[[Float[Array, "n h w c"]], Float[Array, "n ..."]]  # images -> logits or activation
 Objective = Callable[[Float[Array, "n ..."]], Float[Array, " n"]]  # of f's output; to be maximised
 
@@ -96,7 +98,7 @@ def ascend(
     key: Array | None = None,
     *,
     transform: Transform | None = None,
-    penalty: Callable[[Float[Array, "n h w c"]], Float[Array, " n"]] | None = None,
+    penalty: Penalty | None = None,
     diverse: F | None = None,
     diversity_weight: float = 0.0,
     first: tuple[F, int] | None = None,
@@ -120,23 +122,10 @@ def ascend(
     if transform is not None and key is None:
         raise ValueError("transformations are drawn; give a key")
 
-    def gain(params, key, f, objective, diverse):
-        images = parameterization.decode(params)
-        seen = images if transform is None else transform(key, images)
-        value = objective(f(seen))
-        if penalty is not None:
-            value = value - penalty(images - 0.5)
-        if diverse is not None:
-            value = value + diversity_weight * diversity(diverse(seen))
-        return value
-
-    def loss(*args):
-        return -gain(*args)
-
+    f, objective = batching.as_partial(f), batching.as_partial(objective)
     others = (objective, None if diverse is None else batching.as_partial(diverse))
-    f = batching.as_partial(f)
-    measure = jax.jit(lambda f, params: objective(f(parameterization.decode(params))))
-    start, histories = measure(f, params), []
+    loss = _loss(parameterization, transform, penalty, diversity_weight)
+    start, histories = _score(f, objective, parameterization.decode(params)), []
     phases = [(batching.as_partial(first[0]), min(first[1], steps))] if first else []
     phases.append((f, steps - sum(count for _, count in phases)))
     for phase, (function, count) in enumerate(phases):
@@ -153,8 +142,34 @@ def ascend(
         params = found.params
         histories.append(-found.history)
     images = jnp.clip(parameterization.decode(params), 0, 1)
-    score = jax.jit(lambda f, images: objective(f(images)))(f, images)
-    return Ascent(images, start, score, jnp.concatenate(histories))
+    return Ascent(images, start, _score(f, objective, images), jnp.concatenate(histories))
+
+
+@functools.lru_cache(maxsize=16)  # so that another ascent of this kind compiles nothing
+def _loss(
+    parameterization: Parameterization,
+    transform: Transform | None,
+    penalty: Penalty | None,
+    diversity_weight: float,
+) -> Callable[..., Float[Array, " n"]]:
+    """Return what is minimised: minus the objective, with what goes into it beside the network."""
+
+    def gain(params, key, f, objective, diverse):
+        images = parameterization.decode(params)
+        seen = images if transform is None else transform(key, images)
+        value = objective(f(seen))
+        if penalty is not None:
+            value = value - penalty(images - 0.5)
+        if diverse is not None:
+            value = value + diversity_weight * diversity(diverse(seen))
+        return value
+
+    return lambda *args: -gain(*args)
+
+
+@jax.jit
+def _score(f, objective, images):
+    return objective(f(images))
 
 
 def simonyan(
@@ -177,31 +192,42 @@ def simonyan(
       variation_weight: of the total variation, a further penalty.
       blur: deviation in pixels of a blur after every step; 0 is none.
     """
+    return ascend(
+        f,
+        objective,
+        image_parameterization.pixels(shape),
+        jnp.zeros(shape),
+        penalty=_penalty(l2_weight, variation_weight),
+        project=_projection(blur),
+        optimizer=_steepest(learning_rate),
+        steps=steps,
+        progress=progress,
+    )
 
+
+@functools.lru_cache(maxsize=16)
+def _penalty(l2_weight: float, variation_weight: float) -> Penalty:
     def penalty(x):
         cost = l2_weight * regularizers.l2(x)
         if variation_weight:
             cost = cost + variation_weight * regularizers.total_variation(x)
         return cost
 
-    def project(x):
-        return jnp.clip(image_transforms.gaussian_blur(x, blur) if blur else x, -0.5, 0.5)
+    return penalty
 
-    parameterization = image_parameterization.pixels(shape)
-    optimizer = optax.chain(
-        _normalized_by_image(), optax.sgd(learning_rate * (1 - 0.9), momentum=0.9)
-    )
-    return ascend(
-        f,
-        objective,
-        parameterization,
-        jnp.zeros(shape),
-        penalty=penalty,
-        project=project,
-        optimizer=optimizer,
-        steps=steps,
-        progress=progress,
-    )
+
+@functools.lru_cache(maxsize=16)
+def _projection(blur: float) -> Callable[[Array], Array]:
+    return lambda x: jnp.clip(image_transforms.gaussian_blur(x, blur) if blur else x, -0.5, 0.5)
+
+
+@functools.lru_cache(maxsize=16)
+def _steepest(learning_rate: float) -> optax.GradientTransformation:
+    momentum = optax.sgd(learning_rate * (1 - 0.9), momentum=0.9)
+    return optax.chain(_normalized_by_image(), momentum)
+
+
+_adam = functools.lru_cache(maxsize=16)(optax.adam)
 
 
 def lucid(
@@ -234,7 +260,7 @@ def lucid(
         params,
         key,
         transform=transform or image_transforms.standard(min(shape[1:3])),
-        optimizer=optax.adam(learning_rate),
+        optimizer=_adam(learning_rate),
         steps=steps,
         progress=progress,
         **options,

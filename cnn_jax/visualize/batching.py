@@ -30,6 +30,11 @@ def as_partial(f: Callable) -> Partial:
     return f if isinstance(f, Partial) else Partial(f)
 
 
+def even_batch(count: int, largest: int) -> int:
+    """Return the size of equal batches, as few as may hold `count` rows: 50 in 13s, not in 16s."""
+    return -(-count // -(-count // largest))
+
+
 def in_batches(
     f: Callable[..., Any],
     *arrays: Array,
@@ -44,11 +49,11 @@ def in_batches(
     Args:
       arrays: [m, ...] each, m >= 1; f returns [rows, ...] for that many rows of them,
         or a tree of such.
-      batch_size: rows at once; None: all.
+      batch_size: rows at once, at most; None: all.
       progress: wraps the loop over batches.
     """
     count = len(arrays[0])
-    size = min(count, batch_size or count)
+    size = even_batch(count, batch_size or count)
     if size == count:
         return f(*arrays)
     results = []

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnn_jax.visualize.batching import DEFAULT_BATCH, as_partial
+from cnn_jax.visualize.batching import DEFAULT_BATCH, as_partial, even_batch
 from cnn_jax.visualize.relu_rule import with_relu_rule
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_scores
 
@@ -122,7 +122,7 @@ def smooth_grad(
 
 def _padded(count, batch_size, nodes, weights):
     """Fill up the last batch with a node of weight zero; return batches of weights."""
-    size = min(count, batch_size)
+    size = even_batch(count, batch_size)
     extra = -count % size
     return np.pad(nodes, (0, extra), mode="edge"), np.pad(weights, (0, extra)).reshape(-1, size)
 

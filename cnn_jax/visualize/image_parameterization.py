@@ -5,6 +5,7 @@ as easily as the fine grain. Olah, Mordvintsev & Schubert 2017, "Feature visuali
 whose constants these are.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Parameterization(NamedTuple):
     encode: Callable[[Float[Array, "n h w c"]], Array]
 
 
+@functools.lru_cache(maxsize=16)  # one object for equal images, by which programs are found again
 def pixels(
     shape: tuple[int, int, int, int], deviation: float = 0.01, bounded: bool = False
 ) -> Parameterization:
@@ -51,6 +53,7 @@ def pixels(
     return Parameterization(init, lambda x: x + 0.5, lambda images: images - 0.5)
 
 
+@functools.lru_cache(maxsize=16)
 def fourier(
     shape: tuple[int, int, int, int],
     deviation: float = 0.01,

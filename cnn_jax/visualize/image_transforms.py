@@ -4,6 +4,7 @@ A Transform is f(key, images) -> images; every image of a batch draws its own. T
 `standard` are Lucid's (Olah, Mordvintsev & Schubert 2017).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -127,6 +128,7 @@ def gaussian_blur(images: Float[Array, "n h w c"], sigma: float) -> Float[Array,
     return images
 
 
+@functools.lru_cache(maxsize=16)  # one object for a size, by which programs are found again
 def standard(size: int = 128) -> Transform:
     """Return Lucid's transformations, its distances of 128 pixels scaled to images of this size.
 
