@@ -33,21 +33,14 @@ _dense = partial(dense, init=normal(0.01))
 _ones = constant(1.0)  # "to provide the ReLUs with positive inputs"
 
 
-def alexnet(
+def convolutions(
     scope: Scope,
     images: Float[Array, "n h w 3"],
-    num_classes: int,
     *,
     groups: int = 1,
     norm_first: bool = False,
-    dropout_rate: float = 0.5,
-) -> Float[Array, "n classes"]:
-    """Return the logits.
-
-    Args:
-      groups: of the second, fourth and fifth convolutions; 2 in the paper.
-      norm_first: normalise before pooling, as the paper does.
-    """
+) -> Float[Array, "n h2 w2 256"]:
+    """Return the last pooling's map, 6x6 of images of 227x227. Arguments as of alexnet."""
 
     def reduce(x, number):
         pool = partial(scope.child(max_pool, f"pool{number}"), size=3, stride=2)
@@ -64,7 +57,25 @@ def alexnet(
     x = scope.child(relu, "relu4")(x)
     x = scope.child(_conv, "conv5")(x, 256, groups=groups, bias_init=_ones)
     x = scope.child(relu, "relu5")(x)
-    x = scope.child(max_pool, "pool5")(x, 3, stride=2)
+    return scope.child(max_pool, "pool5")(x, 3, stride=2)
+
+
+def alexnet(
+    scope: Scope,
+    images: Float[Array, "n h w 3"],
+    num_classes: int,
+    *,
+    groups: int = 1,
+    norm_first: bool = False,
+    dropout_rate: float = 0.5,
+) -> Float[Array, "n classes"]:
+    """Return the logits.
+
+    Args:
+      groups: of the second, fourth and fifth convolutions; 2 in the paper.
+      norm_first: normalise before pooling, as the paper does.
+    """
+    x = convolutions(scope, images, groups=groups, norm_first=norm_first)
     x = scope.child(flatten, "flatten")(x)
     for i in (6, 7):
         x = scope.child(_dense, f"fc{i}")(x, 4096, bias_init=_ones)

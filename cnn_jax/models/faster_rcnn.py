@@ -73,6 +73,7 @@ class Settings(NamedTuple):
     regions_sampled: int = 512
     region_positives: float = 0.25
     region_weights: tuple[float, ...] = (10, 10, 5, 5)
+    learns_boxes: bool = True  # else a region's box is what is found
     region_beta: float = 1 / 9  # where smooth L1 goes from a parabola to a line
 
     least_score: float = 0.05
@@ -212,6 +213,8 @@ def region_head(
         return scope.child(dense, "cls_score")(x, num_classes), deltas
 
     logits, deltas = scope.child(predictor, "box_predictor")(x)
+    if not settings.learns_boxes:
+        deltas = jnp.zeros_like(deltas)
     return logits, deltas.reshape(*deltas.shape[:2], num_classes, 4)
 
 
@@ -246,15 +249,28 @@ def select(
     sizes: Int[Array, "n 2"],
     settings: Settings,
 ) -> Detections:
+    """Return the detections, scored by their probabilities, see select_scored."""
+    scores = jax.nn.softmax(_at_least_float32(logits))[..., 1:]
+    return select_scored(scores, deltas[:, :, 1:], proposals, valid, sizes, settings)
+
+
+def select_scored(
+    scores: Float[Array, "n k c"],
+    deltas: Float[Array, "n k c 4"],
+    proposals: Float[Array, "n k 4"],
+    valid: Bool[Array, "n k"],
+    sizes: Int[Array, "n 2"],
+    settings: Settings,
+) -> Detections:
     """Return the detections: each class's boxes above the least score, suppressed among themselves.
 
-    The best `suppressed` boxes of all classes enter; a box is only ever suppressed by a better one,
-    so what comes out is that of all boxes, unless they run out before enough are kept (exact).
+    Scores are positive; the classes are those without the background. The best `suppressed` boxes
+    of all classes enter; a box is only ever suppressed by a better one, so what comes out is that
+    of all boxes, unless they run out before enough are kept (exact).
     """
 
-    def of_image(logits, deltas, proposals, valid, size):
-        scores = jax.nn.softmax(logits)[:, 1:]
-        boxes = ops.decode_boxes(deltas[:, 1:], proposals[:, None], settings.region_weights)
+    def of_image(scores, deltas, proposals, valid, size):
+        boxes = ops.decode_boxes(deltas, proposals[:, None], settings.region_weights)
         boxes = ops.clip_boxes(boxes, size[0], size[1])
         possible = valid[:, None] & (scores > settings.least_score)
         possible &= ops.is_at_least(boxes, settings.smallest_detection)
@@ -270,8 +286,8 @@ def select(
         boxes = jnp.where(there[:, None], boxes[index], 0)
         return Detections(boxes, jnp.where(there, found, 0), labels, there, exact)
 
-    logits, deltas = _at_least_float32((logits, deltas))
-    return jax.vmap(of_image)(logits, deltas, proposals, valid, sizes)
+    scores, deltas = _at_least_float32((scores, deltas))
+    return jax.vmap(of_image)(scores, deltas, proposals, valid, sizes)
 
 
 def canvas_sizes(images: Float[Array, "n h w c"]) -> Int[Array, "n 2"]:

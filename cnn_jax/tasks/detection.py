@@ -276,6 +276,8 @@ def losses(
     logits, deltas = region_head(scope, maps, regions.boxes, num_classes, settings)
     logits, deltas = logits.astype(precision), deltas.astype(precision)
     found |= region_losses(logits, deltas, regions, settings.region_beta)
+    if not settings.learns_boxes:
+        del found["box"]
     if settings.mask_layers:
         # positives come first, so the rest of the sample cannot have a mask
         first = int(settings.regions_sampled * settings.region_positives)

@@ -100,6 +100,45 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip_norm": 5.0,
         "checkpoint_every": 250,
     },
+    # What compare_detectors trains on the drawn shapes, for two CPU cores
+    "rcnn_shapes": {
+        "model": "rcnn_resnet10",
+        "dataset": "shapes",
+        "flip": True,
+        "epochs": 3,
+        "batch_size": 8,  # images: 32 windows with an object and 96 without
+        "optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "warmup_epochs": 0.1,
+        "weight_decay": 1e-2,
+        "checkpoint_every": 250,
+    },
+    "fastrcnn_shapes": {
+        "model": "fastrcnn_resnet10",
+        "dataset": "shapes",
+        "flip": True,
+        "epochs": 6,
+        "batch_size": 8,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "warmup_epochs": 0.25,
+        "weight_decay": 1e-2,
+        "clip_norm": 5.0,
+        "checkpoint_every": 250,
+    },
+    "fasterrcnn_shapes": {
+        "model": "fasterrcnn_resnet10_fpn",
+        "dataset": "shapes",
+        "flip": True,
+        "epochs": 8,
+        "batch_size": 16,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "warmup_epochs": 0.5,
+        "weight_decay": 1e-2,
+        "clip_norm": 5.0,
+        "checkpoint_every": 250,
+    },
     # He et al. 2015, section 4.2: 8.75 % error with ResNet-20, 6.43 % (6.61 +- 0.16 over five runs)
     # with ResNet-110, which the paper warms up at 0.01 until the training error is below 80 %.
     "cifar_resnet": {

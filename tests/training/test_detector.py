@@ -1,0 +1,153 @@
+"""Training tiny detectors: to the bit when resumed, without NaN whatever the objects."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.data import detection as data
+from cnn_jax.errors import UsageError
+from cnn_jax.layers import conv
+from cnn_jax.models import fast_rcnn, faster_rcnn, rcnn, registry
+from cnn_jax.ops import roi_pool
+from cnn_jax.training import detector
+from cnn_jax.training import rcnn as rcnn_training
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.log import read_log
+from cnn_jax.training.loop import Diverged
+from tests.data.test_detection import dataset, example
+
+pytestmark = pytest.mark.slow
+
+FASTER = faster_rcnn.Settings(
+    backbone=lambda scope, images: [scope.child(conv, "conv")(images, 4, size=3, stride=4)],
+    region_maps=1,
+    anchor_sizes=((8, 16),),
+    anchors_sampled=16,
+    candidates=(20, 20),
+    proposals=(10, 10),
+    region_size=2,
+    head_features=8,
+    regions_sampled=8,
+    suppressed=30,
+    detections=6,
+    least_score=0.01,
+)
+FAST = FASTER._replace(anchor_sizes=(), region_pool=roi_pool, region_background=0.1)
+RCNN = FASTER._replace(
+    backbone=rcnn.images_themselves,
+    lowest_level=0,
+    anchor_sizes=(),
+    region_pool=rcnn.warp,
+    region_size=8,
+    head=lambda scope, regions, features: rcnn.warped_network(
+        scope, regions, features, convolutions=lambda scope, x: scope.child(conv, "conv")(x, 2)
+    ),
+    learns_boxes=False,
+)
+CONFIG = TrainConfig(
+    model="tiny_faster",
+    dataset="shapes",
+    num_classes=9,
+    image_size=32,
+    flip=True,
+    steps=4,
+    batch_size=2,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    checkpoint_every=2,
+    log_every=1,
+)
+
+
+def awkward() -> list[dict]:
+    """Scenes: one without objects, one whose boxes have no area or lie outside, two usual ones."""
+    scenes = [example(seed, 32) for seed in range(4)]
+    for scene in scenes:
+        del scene["instance_mask"]
+    scenes[0]["objects"] = {"bbox": np.zeros((0, 4), np.float32), "label": np.zeros(0, int)}
+    odd = [[0.2, 0.2, 0.2, 0.6], [0.5, 0.5, 0.4, 0.3], [1.5, 1.5, 2, 2], [-9, -9, 9, 9]]
+    scenes[1]["objects"] = {"bbox": np.array(odd, np.float32), "label": np.arange(4)}
+    return scenes
+
+
+SCENES = dataset(awkward())
+BOXES = [np.float32([[1, 2, 20, 18], [8, 8, 30, 31], [5, 5, 5, 9], [0, 0, 32, 32]])] * 4
+GIVEN = {"proposals": BOXES, "max_proposals": 5}
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    for name, function, settings in (
+        ("tiny_faster", faster_rcnn.detector, FASTER),
+        ("tiny_fast", fast_rcnn.detector, FAST),
+        ("tiny_rcnn", fast_rcnn.detector, RCNN),
+    ):
+        monkeypatch.setitem(registry.MODELS, name, function(settings, 32, 9))
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+
+
+def run(workdir, config=CONFIG, **more):
+    return detector.train(config, workdir, SCENES, max_objects=8, **more)
+
+
+def same(one, other) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at_three(line: str) -> None:
+    if line.startswith("step 3"):
+        raise Stopped
+
+
+@pytest.mark.parametrize(("name", "given"), [("tiny_faster", {}), ("tiny_fast", GIVEN)])
+def test_a_stopped_run_goes_on_to_the_bits_of_a_whole_one(tmp_path, name, given):
+    config = dataclasses.replace(CONFIG, model=name)
+    whole = run(tmp_path / "whole", config, **given)
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", config, say=stop_at_three, **given)
+    resumed = run(tmp_path / "stopped", config, **given)
+    assert resumed.step == whole.step == 4
+    assert same(resumed.variables, whole.variables)
+    assert resumed.losses == whole.losses
+    assert [line["step"] for line in read_log(tmp_path / "stopped")] == [1, 2, 3, 4]
+    assert all(np.isfinite(list(line.values())).all() for line in read_log(tmp_path / "whole"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(Diverged, match=r"a loss is not finite at step \d"):
+        run(tmp_path, dataclasses.replace(CONFIG, learning_rate=1e30))
+
+
+@pytest.mark.parametrize(("name", "given"), [("tiny_faster", GIVEN), ("tiny_fast", {})])
+def test_proposals_go_with_the_detectors_that_propose_none(tmp_path, name, given):
+    with pytest.raises(UsageError, match=f"{name} (proposes regions itself|needs proposals)"):
+        run(tmp_path, dataclasses.replace(CONFIG, model=name), **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rcnn_is_finetuned_fitted_and_finds(tmp_path):
+    result = run(tmp_path, dataclasses.replace(CONFIG, model="tiny_rcnn", steps=2), **GIVEN)
+    assert set(result.losses) == {"loss", "classifier", "gradient_norm", "learning_rate"}
+    batches = list(data.evaluation_batches(SCENES, batch_size=3, canvas=32, max_objects=8, **GIVEN))
+    near = {"near": 0.1}  # of so few proposals
+    fitted = rcnn_training.fit(result.variables, batches, 9, RCNN, SCENES, **near)
+    rcnn_training.save(tmp_path / "fitted.npz", fitted)
+    fitted = rcnn_training.load(tmp_path / "fitted.npz")
+    detect = rcnn_training.create_detector(RCNN, 9, SCENES)
+    found = list(detector.detect_all(detect, (result.variables, fitted), batches))
+    assert len(found) == 4
+    for _, each in found:
+        assert each.boxes.shape == (6, 4)
+        assert all(np.isfinite(leaf).all() for leaf in each if leaf is not None)
+        assert (each.boxes >= 0).all()
+        assert (each.boxes <= 32).all()
+    labels = {label for each in SCENES.source for label in each["objects"]["label"]}
+    seen = {label - 1 for _, each in found for label in each.labels[each.valid]}
+    assert seen
+    assert seen <= labels  # a class without objects has no machine
