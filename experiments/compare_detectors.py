@@ -1,0 +1,306 @@
+"""Trains R-CNN, Fast R-CNN and Faster R-CNN and compares them on the same images.
+
+python -m experiments.compare_detectors --workdir=runs/compare
+python -m experiments.compare_detectors --workdir=runs/compare --faster=runs/detect
+
+One table of average precision and seconds an image, with and without the proposals that the first
+two need, which are selective search's (pip install 'cnn_jax[proposals]'). The same command again
+goes on where the run stopped; --faster takes a detector that experiments.detect has trained.
+"""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Float
+
+from cnn_jax import trained
+from cnn_jax.data import datasets, proposals
+from cnn_jax.data import detection as data
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.errors import UsageError
+from cnn_jax.tasks import average_precision as ap
+from cnn_jax.training import config as configs
+from cnn_jax.training import detector, rcnn
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.loop import Diverged
+from cnn_jax.training.recipes import recipe
+from cnn_jax.workdir import open_workdir, write_results
+from experiments import _compare_report, app
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    "runs/compare",
+    "Folder of the runs: checkpoints, proposals, results, report.",
+    module_name="Output",
+)
+_PICTURES = flags.DEFINE_integer("pictures", 4, "Images to draw boxes on.", module_name="Output")
+_DATASET = flags.DEFINE_string(
+    "dataset", "shapes", "Data set whose images have objects with boxes.", module_name="Data"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS data sets lie.", module_name="Data")
+_TRAIN_SPLIT = flags.DEFINE_string(
+    "train_split", None, "Split to train on; by default its train.", module_name="Data"
+)
+_EVAL_SPLIT = flags.DEFINE_string(
+    "eval_split", None, "Split to compare on; by default test.", module_name="Data"
+)
+_MAX_OBJECTS = flags.DEFINE_integer(
+    "max_objects", 5, "Room for this many objects an image.", module_name="Data"
+)
+_MAX_PROPOSALS = flags.DEFINE_integer(
+    "max_proposals", 200, "Proposals an image, at most.", module_name="Data"
+)
+_FASTER = flags.DEFINE_string(
+    "faster",
+    None,
+    "A finished workdir of experiments.detect, instead of training a Faster R-CNN.",
+    module_name="Training",
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "Updates of each network; by default its recipe's.", module_name="Training"
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side of the images; by default the data set's.", module_name="Training"
+)
+_FITTED_ON = flags.DEFINE_integer(
+    "fitted_on",
+    500,
+    "Training images for R-CNN's support vector machines and regressions of boxes.",
+    module_name="Training",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", module_name="Training")
+
+BATCH = 8  # images
+TIMES = 5  # that a batch is timed; the median counts
+
+
+class Detector(NamedTuple):
+    """One of those compared.  detect(learnt, batch) -> Detections."""
+
+    title: str
+    detect: Callable[..., Any]
+    learnt: Any
+    proposed: bool  # whether its regions come from outside
+    training: dict[str, Any]
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def config_of(name: str, train_set: Dataset) -> TrainConfig:
+    """Return the recipe's configuration, resolved, as the flags change it."""
+    options = recipe(name) | {
+        "dataset": _DATASET.value,
+        "data_dir": _DATA_DIR.value,
+        "train_split": train_set.split,
+        "seed": _SEED.value,
+    }
+    if _STEPS.value is not None:
+        options |= {"epochs": None, "warmup_epochs": None, "steps": _STEPS.value}
+    if _IMAGE_SIZE.value is not None:
+        options["image_size"] = _IMAGE_SIZE.value
+    return configs.resolve(TrainConfig(**options), train_set)
+
+
+def train(
+    name: str, workdir: Path, train_set: Dataset, boxes: Sequence[np.ndarray] | None
+) -> tuple[TrainConfig, detector.Result]:
+    """Train what a recipe says in the workdir's folder of that name."""
+    config = config_of(name, train_set)
+    folder = open_workdir(workdir / name, configs.identity(config))
+    say(f"{config.model}: {config.steps} steps")
+    given = {} if boxes is None else {"proposals": boxes, "max_proposals": _MAX_PROPOSALS.value}
+    result = detector.train(
+        config, folder, train_set, max_objects=_MAX_OBJECTS.value, say=say, **given
+    )
+    return config, result
+
+
+def train_rcnn(workdir: Path, train_set: Dataset, boxes: Sequence[np.ndarray]) -> Detector:
+    """Finetune the network, then fit the machines and the regressions to its features."""
+    config, result = train("rcnn_shapes", workdir, train_set, boxes)
+    settings, classes = detector.settings_of(config), config.num_classes
+    file = workdir / "rcnn_shapes" / "fitted.npz"
+    if not file.exists():
+        say("R-CNN: support vector machines and regressions of boxes")
+        batches = evaluation_batches(train_set, config.image_size, boxes)
+        batches = islice(batches, math.ceil(_FITTED_ON.value / BATCH))
+        rcnn.save(file, rcnn.fit(result.variables, batches, classes, settings, train_set))
+    detect = rcnn.create_detector(settings, classes, train_set)
+    learnt = (result.variables, rcnn.load(file))
+    return Detector("R-CNN", detect, learnt, True, summary(config, result))
+
+
+def summary(config: TrainConfig, result: detector.Result) -> dict[str, Any]:
+    return {"model": config.model, "step": result.step, "losses": result.losses}
+
+
+def evaluation_batches(
+    dataset: Dataset, canvas: int, boxes: Sequence[Float[np.ndarray, "_p 4"]] | None
+):
+    return data.evaluation_batches(
+        dataset,
+        batch_size=BATCH,
+        canvas=canvas,
+        max_objects=_MAX_OBJECTS.value,
+        proposals=boxes,
+        max_proposals=_MAX_PROPOSALS.value,
+    )
+
+
+def reused_faster(workdir: str, dataset: Dataset, canvas: int) -> Detector:
+    """Return the detector of a run of experiments.detect, its boxes alone."""
+    network = trained.from_workdir(workdir, task="detection")
+    settings = detector.settings_of(network.config)
+    if not settings.anchor_sizes:
+        raise UsageError(f"--faster={workdir} proposes no regions; give a Faster or Mask R-CNN's")
+    if (network.class_names, network.config.image_size) != (dataset.class_names, canvas):
+        raise UsageError(f"--faster={workdir} was trained on other classes or another image size")
+    detect = detector.create_detector(
+        settings._replace(mask_layers=0), network.model.num_classes, dataset
+    )
+    training = {"model": network.config.model, "step": network.source["step"], "losses": None}
+    return Detector("Faster R-CNN", detect, network.variables, False, training)
+
+
+def seconds_per_image(one: Detector, batch: dict[str, np.ndarray]) -> float:
+    """Return the median of some calls, compiled before."""
+    given = {name: batch[name] for name in detector.DETECTED_FROM if name in batch}
+    jax.block_until_ready(one.detect(one.learnt, given))
+    taken = []
+    for _ in range(TIMES):
+        start = time.perf_counter()
+        jax.block_until_ready(one.detect(one.learnt, given))
+        taken.append((time.perf_counter() - start) / len(batch["image"]))
+    return statistics.median(taken)
+
+
+def evaluate(
+    one: Detector, dataset: Dataset, canvas: int, boxes: Sequence[np.ndarray]
+) -> tuple[dict[str, Any], list[ap.Found]]:
+    """Return AP50 and seconds an image, and what was found in each."""
+    batches = partial(evaluation_batches, dataset, canvas, boxes if one.proposed else None)
+    found, objects = [], []
+    for example, ours in detector.detect_all(one.detect, one.learnt, batches()):
+        there, seen = ours.valid, example["valid"]
+        found.append(ap.Found(ours.boxes[there], ours.scores[there], ours.labels[there]))
+        truth = (example["boxes"][seen], example["labels"][seen], example["difficult"][seen])
+        objects.append(ap.Objects(*truth))
+    measured = ap.mean_average_precision(found, objects, dataset.class_names, iou=ap.box_iou)
+    results = {
+        "ap50": measured["map"],
+        "ap50_per_class": measured["per_class"],
+        "seconds_per_image": seconds_per_image(one, next(batches())),
+        **one.training,
+    }
+    return results, found
+
+
+def search_results(
+    dataset: Dataset, canvas: int, boxes: Sequence[Float[np.ndarray, "_p 4"]]
+) -> dict[str, Any]:
+    """Return how many proposals there are, what part of the objects they hold, and their time."""
+    recalled = []
+    for i, own in enumerate(boxes):
+        example = data.read(dataset, _MAX_OBJECTS.value, canvas, i)
+        objects = example["boxes"][example["valid"] & ~example["difficult"]]
+        overlaps = ap.box_iou(own[: _MAX_PROPOSALS.value], objects)
+        recalled += list(overlaps.max(0, initial=0) >= 0.5)
+    images = [
+        data.read(dataset, _MAX_OBJECTS.value, canvas, i)["image"]
+        for i in range(min(BATCH, len(boxes)))
+    ]
+    start = time.perf_counter()
+    for image in images:
+        proposals.selective_search(image)
+    return {
+        "images": len(boxes),
+        "proposals_per_image": float(np.mean([len(own) for own in boxes])),
+        "cut_off_at": _MAX_PROPOSALS.value,
+        "recall_at_50": float(np.mean(recalled)),
+        "seconds_per_image": (time.perf_counter() - start) / len(images),
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    for name in ("pictures", "max_objects", "max_proposals", "fitted_on", "steps"):
+        value = flags.FLAGS[name].value
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}={value} is too few; give 1 at least")
+    name, folder = _DATASET.value, _DATA_DIR.value
+    train_set, eval_set = (
+        data.load(name, split, folder)
+        for split in (
+            _TRAIN_SPLIT.value or datasets.training_split(name, folder),
+            _EVAL_SPLIT.value or datasets.evaluation_split(name, folder),
+        )
+    )
+    canvas = config_of("fastrcnn_shapes", train_set).image_size
+    faster = reused_faster(_FASTER.value, eval_set, canvas) if _FASTER.value else None
+    workdir = open_workdir(_WORKDIR.value, identity(train_set, eval_set))
+    search = partial(proposals.of_split, canvas=canvas, say=say)
+    train_boxes, eval_boxes = (
+        search(each, folder=workdir / "proposals" / each.split) for each in (train_set, eval_set)
+    )
+    try:
+        compared = [train_rcnn(workdir, train_set, train_boxes)]
+        config, result = train("fastrcnn_shapes", workdir, train_set, train_boxes)
+        detect = create(config, train_set)
+        compared += [
+            Detector("Fast R-CNN", detect, result.variables, True, summary(config, result))
+        ]
+        if faster is None:
+            config, result = train("fasterrcnn_shapes", workdir, train_set, None)
+            detect = create(config, train_set)
+            faster = Detector(
+                "Faster R-CNN", detect, result.variables, False, summary(config, result)
+            )
+    except Diverged as error:
+        sys.exit(f"error: {error}")
+
+    results = {"split": eval_set.split, "proposals": search_results(eval_set, canvas, eval_boxes)}
+    results["detectors"], found = {}, {}
+    for one in (*compared, faster):
+        say(f"{one.title}: {len(eval_boxes)} images")
+        own, found[one.title] = evaluate(one, eval_set, canvas, eval_boxes)
+        outside = results["proposals"]["seconds_per_image"] if one.proposed else 0.0
+        own["seconds_per_image_with_proposals"] = own["seconds_per_image"] + outside
+        results["detectors"][one.title] = own
+    write_results(workdir, results)
+    shown = range(min(_PICTURES.value, len(eval_boxes)))
+    examples = [data.read(eval_set, _MAX_OBJECTS.value, canvas, i) for i in shown]
+    _compare_report.write(workdir, results, examples, found, eval_set.class_names)
+    for title, own in results["detectors"].items():
+        print(
+            f"{title}: AP50 {own['ap50']:.3f}, {own['seconds_per_image']:.4f} s an image, "
+            f"{own['seconds_per_image_with_proposals']:.4f} s with proposals"
+        )
+    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+
+
+def create(config: TrainConfig, dataset: Dataset) -> Callable[..., Any]:
+    return detector.create_detector(detector.settings_of(config), config.num_classes, dataset)
+
+
+def identity(train_set: Dataset, eval_set: Dataset) -> dict[str, Any]:
+    """Return what makes this comparison this comparison."""
+    names = ("dataset", "max_objects", "max_proposals", "fitted_on", "steps", "image_size")
+    names += ("seed", "faster")
+    given = {name: flags.FLAGS[name].value for name in names}
+    return given | {"train_split": train_set.split, "eval_split": eval_set.split}
+
+
+if __name__ == "__main__":
+    app.run(main)
