@@ -105,8 +105,8 @@ def analyse_model(name: str, image_size: int | None = None, **options: Any) -> A
     function = partial(MODELS[name].function, num_classes=model.num_classes, **options)
     # the tracing of random initialisers would take most of the time
     flags = {"initializer": zeros}
-    init = flax.core.scope.lazy_init(function, flags=flags)
-    variables = jax.eval_shape(lambda: init(jax.random.key(0), images))
+    init = flax.core.init(function, flags=flags)
+    _, variables = jax.eval_shape(init, jax.random.key(0), images)
     return analyse(flax.core.apply(function, flags=flags), variables, images)
 
 
@@ -146,7 +146,7 @@ def analyse(function: Callable[[Any, Any], Any], variables: Any, images: Any) ->
         parameters=sum(size_of[path] for path in trained),
         parameter_bytes=sum(size_of[p] * np.dtype(trained[p].dtype).itemsize for p in trained),
         statistics=sum(size_of.values()) - sum(size_of[path] for path in trained),
-        macs=int(multiply_adds(jaxpr)),
+        macs=sum(row.macs for row in trace.rows),
     )
 
 
@@ -447,6 +447,19 @@ def _concatenate(equation, *values):
     return merged._replace(axes=axes)
 
 
+def _max_unpool(equation, values, indices):
+    """Of windows side by side: a pixel sees what its own window's maximum saw."""
+    axes = []
+    for axis, new in zip(values.axes, equation.outvars[0].aval.shape, strict=True):
+        if axis is not None:
+            old = len(axis.first)
+            window = np.minimum(np.arange(new) // (new // old), old - 1)
+            first, last = axis.first[window], axis.last[window]
+            axis = axis._replace(first=first, last=last, step=axis.step * old / new)
+        axes.append(axis)
+    return _merge([values, indices])._replace(axes=tuple(axes))
+
+
 _RULES = {
     "conv_general_dilated": _conv,
     "dot_general": _dot,
@@ -471,6 +484,7 @@ _RULES = {
     "pad": _padded,
     "rev": _reverse,
     "concatenate": _concatenate,
+    "max_unpool": _max_unpool,  # a jitted function
 }
 # shapes stay, places do not
 _ANYWHERE = {
@@ -491,9 +505,15 @@ def _spreads(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
     )
 
 
+def _name(equation: JaxprEqn) -> str:
+    """Return the name of the primitive, or of a jitted function that has a rule of its own."""
+    function = equation.params.get("name")
+    return function if function in _RULES else equation.primitive.name
+
+
 def _apply_rule(equation: JaxprEqn, values: Sequence[_Value]) -> list[_Value]:
     """Return what each output sees."""
-    name, outputs = equation.primitive.name, equation.outvars
+    name, outputs = _name(equation), equation.outvars
     if name in _RULES:
         result = _RULES[name](equation, *values)
         return result if isinstance(result, list) else [result]
@@ -611,7 +631,8 @@ class _Trace:
         row.primitives.append(name)
         row.functions.append(function)
         row.inputs.update((source, None) for source in sources if source != current)
-        row.macs += int(multiply_adds(_alone(equation)))
+        if not _interpolates(equation, values):
+            row.macs += int(multiply_adds(_alone(equation)))
         for value in values:
             if value.row is None:
                 row.leaves |= value.leaves
@@ -654,6 +675,15 @@ class _Trace:
             )
 
 
+def _interpolates(equation: JaxprEqn, values: Sequence[_Value]) -> bool:
+    """Whether a matrix that is neither trained nor computed from the image is multiplied with it.
+
+    So images are resized here; published numbers leave that out.
+    """
+    constant = any(value.row is None and not value.leaves for value in values)
+    return constant and equation.primitive.name == "dot_general"
+
+
 def _alone(equation: JaxprEqn) -> Jaxpr:
     """Return the jaxpr of this equation alone."""
     invars = [atom for atom in equation.invars if not isinstance(atom, Literal)]
@@ -663,6 +693,8 @@ def _alone(equation: JaxprEqn) -> Jaxpr:
 def _inlined(equation: JaxprEqn) -> tuple[Jaxpr | ClosedJaxpr, int] | None:
     """Return the body of a plain call, and how many operands come before its arguments."""
     params = equation.params
+    if _name(equation) in _RULES:
+        return None
     if equation.primitive.name == "cond":
         platforms = params.get("branches_platforms")  # of jax.lax.platform_dependent
         if platforms and None in platforms:
@@ -722,6 +754,8 @@ def _describe(equation: JaxprEqn, values: Sequence[_Value]) -> tuple[str, str]:
         if any(value.row is None and value.leaves for value in values):
             return "dense", "dense"
         return "other", "matrix product"
+    if _name(equation) == "max_unpool":
+        return "other", "max unpool"
     if name.startswith("reduce_window"):
         way = {"reduce_window_max": "max", "reduce_window_sum": "avg"}.get(name, name[14:])
         axes = [i for i, axis in enumerate(values[0].axes) if axis is not None]

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.core import Scope, freeze, lift
+from flax.errors import ScopeParamShapeError
 from jax.nn.initializers import ones, variance_scaling, zeros
 from jaxtyping import Array, Float
 
@@ -57,16 +58,22 @@ def layer(function: Layer) -> Layer:
 
 def parameter(scope: Scope, name: str, init: Callable, shape: tuple[int, ...]) -> Array:
     """Return this scope's parameter of that name, float32 whatever the computation's dtype."""
-    return scope.param(name, scope.get_flag("initializer", init), shape, jnp.float32)
+    if not scope.has_variable("params", name):
+        return scope.param(name, scope.get_flag("initializer", init), shape, jnp.float32)
+    scope.reserve(name, "params")  # and not scope.param, which traces the initializer again
+    value = scope.get_variable("params", name)
+    if jnp.shape(value) != shape:
+        raise ScopeParamShapeError(name, scope.path_text, jnp.shape(value), shape)
+    return value
 
 
 def rematerialized(scope: Scope, block: Layer) -> Layer:
     """Return the block, recomputed in the backward pass if this call asks for it.
 
-    The block's settings must be bound already (`partial(block, features=64)`): everything that
-    is passed at the call is traced.
+    What is recomputed does not pass the tap. The block's settings must be bound already
+    (`partial(block, features=64)`): everything that is passed at the call is traced.
     """
-    return lift.remat(block) if scope.get_flag("remat", False) else block
+    return lift.remat(with_flags(block, tap=None)) if scope.get_flag("remat", False) else block
 
 
 def with_flags(block: Layer, **flags: Any) -> Layer:

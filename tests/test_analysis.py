@@ -69,6 +69,9 @@ LONGER_TABLE = {
     "convnext_large": (197_767_336, 34.361),
     "regnet_x_8gf": (39_572_648, 7.995),
     "regnet_y_8gf": (39_381_472, 8.473),
+    # without the resizing of the logits
+    "fcn_resnet50": (35_322_218, 152.717),
+    "deeplabv3_resnet50": (42_004_074, 178.722),
 }
 
 
@@ -160,6 +163,22 @@ def test_the_receptive_field_of_vgg16(vgg16):
 )
 def test_published_receptive_fields(name, size):
     assert analysis.analyse_model(name).receptive_field == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("stages", "size"),
+    [
+        # 3, pooled 4 at step 2; of the unpooled pixels three lie in two windows: 4 + 2
+        (1, 6),
+        # 3, 4, 4 + 2 * 2 = 8, pooled 10 at step 4; unpooled, 10 + 4; unpooled again, two of these
+        # see three windows: 10 + 2 * 4
+        (2, 18),
+    ],
+)
+def test_unpooling_sees_what_its_windows_saw(stages, size):
+    options = {"features": (2,) * stages, "stage_sizes": (1,) * stages}
+    net = analysis.analyse_model("segnet", 64, **options)
+    assert net.receptive_field == (size, size)
 
 
 def test_windows_strides_and_dilation_add_up():

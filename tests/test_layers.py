@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import layers
+from cnn_jax.taps import record
 
 KEY = jax.random.key(0)
 
@@ -234,3 +235,26 @@ def test_rematerialised_blocks_give_the_same_gradients_from_more_work_and_less_m
 
     assert kept(True) <= 5  # the blocks' inputs and the last output
     assert kept(False) >= 8
+
+
+def test_heads_beside_rematerialised_blocks_pass_the_tap_and_the_blocks_insides_do_not():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)), jnp.float32)
+    variables = init(deep, images)
+
+    def network(scope, x):
+        x = deep(scope, x)
+        scope.child(layers.global_avg_pool, "aux1")(x)
+        return x
+
+    def loss(params, remat):
+        store = {}
+        apply(network, {**variables, "params": params}, images, tap=record(store), remat=remat)
+        seen.append(list(store))
+        return jnp.sum(store["aux1"] ** 2)
+
+    seen = []
+    with_remat, without = (jax.jit(jax.grad(partial(loss, remat=r))) for r in (True, False))
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, with_remat(variables["params"]), without(variables["params"]))
+    assert seen[0] == ["aux1"]
+    assert "block1/conv" in seen[1]

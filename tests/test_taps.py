@@ -181,12 +181,6 @@ def test_gradients_follow_the_relu_rule(network):
     np.testing.assert_allclose(slopes["fc4"], np.maximum([kernel, kernel], 0), rtol=1e-6)
 
 
-def test_tapping_a_rematerialised_network_is_refused(network):
-    model, variables, images = network
-    with pytest.raises(ValueError, match="remat=False"):
-        model.apply(variables, images, tap=taps.record({}), remat=True)
-
-
 def test_activations_alone_stop_at_the_last_and_so_take_images_of_any_size(network):
     model, variables, images = network
     _, expected = taps.activations(model.apply, variables, images, ["pool2", "conv1"])

@@ -3,8 +3,8 @@
 Huang et al. 2017, "Densely connected convolutional networks". The ImageNet networks (table 1) are
 DenseNet-BC: bottlenecks of four times the growth rate, transitions that halve the channels. Of the
 CIFAR networks (table 2) `densenet_40_12` is the plain form with 40 layers and growth rate 12,
-`densenet_bc_100_12` the BC form. Weights are torchvision's; initialisation as in the authors' code,
-He et al.'s by the outputs.
+`densenet_bc_100_12` the BC form. Weights are torchvision's, and so is the initialisation, He et
+al.'s by the inputs; the authors' code, following fb.resnet.torch, goes by the outputs.
 """
 
 import re
@@ -23,12 +23,15 @@ from cnn_jax.layers import (
     dense,
     dropout,
     global_avg_pool,
+    he_normal_fan_in,
     layer,
     max_pool,
     relu,
     rematerialized,
 )
 from cnn_jax.models.entry import Entry
+
+_conv = partial(conv, bias=False, init=he_normal_fan_in)
 
 
 def _activate(scope, x, number=""):
@@ -47,10 +50,10 @@ def dense_layer(
     """A 3x3 convolution of the activated input, behind a 1x1 one to 4 * growth as bottleneck."""
     x, last = _activate(scope, x, 1), 1
     if bottleneck:
-        x = scope.child(conv, "conv1")(x, 4 * growth, size=1, bias=False)
+        x = scope.child(_conv, "conv1")(x, 4 * growth, size=1)
         x = scope.child(dropout, "dropout1")(x, dropout_rate)
         x, last = _activate(scope, x, 2), 2
-    x = scope.child(conv, f"conv{last}")(x, growth, bias=False)
+    x = scope.child(_conv, f"conv{last}")(x, growth)
     return scope.child(dropout, f"dropout{last}")(x, dropout_rate)
 
 
@@ -59,7 +62,7 @@ def transition(
     scope: Scope, x: Float[Array, "n h w c"], *, features: int, dropout_rate: float
 ) -> Float[Array, "n h/2 w/2 features"]:
     """A 1x1 convolution of the activated input, then the mean of 2x2 pixels."""
-    x = scope.child(conv, "conv")(_activate(scope, x), features, size=1, bias=False)
+    x = scope.child(_conv, "conv")(_activate(scope, x), features, size=1)
     x = scope.child(dropout, "dropout")(x, dropout_rate)
     return scope.child(avg_pool, "pool")(x, 2)
 
@@ -97,7 +100,9 @@ def densenet(
     dropout_rate: float = 0,
 ) -> Float[Array, "n classes"]:
     """The ImageNet networks (table 1)."""
-    x = scope.child(conv_bn_relu, "stem")(images, 2 * growth, size=7, stride=2)
+    x = scope.child(conv_bn_relu, "stem")(
+        images, 2 * growth, size=7, stride=2, init=he_normal_fan_in
+    )
     x = scope.child(max_pool, "stem_pool")(x, 3, stride=2, padding=1)
     x = dense_blocks(scope, x, block_sizes, growth=growth, dropout_rate=dropout_rate)
     x = scope.child(global_avg_pool, "pool")(x)
@@ -121,7 +126,7 @@ def cifar_densenet(
       dropout_rate: after each convolution but the first; 0.2 in the paper where the data are not
         augmented.
     """
-    x = scope.child(conv, "stem")(images, 2 * growth if bottleneck else 16, bias=False)
+    x = scope.child(_conv, "stem")(images, 2 * growth if bottleneck else 16)
     x = dense_blocks(
         scope,
         x,

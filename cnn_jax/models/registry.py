@@ -92,7 +92,8 @@ class Model(NamedTuple):
       tap: f(path, activation) -> activation, see cnn_jax.taps.
       relu_rule: a name in ops.RELU_RULES, or f(x, g) -> gradient of x.
       axis_name: the mapped axis over which batch statistics are averaged.
-      remat: keep the blocks' outputs alone and recompute the rest in the backward pass.
+      remat: keep the blocks' outputs alone and recompute the rest in the backward pass; only what
+        lies outside of the blocks passes the tap then, such as auxiliary heads.
     """
 
     name: str
@@ -106,8 +107,12 @@ class Model(NamedTuple):
 
 def _init(function: Callable, key: Array, images: Any) -> Variables:
     """Draw the variables; the forward pass is traced for its shapes alone."""
-    shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    variables = flax.core.scope.lazy_init(function)({"params": key}, shape)
+    if isinstance(key, jax.core.Tracer):  # the caller's tracing leaves out what it does not use
+        images = jnp.zeros(images.shape, images.dtype)
+        _, variables = flax.core.init(function)({"params": key}, images)
+    else:
+        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        variables = flax.core.scope.lazy_init(function)({"params": key}, shape)
     return flax.core.unfreeze(variables)
 
 
@@ -124,8 +129,6 @@ def _apply(
     axis_name: str | None = None,
     remat: bool = False,
 ) -> Any:
-    if tap is not None and remat:
-        raise ValueError("a rematerialised block hides its activations: tap with remat=False")
     if isinstance(relu_rule, str) and relu_rule not in RELU_RULES:
         raise errors.unknown("ReLU rule", relu_rule, RELU_RULES)
     flags = {

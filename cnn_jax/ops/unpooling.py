@@ -3,7 +3,9 @@
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -46,15 +48,14 @@ def max_pool_with_argmax(
         best = jnp.where(better, values, best)
         index = jnp.where(better, number, index)
         found |= inside
-    flat = x.reshape(n, -1, c)
-    taken = jnp.take_along_axis(flat, index.reshape(n, -1, c), axis=1)
-    return taken.reshape(best.shape), index
+    return best, index
 
 
+@partial(jax.jit, static_argnames="spatial")  # named in the jaxpr, for the analysis
 def max_unpool(
     values: Float[Array, "n *outputs c"],
     indices: Int[Array, "n *outputs c"],
-    spatial: Sequence[int],
+    spatial: tuple[int, ...],
 ) -> Float[Array, "n *spatial c"]:
     """Put pooled values back where they came from, zeros elsewhere.
 
