@@ -21,7 +21,7 @@ from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _benchmark_report, app
+from experiments import _attack_flags, _benchmark_report, app
 
 _OPPONENTS = "; ".join(
     f"{name}: {' or '.join(task.against)}" for name, task in TASKS.items() if task.against
@@ -43,6 +43,12 @@ _RUN = flags.DEFINE_string(
     module_name="What",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a call.", module_name="What")
+_EPS = flags.DEFINE_string(
+    "eps",
+    None,
+    "Budget of an attack, as 0.03 or 8/255; by default that of the literature.",
+    module_name="What",
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side of the images in pixels; by default the model's.", module_name="What"
 )
@@ -92,6 +98,7 @@ def main(argv: Sequence[str]) -> None:
         against=_AGAINST.value,
         run=_RUN.value,
         batch_size=_BATCH_SIZE.value,
+        eps=None if _EPS.value is None else _attack_flags.number(_EPS.value),
         image_size=_IMAGE_SIZE.value,
         dtype=_DTYPE.value,
         input=_INPUT.value,

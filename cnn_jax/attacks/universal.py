@@ -69,14 +69,15 @@ def universal_deepfool(
 
     Moosavi-Dezfooli et al. 2017, algorithm 1, for some images at a time: DeepFool starts at each
     image with the perturbation so far, unless that fools it; the steps it takes are added up, and
-    the sum is brought back into the ball.
+    the sum is brought back into the ball. Images are looked at in groups, and wait until there are
+    enough that are not fooled.
 
     Args:
       key: of the images' order.
       eps: the ball's radius in the norm, "linf" or "l2".
       goal: the fooling rate on the images at which to stop.
       epochs: passes over the images, at most.
-      together: images whose steps are computed with the same perturbation.
+      together: images, at least, whose steps are computed with the same perturbation.
       steps: of DeepFool.
 
     Raises:
@@ -89,13 +90,20 @@ def universal_deepfool(
     group = Batching(together, batching.devices)
     for epoch in range(epochs):
         order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(images)))
+        waiting = order[:0]
         for start in range(0, len(images), together):
-            chosen = order[start : start + together]
+            looked_at = order[start : start + together]
+            seen = loop.predictions(logits_of, add(images[looked_at], perturbation), group)
+            waiting = np.concatenate([waiting, looked_at[seen == classes[looked_at]]])
+            last = start + together >= len(images)
+            if len(waiting) < (1 if last else together):
+                continue
+            chosen, waiting = waiting, order[:0]
             moved = add(images[chosen], perturbation)
             found = deepfool(
                 logits_of, moved, classes[chosen], norm="l2", steps=steps, batching=group
             )
-            step = (found - moved).sum(axis=0)  # nothing of those that are fooled already
+            step = (found - moved).sum(axis=0)
             perturbation = np.asarray(
                 norm.project((perturbation + step)[None], np.full(1, eps, images.dtype))[0]
             )

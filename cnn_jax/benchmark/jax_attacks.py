@@ -19,7 +19,7 @@ from cnn_jax.benchmark.spec import Spec
 
 def pgd(spec: Spec) -> Program:
     """The images after projected gradient ascent from a random start."""
-    return _program(spec, partial(gradient.pgd, **settings.PGD))
+    return _program(spec, partial(gradient.pgd, **settings.within(spec, settings.PGD)))
 
 
 def deepfool(spec: Spec) -> Program:
@@ -30,18 +30,21 @@ def deepfool(spec: Spec) -> Program:
 def autoattack(spec: Spec) -> Program:
     """The images after four attacks, each on what the ones before left standing."""
 
+    setting = settings.within(spec, settings.AUTOATTACK)
+
     def attack(*arguments: Any, **options: Any):
-        return ensemble.evaluate(*arguments, **settings.AUTOATTACK, **options).adversarial
+        return ensemble.evaluate(*arguments, **setting, **options).adversarial
 
     return _program(spec, attack)
 
 
 def universal(spec: Spec) -> Program:
     """The images with one perturbation, made of them all."""
+    setting = settings.within(spec, settings.UNIVERSAL)
 
     def attack(logits_of, images, labels, key, batching):
         del labels
-        options = {**settings.UNIVERSAL, "batching": batching}
+        options = {**setting, "batching": batching}
         return universals.add(
             images, universals.universal_deepfool(logits_of, images, key, **options)
         )

@@ -78,24 +78,27 @@ class Task(NamedTuple):
     against: who there is to compare with, each with a row in torch_tasks.TASKS.
     decodes: whether it reads JPEG files, whatever --input says.
     has_subject: whether both sides are given one network and its images, see subject.py.
+    has_budget: whether it takes eps.
     """
 
     program: Callable[[Spec], Program]
     against: tuple[str, ...] = ()
     decodes: bool = False
     has_subject: bool = False
+    has_budget: bool = False
 
 
 _of_subject = partial(Task, has_subject=True)
+_bounded = partial(_of_subject, has_budget=True)
 
 TASKS = {
     "train": Task(train, ("torch",)),
     "inference": Task(inference, ("torch",)),
     "input": Task(input_pipeline, decodes=True),
-    "pgd": _of_subject(jax_attacks.pgd, ("torchattacks", "foolbox")),
+    "pgd": _bounded(jax_attacks.pgd, ("torchattacks", "foolbox")),
     "deepfool": _of_subject(jax_attacks.deepfool, ("adv_lib", "foolbox")),
-    "autoattack": _of_subject(jax_attacks.autoattack, ("autoattack", "torchattacks")),
-    "universal": _of_subject(jax_attacks.universal, ("art",)),
+    "autoattack": _bounded(jax_attacks.autoattack, ("autoattack", "torchattacks")),
+    "universal": _bounded(jax_attacks.universal, ("art",)),
     "occlusion": _of_subject(jax_pictures.occlusion, ("captum", "torch")),
     "integrated_gradients": _of_subject(jax_pictures.integrated_gradients, ("captum", "torch")),
     "dream": _of_subject(jax_pictures.dream, ("torch",)),

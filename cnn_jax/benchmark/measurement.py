@@ -90,6 +90,8 @@ def _check_opponent(task: str, against: str) -> None:
 
 def _check_input(spec: Spec) -> None:
     """Raise UsageError where a task does not take network and images as they are asked for."""
+    if spec.eps is not None and not TASKS[spec.task].has_budget:
+        raise UsageError(f"--task={spec.task} has no budget; leave --eps out")
     if not TASKS[spec.task].has_subject:
         if spec.run is not None:
             fitting = ", ".join(name for name, task in TASKS.items() if task.has_subject)

@@ -1,5 +1,9 @@
 """What the tasks do that have a subject, on both sides; the names are those of our arguments."""
 
+from typing import Any
+
+from cnn_jax.benchmark.spec import Spec
+
 # Madry et al. 2018, for CIFAR-10, at half of the steps that an evaluation takes.
 PGD = {"eps": 8 / 255, "step_size": 2 / 255, "steps": 10}
 
@@ -23,3 +27,8 @@ DREAM = {"iterations": 10, "step_size": 1.5 / 255, "jitter": 32}
 
 # Simonyan et al. 2014: from zeros, for the first class.
 ASCENT = {"steps": 16, "l2_weight": 0.01, "learning_rate": 0.1}
+
+
+def within(spec: Spec, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return an attack's settings with the budget of the Spec, if it has one."""
+    return settings if spec.eps is None else settings | {"eps": spec.eps}

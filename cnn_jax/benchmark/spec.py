@@ -10,6 +10,7 @@ class Spec(NamedTuple):
     model, model_options: as in training.config.TrainConfig; with a run, that run's.
     against: who does the same, of the task's row; None: nobody.
     run: the folder of a training run, whose network and examples are taken.
+    eps: of an attack with a budget, in 0..1 units; None: that of settings.py.
     image_size: in pixels; None: the model's own.
     dtype: of the computation, "float32" or "bfloat16".
     input: "synthetic", one random batch that lies on the device, "decoded", JPEG files, or
@@ -27,6 +28,7 @@ class Spec(NamedTuple):
     model_options: str = ""
     against: str | None = None
     run: str | None = None
+    eps: float | None = None
     batch_size: int = 16
     image_size: int | None = None
     dtype: str = "float32"

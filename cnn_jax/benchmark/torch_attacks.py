@@ -11,7 +11,7 @@ import torch
 
 from cnn_jax.benchmark import outcome, torch_subject
 from cnn_jax.benchmark.program import Program
-from cnn_jax.benchmark.settings import AUTOATTACK, DEEPFOOL, PGD, UNIVERSAL
+from cnn_jax.benchmark.settings import AUTOATTACK, DEEPFOOL, PGD, UNIVERSAL, within
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.benchmark.torch_subject import Subject
 
@@ -23,7 +23,8 @@ def pgd_torchattacks(spec: Spec, device: torch.device) -> Program:
     import torchattacks
 
     given = torch_subject.load(spec, device)
-    attack = torchattacks.PGD(given.net, PGD["eps"], PGD["step_size"], PGD["steps"])
+    setting = within(spec, PGD)
+    attack = torchattacks.PGD(given.net, setting["eps"], setting["step_size"], setting["steps"])
     return _program(given, attack)
 
 
@@ -33,7 +34,7 @@ def pgd_foolbox(spec: Spec, device: torch.device) -> Program:
 
     given = torch_subject.load(spec, device)
     attack = LinfPGD(abs_stepsize=PGD["step_size"], steps=PGD["steps"], random_start=True)
-    return _program(given, _of_foolbox(given, attack, PGD["eps"]))
+    return _program(given, _of_foolbox(given, attack, within(spec, PGD)["eps"]))
 
 
 def deepfool_adv_lib(spec: Spec, device: torch.device) -> Program:
@@ -59,7 +60,9 @@ def autoattack_authors(spec: Spec, device: torch.device) -> Program:
     from autoattack import AutoAttack
 
     given = torch_subject.load(spec, device)
-    ensemble = AutoAttack(given.net, eps=AUTOATTACK["eps"], device=device, verbose=False, seed=0)
+    ensemble = AutoAttack(
+        given.net, eps=within(spec, AUTOATTACK)["eps"], device=device, verbose=False, seed=0
+    )
     for each in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab):
         each.n_iter = AUTOATTACK["steps"]
     ensemble.square.n_queries = AUTOATTACK["queries"]
@@ -75,7 +78,7 @@ def autoattack_torchattacks(spec: Spec, device: torch.device) -> Program:
     import torchattacks
 
     given = torch_subject.load(spec, device)
-    eps, steps = AUTOATTACK["eps"], AUTOATTACK["steps"]
+    eps, steps = within(spec, AUTOATTACK)["eps"], AUTOATTACK["steps"]
     classes = given.net(given.pixels[:1]).shape[1]
     options = {"eps": eps, "steps": steps}
     attacks = [
@@ -114,7 +117,7 @@ def universal_art(spec: Spec, device: torch.device) -> Program:
         inner,
         delta=1 - UNIVERSAL["goal"],
         max_iter=UNIVERSAL["epochs"],
-        eps=UNIVERSAL["eps"],
+        eps=within(spec, UNIVERSAL)["eps"],
         batch_size=spec.batch_size,
         verbose=False,
     )

@@ -7,6 +7,7 @@ import pytest
 
 from cnn_jax import UsageError
 from cnn_jax.attacks import universal
+from cnn_jax.attacks.deepfool import deepfool
 from cnn_jax.attacks.loop import Batching
 
 KEY = jax.random.key(0)
@@ -41,6 +42,21 @@ def test_it_fools_more_than_noise_of_the_same_size_on_images_it_has_not_seen(cas
         universal.fooling_rate(case.logits_of, images[40:], each) for each in (found, noise)
     )
     assert fooled > 1.5 * by_noise
+
+
+def test_deepfool_is_given_images_that_are_not_fooled_and_enough_of_them(case, monkeypatch):
+    images = np.random.default_rng(0).uniform(size=(40, 7, 7, 3))
+    given = []
+
+    def spy(logits_of, moved, classes, **options):
+        given.append((np.argmax(logits_of(moved), axis=1) == classes).tolist())
+        return deepfool(logits_of, moved, classes, **options)
+
+    monkeypatch.setattr(universal, "deepfool", spy)
+    universal.universal_deepfool(case.logits_of, images, KEY, eps=0.08, epochs=2, together=6)
+    assert all(map(all, given))
+    assert sum(map(len, given)) < 2 * len(images)
+    assert sum(len(each) < 6 for each in given) <= 2  # what is left of each pass
 
 
 def test_the_sgd_form_is_the_same_on_any_number_of_devices(case):
