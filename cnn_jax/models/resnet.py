@@ -8,6 +8,7 @@ paper's form (`_v1`) has it in the first 1x1; without bottlenecks the two are th
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax.core import Scope
@@ -68,32 +69,41 @@ def basic_block(
     return residual_sum(scope, x, y, stride, shortcut)
 
 
-@layer
-def bottleneck_block(
+def bottleneck(
     scope: Scope,
     x: Float[Array, "n h w c"],
     *,
     features: int,
-    stride: int = 1,
+    stride: int,
     groups: int = 1,
     group_width: int = 64,
+    first_divisor: int = 1,
     dilation: int = 1,
     stride_in_3x3: bool = True,
     zero_init_residual: bool = False,
 ) -> Float[Array, "n h2 w2 4*features"]:
-    """1x1 to few channels, 3x3, 1x1 to four times as many (figure 5, right).
+    """1x1 to few channels, 3x3, 1x1 to four times as many (figure 5, right), without the sum.
 
     Args:
       groups: of the 3x3 convolution.
       group_width: a group's channels where `features` is 64; 64 in one group are He et al.'s.
+      first_divisor: how many times narrower the first 1x1 convolution is than the 3x3 one.
       dilation: of the 3x3 convolution.
     """
     width = features * group_width // 64 * groups
     outer, inner = (1, stride) if stride_in_3x3 else (stride, 1)
     last_init = zeros if zero_init_residual else ones
-    y = scope.child(conv_bn_relu, "conv1")(x, width, size=1, stride=outer)
+    y = scope.child(conv_bn_relu, "conv1")(x, width // first_divisor, size=1, stride=outer)
     y = scope.child(conv_bn_relu, "conv2")(y, width, stride=inner, groups=groups, dilation=dilation)
-    y = scope.child(conv_bn, "conv3")(y, 4 * features, size=1, scale_init=last_init)
+    return scope.child(conv_bn, "conv3")(y, 4 * features, size=1, scale_init=last_init)
+
+
+@layer
+def bottleneck_block(
+    scope: Scope, x: Float[Array, "n h w c"], *, features: int, stride: int = 1, **settings: Any
+) -> Float[Array, "n h2 w2 4*features"]:
+    """The bottleneck, with its settings, and the sum (figure 5, right)."""
+    y = bottleneck(scope, x, features=features, stride=stride, **settings)
     return residual_sum(scope, x, y, stride)
 
 

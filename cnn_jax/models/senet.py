@@ -11,6 +11,7 @@ the excitations too, as in timm.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from flax.core import Scope
 from jax.nn.initializers import ones, zeros
@@ -57,26 +58,15 @@ def se_bottleneck(
     *,
     features: int,
     stride: int = 1,
-    groups: int = 1,
-    group_width: int = 64,
-    first_divisor: int = 1,
     shortcut_size: int = 1,
-    stride_in_3x3: bool = True,
-    zero_init_residual: bool = False,
+    **settings: Any,
 ) -> Float[Array, "n h2 w2 4*features"]:
-    """1x1, 3x3, 1x1 to 4 * features, and the excitation (figure 3).
+    """ResNet's bottleneck, with its settings, and the excitation (figure 3).
 
     Args:
-      groups, group_width: of the 3x3 convolution, as in ResNeXt.
-      first_divisor: how many times narrower the first 1x1 convolution is than the 3x3 one.
       shortcut_size: window of the strided shortcuts.
     """
-    width = features * group_width // 64 * groups
-    outer, inner = (1, stride) if stride_in_3x3 else (stride, 1)
-    last_init = zeros if zero_init_residual else ones
-    y = scope.child(conv_bn_relu, "conv1")(x, width // first_divisor, size=1, stride=outer)
-    y = scope.child(conv_bn_relu, "conv2")(y, width, stride=inner, groups=groups)
-    y = scope.child(conv_bn, "conv3")(y, 4 * features, size=1, scale_init=last_init)
+    y = resnet.bottleneck(scope, x, features=features, stride=stride, **settings)
     y = scope.child(squeeze_excitation, "se")(y, 4 * features // REDUCTION)
     projection = partial(resnet.projection, size=shortcut_size if stride > 1 else 1)
     return resnet.residual_sum(scope, x, y, stride, projection)
