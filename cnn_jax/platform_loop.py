@@ -8,8 +8,9 @@ steps are one program, which no host is waited for in between.
 from collections.abc import Callable, Iterable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 Step = Callable[..., PyTree]  # step(i, state, *args) -> state
 Progress = Callable[[Iterable, int], Iterable]  # progress(items, how_many) -> the same items
@@ -56,3 +57,33 @@ def _run_several(
     step: Step, start: int | Array, stop: int | Array, state: PyTree, args: tuple
 ) -> PyTree:
     return lax.fori_loop(start, stop, lambda i, s: step(i, s, *args), state)
+
+
+def repeat_while(
+    step: Callable[..., tuple[PyTree, Bool[Array, ""]]],
+    state: PyTree,
+    *args: PyTree,
+    platform: str | None = None,
+) -> PyTree:
+    """Return the state after step(state, *args) -> (state, more), as often as it asks for more.
+
+    The step is made once at least; the state's arrays are given up to it.
+
+    Args:
+      step, platform: as of `repeat`.
+    """
+    if (platform or jax.default_backend()) != "cpu":
+        run = jax.jit(_run_while, static_argnums=0, donate_argnums=1)
+        return run(step, state, args)
+    run = jax.jit(step, donate_argnums=0)
+    more = True
+    while more:
+        state, more = run(state, *args)
+    return state
+
+
+def _run_while(step: Callable, state: PyTree, args: tuple) -> PyTree:
+    def body(carry):
+        return step(carry[0], *args)
+
+    return lax.while_loop(lambda carry: carry[1], body, (state, jnp.array(True)))[0]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.platform_loop import STEPS_A_PROGRAM, repeat
+from cnn_jax.platform_loop import STEPS_A_PROGRAM, repeat, repeat_while
 
 
 def step(i, state, factor):
@@ -65,3 +65,13 @@ def test_progress_sees_every_tick_and_their_number(platform, ticks):
 
 def test_no_step_leaves_the_state():
     assert repeat(step, START, 0, 0.5) is START
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_a_step_is_repeated_while_it_asks_for_more(platform):
+    def halve(state, least):
+        half = state / 2
+        return half, half > least
+
+    assert repeat_while(halve, jnp.float32(100), 20, platform=platform) == 12.5
+    assert repeat_while(halve, jnp.float32(1), 20, platform=platform) == 0.5

@@ -5,8 +5,8 @@ and when the queue is empty the batch shrinks, so a fooled image stops costing. 
 for an example depends on its own state alone, hence not on the company it is in.
 """
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cnn_jax.attacks.norms import broadcast, flat
 from cnn_jax.errors import UsageError
+from cnn_jax.platform_loop import repeat_while
 from cnn_jax.training import parallel
 
 LogitsOf = Callable[[Array], Array]
@@ -96,8 +97,7 @@ def run(
     mesh = parallel.data_mesh(devices)
     spread = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
     logits_of = jax.device_put(as_pytree(logits_of), parallel.replicated(mesh))
-    advance = _advance_by_calls if devices[0].platform == "cpu" else _advance_in_one_program
-    advance = partial(advance, step, tuple(sorted(options.items())), steps, logits_of)
+    advance = _of_slots(step, tuple(sorted(options.items())))
 
     state = jax.tree.map(np.array, state)
     taken = np.zeros(len(jax.tree.leaves(state)[0]), np.int32)
@@ -114,7 +114,9 @@ def run(
             finished=np.arange(size) >= len(owner),
             broken=np.zeros(size, bool),
         )
-        slots = advance(jax.device_put(slots, spread), _until(size, len(queue), sizes))
+        until = _until(size, len(queue), sizes)
+        slots = jax.device_put(slots, spread)
+        slots = repeat_while(advance, slots, logits_of, steps, until, platform=devices[0].platform)
         real = len(owner)
         slots = jax.tree.map(lambda x, real=real: np.asarray(x)[:real], slots)
         _complain(slots, owner)
@@ -180,37 +182,20 @@ def _complain(slots: _Slots, owner: Int[np.ndarray, " n"]) -> None:
         )
 
 
-def _step(step, options, steps, logits_of, slots: _Slots) -> tuple[_Slots, Int[Array, ""]]:
-    """Take one step in the running slots; also return how many run on."""
-    new = step(logits_of, slots.state, slots.taken, **dict(options))
-    going = ~slots.finished
-    state = jax.tree.map(
-        lambda old, new: jnp.where(broadcast(going, old), new, old), slots.state, new.state
-    )
-    taken = slots.taken + going
-    broken = going & new.broken
-    finished = slots.finished | new.finished | broken | (taken >= steps)
-    return _Slots(state, taken, finished, slots.broken | broken), (~finished).sum()
+@functools.lru_cache(maxsize=64)  # one object for a step and its options, by which jit knows it
+def _of_slots(step: Callable[..., Step], options: tuple[tuple[str, Any], ...]) -> Callable:
+    """Return the step of the running slots, which also tells whether more than `until` run on."""
 
+    def advance(slots: _Slots, logits_of, steps, until) -> tuple[_Slots, Bool[Array, ""]]:
+        new = step(logits_of, slots.state, slots.taken, **dict(options))
+        going = ~slots.finished
+        state = jax.tree.map(
+            lambda old, new: jnp.where(broadcast(going, old), new, old), slots.state, new.state
+        )
+        taken = slots.taken + going
+        broken = going & new.broken
+        finished = slots.finished | new.finished | broken | (taken >= steps)
+        slots = _Slots(state, taken, finished, slots.broken | broken)
+        return slots, (~finished).sum() > until
 
-_jitted_step = jax.jit(_step, static_argnums=(0, 1), donate_argnums=4)
-
-
-def _advance_by_calls(step, options, steps, logits_of, slots: _Slots, until: int) -> _Slots:
-    """Loop in Python: XLA's CPU runs a convolution within its loops several times slower."""
-    running = until + 1
-    while running > until:
-        slots, running = _jitted_step(step, options, steps, logits_of, slots)
-        running = int(running)
-    return slots
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _advance_in_one_program(step, options, steps, logits_of, slots: _Slots, until: int) -> _Slots:
-    """Loop on the device, where a call for each step would cost more than the step."""
-    slots, _ = jax.lax.while_loop(
-        lambda carry: carry[1] > until,
-        lambda carry: _step(step, options, steps, logits_of, carry[0]),
-        (slots, (~slots.finished).sum()),
-    )
-    return slots
+    return advance

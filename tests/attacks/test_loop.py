@@ -10,6 +10,7 @@ import pytest
 from cnn_jax import UsageError
 from cnn_jax.attacks import loop
 from cnn_jax.attacks.loop import Batching, Step
+from cnn_jax.platform_loop import repeat_while
 
 
 class State(NamedTuple):
@@ -64,18 +65,17 @@ def test_slots_are_spread_over_devices():
     assert set(SLOTS_OF_A_STEP) <= {12, 4}
 
 
-def test_the_accelerators_loop_takes_the_same_steps():
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_the_loop_goes_on_until_few_enough_run(platform):
     need = jnp.array([1, 5, 3, 9])
     slots = loop._Slots(
         State(need, jnp.zeros(4, int)), jnp.zeros(4, int), jnp.zeros(4, bool), jnp.zeros(4, bool)
     )
-    arguments = (count, (("increment", 2),), 7, loop.as_pytree(jnp.sin))
-    copy = jax.tree.map(jnp.copy, slots)
-    one = loop._advance_in_one_program(*arguments, slots, 1)
-    other = loop._advance_by_calls(*arguments, copy, 1)
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-    np.testing.assert_array_equal(one.finished, [True, True, True, False])
-    np.testing.assert_array_equal(one.taken, [1, 5, 3, 5])
+    step = loop._of_slots(count, (("increment", 2),))
+    found = repeat_while(step, slots, loop.as_pytree(jnp.sin), 7, 1, platform=platform)
+    np.testing.assert_array_equal(found.finished, [True, True, True, False])
+    np.testing.assert_array_equal(found.taken, [1, 5, 3, 5])
+    np.testing.assert_array_equal(found.state.value, [2, 10, 6, 10])
 
 
 def test_what_is_not_finite_is_told_with_its_image_and_step():
