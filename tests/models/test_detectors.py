@@ -20,10 +20,14 @@ from cnn_jax.models import faster_rcnn
 from cnn_jax.models.registry import MODELS
 from cnn_jax.tasks import detection
 from cnn_jax.weights import convert
-from tests.models.tracing import parameters, variables
+from tests.models.tracing import parameters, shapes, variables
 from tests.references import detection_scene, parity
 
-STORED = dict(np.load(Path(__file__).parents[1] / "references" / "detection.npz"))
+REFERENCES = Path(__file__).parents[1] / "references"
+STORED = {
+    **np.load(REFERENCES / "detection.npz"),
+    **np.load(REFERENCES / "detection_c4.npz"),
+}
 LOSS_NAMES = {  # torchvision's
     "objectness": "loss_objectness",
     "rpn_box": "loss_rpn_box_reg",
@@ -31,9 +35,10 @@ LOSS_NAMES = {  # torchvision's
     "box": "loss_box_reg",
     "mask": "loss_mask",
 }
-BOTH = [  # the first is a part of the second
+DETECTORS = [  # the first is a part of the second
     pytest.param("fasterrcnn_resnet50_fpn", marks=pytest.mark.large),
     pytest.param("maskrcnn_resnet50_fpn", marks=pytest.mark.slow),
+    pytest.param("fasterrcnn_resnet50_c4", marks=pytest.mark.slow),
 ]
 
 
@@ -49,9 +54,12 @@ def filled(name: str) -> dict:
 
 def settings_of(name: str) -> faster_rcnn.Settings:
     published = MODELS[name].function.keywords["settings"]
+    proposals, regions = detection_scene.PROPOSALS, detection_scene.REGIONS
+    if name.endswith("c4"):
+        proposals, regions = detection_scene.C4_PROPOSALS, detection_scene.C4_REGIONS
     return published._replace(
-        proposals=(detection_scene.PROPOSALS,) * 2,
-        regions_sampled=detection_scene.REGIONS,
+        proposals=(proposals,) * 2,
+        regions_sampled=regions,
         detections=detection_scene.DETECTIONS,
     )
 
@@ -83,6 +91,8 @@ def show(name: str, what: str, difference: float) -> None:
         # torchvision, FasterRCNN_ResNet50_FPN_Weights.COCO_V1 and MaskRCNN_...: num_params
         ("fasterrcnn_resnet50_fpn", 41_755_286),
         ("maskrcnn_resnet50_fpn", 44_401_393),
+        # FasterRCNN with the modules of make_detection.build_c4: sum of numel
+        ("fasterrcnn_resnet50_c4", 33_902_290),
     ],
 )
 def test_parameters(name, expected):
@@ -123,13 +133,22 @@ def compare_detections(name: str, found: faster_rcnn.Detections) -> None:
 
 
 def losses_of(name: str, variables: dict, given: dict) -> dict:
+    settings = settings_of(name)
+    cells = [detection_scene.CANVAS // 2**settings.lowest_level]  # a side of the map, of one map
+    if name.endswith("fpn"):
+        cells = [detection_scene.CANVAS // stride for stride in (4, 8, 16, 32, 64)]
+    anchors = 3 * len(settings.anchor_sizes[0]) * sum(side**2 for side in cells)
+    candidates = settings.proposals[0] + given["boxes"].shape[1]
+    priorities = detection.Priorities(
+        given["anchor_priorities"][:, :anchors], given["region_priorities"][:, :candidates]
+    )
     return flax.core.apply(detection.losses)(
         variables,
         given["images"],
         detection.Truth(*(given[key] for key in ("boxes", "labels", "valid", "masks"))),
-        detection.Priorities(given["anchor_priorities"], given["region_priorities"]),
+        priorities,
         num_classes=91,
-        settings=settings_of(name),
+        settings=settings,
         sizes=jnp.asarray(detection_scene.SIZES),
     )
 
@@ -143,7 +162,7 @@ def compare_losses(name: str, losses: dict) -> None:
         np.testing.assert_allclose(loss, theirs, rtol=1e-6 if key == "objectness" else 1e-11)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_equals_torchvisions(name):
     """Raw heads, the detections of the whole, and every loss with injected samples, in float64."""
     model, settings = create_model(name), settings_of(name)
@@ -175,7 +194,7 @@ def test_equals_torchvisions(name):
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_gradients_equal_torchvisions(name):
     given = scene(np.float64)
 
@@ -198,7 +217,7 @@ def test_gradients_equal_torchvisions(name):
             show(name, f"float64 gradient of {tensor}", abs(digest / theirs - 1))
             np.testing.assert_allclose(digest, theirs, rtol=1e-5)
             compared += 1
-    assert compared >= 8
+    assert compared >= (5 if name.endswith("c4") else 8)
 
 
 @pytest.mark.large
@@ -237,3 +256,15 @@ def test_frozen_norms_are_no_parameters():
         "mean",
         "var",
     }
+
+
+def test_on_one_map_the_networks_last_stage_is_the_head():
+    """He et al. 2015, appendix A; of small images, one stage earlier."""
+    found = shapes("fasterrcnn_resnet50_c4", 64)
+    assert found["backbone/body/stage3_block6"] == (4, 4, 1024)
+    assert found["box_head/stage4_block3"] == (7, 7, 2048)
+    assert found["box_head/pool"] == (2048,)
+    found = shapes("fasterrcnn_resnet14_c3", 64)
+    assert found["backbone/body/stage2_block2"] == (8, 8, 64)
+    assert found["box_head/stage3_block2"] == (7, 7, 128)
+    assert found["rpn/cls_logits"] == (8, 8, 24)

@@ -9,6 +9,7 @@ OBJECTS = (3, 2)
 ANCHORS = 3 * sum((CANVAS // stride) ** 2 for stride in (4, 8, 16, 32, 64))
 # fewer than published, so that the test is quick
 PROPOSALS, REGIONS, DETECTIONS = 200, 64, 12
+C4_PROPOSALS, C4_REGIONS = 20, 8  # a stage of the network runs on each
 # digests of the gradients of these tensors are compared
 GRADIENTS = (
     "backbone.body.conv1.weight",
@@ -18,6 +19,7 @@ GRADIENTS = (
     "rpn.head.conv.0.0.weight",
     "rpn.head.bbox_pred.weight",
     "roi_heads.box_head.fc6.weight",
+    "roi_heads.box_head.layer4.0.conv1.weight",
     "roi_heads.box_predictor.bbox_pred.weight",
     "roi_heads.mask_head.0.0.weight",
     "roi_heads.mask_predictor.conv5_mask.weight",

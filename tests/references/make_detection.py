@@ -1,20 +1,28 @@
 """Write detection.npz: torchvision's Faster and Mask R-CNN, filled by the rule of parity.py.
 
+And detection_c4.npz: its Faster R-CNN on one map, whose head is the network's last stage.
+
 Raw heads, losses with injected samples and digests of their gradients, and final detections, all
 in float64. Run from the repository's root, where torch and torchvision are installed:
 `python -m tests.references.make_detection`.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torchvision.models import _utils as layers
 from torchvision.models import resnet50
 from torchvision.models.detection import FasterRCNN, MaskRCNN, _utils, backbone_utils
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from tests.references import parity
 from tests.references.detection_scene import (
+    C4_PROPOSALS,
+    C4_REGIONS,
     DETECTIONS,
     GRADIENTS,
     OBJECTS,
@@ -25,17 +33,63 @@ from tests.references.detection_scene import (
 )
 
 
+def fewer(proposals: int, regions: int) -> dict[str, int]:
+    return {
+        "rpn_post_nms_top_n_train": proposals,
+        "rpn_post_nms_top_n_test": proposals,
+        "box_batch_size_per_image": regions,
+        "box_detections_per_img": DETECTIONS,
+    }
+
+
 def build(kind: type) -> torch.nn.Module:
     """Return the published detector (frozen norms, whose epsilon is 0) with fewer regions."""
     body = resnet50(norm_layer=FrozenBatchNorm2d)
-    options = {
-        "rpn_post_nms_top_n_train": PROPOSALS,
-        "rpn_post_nms_top_n_test": PROPOSALS,
-        "box_batch_size_per_image": REGIONS,
-        "box_detections_per_img": DETECTIONS,
-    }
-    model = kind(backbone_utils._resnet_fpn_extractor(body, 5), 91, **options).double()
+    model = kind(
+        backbone_utils._resnet_fpn_extractor(body, 5), 91, **fewer(PROPOSALS, REGIONS)
+    ).double()
     _utils.overwrite_eps(model, 0.0)
+    return filled(model)
+
+
+class OneMap(torch.nn.Module):
+    """A residual network's third stage, stride 16."""
+
+    out_channels = 1024
+
+    def __init__(self, body: torch.nn.Module):
+        super().__init__()
+        self.body = layers.IntermediateLayerGetter(body, {"layer3": "0"})
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.body(x)
+
+
+class LastStage(torch.nn.Module):
+    """Its fourth stage on every region, and the mean."""
+
+    def __init__(self, body: torch.nn.Module):
+        super().__init__()
+        self.layer4 = body.layer4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer4(x).mean((2, 3))
+
+
+def build_c4() -> torch.nn.Module:
+    body = resnet50(norm_layer=FrozenBatchNorm2d)
+    model = FasterRCNN(
+        OneMap(body),
+        rpn_anchor_generator=AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
+        box_head=LastStage(body),
+        box_predictor=FastRCNNPredictor(2048, 91),
+        **fewer(C4_PROPOSALS, C4_REGIONS),
+    )
+    return filled(model.double())
+
+
+def filled(model: torch.nn.Module) -> torch.nn.Module:
     model.transform.resize = lambda image, target: (image, target)  # images are of their size
     for name, tensor in model.state_dict().items():
         tensor.copy_(torch.from_numpy(parity.fill(name, tuple(tensor.shape))))
@@ -65,13 +119,15 @@ class Sampler:
         return masks
 
 
-def proposals_then_objects(image: int, candidates: int) -> np.ndarray:
-    """Ours has room for PROPOSALS proposals, the objects behind them; here both are packed."""
+def proposals_then_objects(proposals: int, image: int, candidates: int) -> np.ndarray:
+    """Ours has room for so many proposals, the objects behind them; here both are packed."""
     found = candidates - OBJECTS[image]
-    return np.concatenate([np.arange(found), PROPOSALS + np.arange(OBJECTS[image])])
+    return np.concatenate([np.arange(found), proposals + np.arange(OBJECTS[image])])
 
 
-def run(model: torch.nn.Module) -> dict[str, np.ndarray]:
+def run(
+    model: torch.nn.Module, proposals: int = PROPOSALS, sampled: int = REGIONS
+) -> dict[str, np.ndarray]:
     given = {name: torch.from_numpy(array) for name, array in scene().items()}
     images = [
         image[:height, :width].permute(2, 0, 1)
@@ -89,7 +145,10 @@ def run(model: torch.nn.Module) -> dict[str, np.ndarray]:
         256, 0.5, given["anchor_priorities"].numpy(), lambda i, count: np.arange(count)
     )
     model.roi_heads.fg_bg_sampler = Sampler(
-        REGIONS, 0.25, given["region_priorities"].numpy(), proposals_then_objects
+        sampled,
+        0.25,
+        given["region_priorities"].numpy(),
+        partial(proposals_then_objects, proposals),
     )
     results = {}
     found = model.train()(images, targets)
@@ -144,3 +203,9 @@ if __name__ == "__main__":
         print({key: value.shape for key, value in results.items() if value.ndim})
         print(results["found_scores/0"][:5], results["found_scores/1"][:5])
     np.savez_compressed(Path(__file__).with_name("detection.npz"), **arrays)
+
+    results = run(build_c4(), C4_PROPOSALS, C4_REGIONS)
+    print("c4", {key: value for key, value in results.items() if value.ndim == 0})
+    print(results["found_scores/0"][:5], results["found_scores/1"][:5])
+    arrays = {f"fasterrcnn_resnet50_c4/{key}": value for key, value in results.items()}
+    np.savez_compressed(Path(__file__).with_name("detection_c4.npz"), **arrays)
