@@ -103,11 +103,15 @@ def analyse_model(name: str, image_size: int | None = None, **options: Any) -> A
     size = image_size or model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, model.channels), np.float32)
     function = partial(MODELS[name].function, num_classes=model.num_classes, **options)
-    # the tracing of random initialisers would take most of the time
-    flags = {"initializer": zeros}
-    init = flax.core.init(function, flags=flags)
-    _, variables = jax.eval_shape(init, jax.random.key(0), images)
-    return analyse(flax.core.apply(function, flags=flags), variables, images)
+    # one trace tells the variables and what is done with them; random initialisers would take
+    # most of its time
+    init = flax.core.init(function, flags={"initializer": zeros})
+    closed, (_, variables) = jax.make_jaxpr(init, return_shape=True)(jax.random.key(0), images)
+    jaxpr, count = closed.jaxpr, len(jax.tree.leaves(variables))
+    made, image = jaxpr.outvars[-count:], jaxpr.invars[-1]
+    used = [each for each in jaxpr.eqns if not set(made).intersection(each.outvars)]
+    outputs = jaxpr.outvars[:-count]
+    return _analyse(Jaxpr((), [*made, image], outputs, used), variables, images)
 
 
 def analyse(function: Callable[[Any, Any], Any], variables: Any, images: Any) -> Analysis:
@@ -118,7 +122,11 @@ def analyse(function: Callable[[Any, Any], Any], variables: Any, images: Any) ->
         "params", only what lies there counts as trained.
       images: [n, *spatial, c], an array or a jax.ShapeDtypeStruct.
     """
-    jaxpr = jax.make_jaxpr(function)(variables, images)
+    return _analyse(jax.make_jaxpr(function)(variables, images), variables, images)
+
+
+def _analyse(jaxpr: Jaxpr | ClosedJaxpr, variables: Any, images: Any) -> Analysis:
+    """Analyse a program whose arguments are the variables and the images."""
     leaves = {
         "/".join(_key(key) for key in path): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]

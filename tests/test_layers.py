@@ -11,7 +11,7 @@ import pytest
 from cnn_jax import layers
 from cnn_jax.taps import record
 
-KEY = jax.random.key(0)
+KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
 
 
 def init(layer, x):

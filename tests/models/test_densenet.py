@@ -10,14 +10,16 @@ from tests.models.tracing import activations, drawn, parameters, variables
     ("name", "expected"),
     [
         ("densenet121", 7_978_856),  # torchvision, DenseNet121_Weights: num_params
-        ("densenet169", 14_149_480),  # torchvision
-        ("densenet201", 20_013_928),  # torchvision
+        pytest.param("densenet169", 14_149_480, marks=pytest.mark.slow),  # torchvision
+        pytest.param("densenet201", 20_013_928, marks=pytest.mark.slow),  # torchvision
         ("densenet161", 28_681_000),  # torchvision
-        ("densenet264", 33_337_704),  # torchvision's DenseNet with the paper's (6, 12, 64, 48)
+        pytest.param(
+            "densenet264", 33_337_704, marks=pytest.mark.slow
+        ),  # torchvision's DenseNet with the paper's (6, 12, 64, 48)
         # the authors' models/densenet.lua; in table 2 1.0M, 7.0M, 27.2M, 0.8M, 15.3M, 25.6M
         ("densenet_40_12", 1_019_722),
         ("densenet_100_12", 6_979_642),
-        ("densenet_100_24", 27_249_082),
+        pytest.param("densenet_100_24", 27_249_082, marks=pytest.mark.slow),
         ("densenet_bc_100_12", 769_162),
         pytest.param("densenet_bc_250_24", 15_324_406, marks=pytest.mark.slow),
         pytest.param("densenet_bc_190_40", 25_624_430, marks=pytest.mark.slow),

@@ -51,8 +51,16 @@ def test_slim_form_has_the_same_parameters():
             "nasnetamobile",
             {"stem": (111, 32), "stack1_cell4": (28, 264), "stack3_cell4": (7, 1056)},
         ),
-        ("nasnetalarge", {"stem": (165, 96), "stem_cell2": (42, 336), "stack3_cell6": (11, 4032)}),
-        ("nasneta_cifar", {"stem": (32, 96), "stack1_cell6": (32, 192), "stack3_cell6": (8, 768)}),
+        pytest.param(
+            "nasnetalarge",
+            {"stem": (165, 96), "stem_cell2": (42, 336), "stack3_cell6": (11, 4032)},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "nasneta_cifar",
+            {"stem": (32, 96), "stack1_cell6": (32, 192), "stack3_cell6": (8, 768)},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_sizes(name, expected):

@@ -8,10 +8,12 @@ from tests.models.tracing import parameters, variables
     [
         ("resnext50_32x4d", 25_028_904),  # torchvision, ResNeXt50_32X4D_Weights: num_params
         ("resnext101_32x8d", 88_791_336),  # torchvision
-        ("resnext101_64x4d", 83_455_272),  # torchvision
-        ("resnext101_32x4d", 44_177_704),  # timm 1.0
+        pytest.param("resnext101_64x4d", 83_455_272, marks=pytest.mark.slow),  # torchvision
+        pytest.param("resnext101_32x4d", 44_177_704, marks=pytest.mark.slow),  # timm 1.0
         ("resnext29_8x64d", 34_426_698),  # the authors' models/resnext.lua; paper: 34.4M
-        ("resnext29_16x64d", 68_155_210),  # the same; paper: 68.1M
+        pytest.param(
+            "resnext29_16x64d", 68_155_210, marks=pytest.mark.slow
+        ),  # the same; paper: 68.1M
     ],
 )
 def test_parameters(name, expected):

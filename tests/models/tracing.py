@@ -1,5 +1,6 @@
 """What the models' tests ask of a model, mostly by tracing alone."""
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,12 @@ from cnn_jax import create_model, taps
 
 def variables(name: str, image_size: int | None = None, **options):
     """Return the shapes of the named model's variables at its native size (or image_size)."""
-    model = create_model(name, **options)
+    return _traced(name, image_size, tuple(options.items()))
+
+
+@functools.cache
+def _traced(name, image_size, options):
+    model = create_model(name, **dict(options))
     size = image_size or model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, model.channels), "float32")
     return jax.eval_shape(model.init, jax.random.key(0), images)

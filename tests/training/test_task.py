@@ -14,6 +14,8 @@ from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step
 from cnn_jax.training.task import SEGMENTATION
 
+KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
+
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CONFIG = TrainConfig(model="unet", num_classes=3, steps=4, image_size=8, batch_size=16)
 
@@ -31,7 +33,7 @@ def run(over, batches):
     """Return the parameters and metrics after a step for each batch."""
     model = create_model("unet", 3, features=(2, 4))
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 3))))
-    variables = init(jax.random.key(0))
+    variables = init(KEY)
     optimizer = create_optimizer(CONFIG, variables["params"])
     step = over.compile(
         create_train_step(model, optimizer, CONFIG, MEAN, STD, over.axis_name, SEGMENTATION)
