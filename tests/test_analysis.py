@@ -69,6 +69,7 @@ LONGER_TABLE = {
     "convnext_large": (197_767_336, 34.361),
     "regnet_x_8gf": (39_572_648, 7.995),
     "regnet_y_8gf": (39_381_472, 8.473),
+    "regnet_y_128gf": (644_812_894, 127.518),
     # without the resizing of the logits
     "fcn_resnet50": (35_322_218, 152.717),
     "deeplabv3_resnet50": (42_004_074, 178.722),

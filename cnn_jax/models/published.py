@@ -118,6 +118,10 @@ _PAPERS = {
     "resnet50_v1": (24.7, 7.8, CENTRE_CROP, "He et al. 2015, their released networks"),
     "resnet101_v1": (23.6, 7.1, CENTRE_CROP, "He et al. 2015, their released networks"),
     "resnet152_v1": (23.0, 6.7, CENTRE_CROP, "He et al. 2015, their released networks"),
+    "regnet_y_128gf": (
+        *(13.932, 2.156, CENTRE_CROP),
+        "torchvision, IMAGENET1K_SWAG_LINEAR_V1 weights, trained on other images but for the head",
+    ),
     "densenet264": (22.15, 6.12, CENTRE_CROP, "Huang et al. 2017, table 3"),
     "mobilenet_v1": (29.4, None, CENTRE_CROP, "Howard et al. 2017, table 6"),
     "mobilenet_v1_075": (31.6, None, CENTRE_CROP, "Howard et al. 2017, table 6"),
