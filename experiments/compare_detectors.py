@@ -74,7 +74,7 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 )
 _FITTED_ON = flags.DEFINE_integer(
     "fitted_on",
-    500,
+    1000,
     "Training images for R-CNN's support vector machines and regressions of boxes.",
     module_name="Training",
 )
