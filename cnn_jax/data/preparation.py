@@ -166,7 +166,7 @@ def _write_official(name: str, data_dir: Path, download_dir: Path, source_dir: s
         if importlib.util.find_spec("tensorflow") is None:
             raise UsageError(
                 f"preparing {name!r} needs TensorFlow (training does not): "
-                "pip install 'cnn_jax[tensorflow]', then repeat this command"
+                ".venv/bin/pip install tensorflow-cpu, then repeat this command"
             ) from error
         raise UsageError(f"preparing {name!r} needs another package: {error}") from error
     except (OSError, DownloadError) as error:

@@ -27,8 +27,7 @@ def _segmentation():
         from cv2.ximgproc import segmentation
     except ImportError:
         raise UsageError(
-            "selective search is OpenCV's; pip install 'cnn_jax[proposals]', or "
-            "pip install opencv-contrib-python-headless"
+            "selective search is OpenCV's; .venv/bin/pip install opencv-contrib-python-headless"
         ) from None
     return segmentation
 
