@@ -257,7 +257,7 @@ def test_official_builder_without_tensorflow(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds, "builder", lambda name, **kwargs: Builder())
     monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs TensorFlow .*pip install 'cnn_jax\[tensorflow\]'"):
+    with pytest.raises(UsageError, match=r"needs TensorFlow .*pip install tensorflow-cpu"):
         datasets.prepare("cats_vs_dogs", tmp_path)
 
 
