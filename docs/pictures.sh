@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the README's pictures of each technique: a ResNet-20 trained on the drawn shapes, photographs
+# Makes the README's pictures of each technique: a network trained on the drawn shapes, photographs
 # that ship with scikit-learn. Some minutes after the training.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
@@ -16,10 +16,10 @@ on() { # on NAME PICTURE --flags: runs an experiment and keeps its picture
 }
 
 on saliency maps --image="$china" --image="$flower"
-on occlusion occlusion --image="$china" --image="$flower" --window=16 --stride=4
+on occlusion occlusion --image="$china" --image="$flower" --window=8 --stride=2
 on ascent ascent --target=0,1,2,3,4,5,6,7
 on feature_inversion feature_inversion --image="$china" --image="$flower"
-on dream dream --image="$flower" --layers=stage2_block3 --octaves=4
+on dream dream --image="$flower" --layers=group2 --octaves=4
 on style result --image="$china" --style="$flower" --longest_side=320
 on fooling fooling --image="$flower"
 on adversarial adversarial --image="$china" --image="$flower" --eps=4/255
