@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from cnn_jax.data import datasets, pipeline, preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
-from cnn_jax.workdir import abandon_workdir, open_workdir
 from experiments import app
 from experiments._network import load_dataset, load_network
 
@@ -74,11 +73,7 @@ def load(name: str) -> Subject:
         class_names = network.class_names or dataset.class_names
         names = tuple(class_names[label] for label in labels)
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
-    folder = results_folder(name, network).expanduser()
-    begun = (folder / "config.json").exists()
-    folder = open_workdir(folder, configuration(network))
-    if not begun:  # flags that turn out wrong later must not stand in the way of right ones
-        app.after_usage_error(lambda: abandon_workdir(folder))
+    folder = app.open_workdir(results_folder(name, network), configuration(network))
     return Subject(network, folder, pixels, labels, names, class_names)
 
 

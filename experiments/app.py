@@ -4,17 +4,19 @@ An experiment defines its flags with `module_name="Title"`, the section of --hel
 and ends with `if __name__ == "__main__": app.run(main)`.
 """
 
+import os
 import shutil
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
 
-from cnn_jax import errors, xla
+from cnn_jax import errors, workdir, xla
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address",
@@ -38,12 +40,19 @@ _FORMS = {  # of a flag's value in --help
 }
 _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort"}
 
-_undo: list[Callable[[], None]] = []
+_begun: list[Path] = []
 
 
-def after_usage_error(undo: Callable[[], None]) -> None:
-    """Has undo() called when the experiment ends by an error of use."""
-    _undo.append(undo)
+def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+    """workdir.open_workdir, undone if the run ends by an error of use before it came to anything.
+
+    So that flags that turn out wrong later do not stand in the way of right ones.
+    """
+    new = not (Path(path).expanduser() / "config.json").exists()
+    path = workdir.open_workdir(path, config)
+    if new:
+        _begun.append(path)
+    return path
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -64,8 +73,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         app.run(start, flags_parser=_parse)
     except errors.UsageError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        for undo in _undo:
-            undo()
+        for path in _begun:
+            workdir.abandon_workdir(path)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -35,7 +35,7 @@ from cnn_jax.training import detector, rcnn
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.loop import Diverged
 from cnn_jax.training.recipes import recipe
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import write_results
 from experiments import _compare_report, app
 
 _WORKDIR = flags.DEFINE_string(
@@ -119,7 +119,7 @@ def train(
 ) -> tuple[TrainConfig, detector.Result]:
     """Train what a recipe says in the workdir's folder of that name."""
     config = config_of(name, train_set)
-    folder = open_workdir(workdir / name, configs.identity(config))
+    folder = app.open_workdir(workdir / name, configs.identity(config))
     say(f"{config.model}: {config.steps} steps")
     given = {} if boxes is None else {"proposals": boxes, "max_proposals": _MAX_PROPOSALS.value}
     result = detector.train(
@@ -250,7 +250,7 @@ def main(argv: Sequence[str]) -> None:
     )
     canvas = config_of("fastrcnn_shapes", train_set).image_size
     faster = reused_faster(_FASTER.value, eval_set, canvas) if _FASTER.value else None
-    workdir = open_workdir(_WORKDIR.value, identity(train_set, eval_set))
+    workdir = app.open_workdir(_WORKDIR.value, identity(train_set, eval_set))
     search = partial(proposals.of_split, canvas=canvas, say=say)
     train_boxes, eval_boxes = (
         search(each, folder=workdir / "proposals" / each.split) for each in (train_set, eval_set)

@@ -27,7 +27,7 @@ from cnn_jax.tasks.detection_errors import count_kinds
 from cnn_jax.training import config as configs
 from cnn_jax.training import detector
 from cnn_jax.training.loop import Diverged
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import write_results
 from experiments import _detect_report, _train_flags, app
 
 _WORKDIR = flags.DEFINE_string(
@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
     config = configs.resolve(config, train_set)
     if detector.settings_of(config).mask_layers and "instance_mask" not in train_set.source[0]:
         raise UsageError(f"{name} has no instance masks; take --model=fasterrcnn_resnet10_fpn")
-    workdir = open_workdir(
+    workdir = app.open_workdir(
         _WORKDIR.value, configs.identity(config) | {"max_objects": _MAX_OBJECTS.value}
     )
     try:

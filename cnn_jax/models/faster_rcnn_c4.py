@@ -11,7 +11,7 @@ from flax.core import Scope
 from jaxtyping import Array, Float
 
 from cnn_jax.layers import Layer, global_avg_pool, rematerialized, with_flags
-from cnn_jax.models import faster_rcnn, fpn, resnet
+from cnn_jax.models import fast_rcnn, faster_rcnn, fpn, resnet
 from cnn_jax.models.faster_rcnn import Settings, detector
 
 
@@ -64,13 +64,7 @@ C4 = Settings(
 
 # For images of 128 pixels the map is that of stage 2, of stride 8, and stage 3 is the head.
 SMALL = faster_rcnn.SMALL._replace(
-    backbone=partial(
-        fpn.resnet_map,
-        block=resnet.basic_block,
-        stage_sizes=(2, 2),
-        width=32,
-        frozen_norms=False,
-    ),
+    backbone=fast_rcnn.SMALL.backbone,
     lowest_level=3,
     region_maps=1,
     anchor_sizes=((10, 14, 20, 28, 40, 56, 80, 112),),

@@ -104,7 +104,7 @@ def initial_variables(
     shape = (1, config.image_size, config.image_size, channels)
     try:
         variables = model.init(key, jax.ShapeDtypeStruct(shape, jnp.float32))
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (UsageError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(
             f"{model.name} cannot be built for images of {shape[1:]}: {error}; "
             f"its own size is --image_size={model.image_size}"
