@@ -338,7 +338,7 @@ def literal_options(text: str, flag: str = "model_options") -> dict[str, Any]:
         return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"cannot read --{flag}={text!r}; write 'dropout=0.3, zero_init_residual=True'"
+            f"cannot read --{flag}={text!r}; write 'name=value, name=value'"
         ) from error
 
 

