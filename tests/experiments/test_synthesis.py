@@ -119,6 +119,28 @@ def test_fooling_shows_three_ways_and_the_real_images(workdir):
     assert np.shape([found[way] for way in list(found)[:3]]) == (3, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("ascent", ["--steps=5"]),
+        ("fooling", ["--steps=5", "--generations=5", "--children=4"]),
+        ("dream", ["--layers=conv1", "--octaves=2", "--iterations=2", "--tile=16", "--jitter=2"]),
+        ("style", ["--steps=3", "--content_layers=relu1", "--style_layers=relu1"]),
+    ],
+)
+def test_pictures_and_numbers_repeat_bit_for_bit(name, flags, workdir, photo, tmp_path):
+    flags = [f"--workdir={workdir}", *flags]
+    flags += [f"--image={photo}"] if name in ("dream", "style") else []
+    flags += [f"--style={photo}"] if name == "style" else []
+    folders = [tmp_path / "first", tmp_path / "second"]
+    first, second = (results(run(name, *flags, f"--output={each}"), each) for each in folders)
+    assert first == second
+    pictures = sorted(folders[0].glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert picture.read_bytes() == (folders[1] / picture.name).read_bytes()
+
+
 def test_what_is_missing_is_an_error_of_use(workdir, photo, tmp_path):
     for name, flags, message in (
         ("dream", [], "give --image=FILE once"),

@@ -1,4 +1,4 @@
-"""The CPU's form of max pooling against XLA's own."""
+"""The CPU's forms of pooling against XLA's own."""
 
 from functools import partial
 
@@ -54,3 +54,26 @@ def test_other_platforms_take_xlas_own(platform, plain):
 def test_a_pool_of_the_whole_map_is_one_instruction():
     jaxpr = jax.make_jaxpr(lambda x: ops.max_pool(x, 40))(jnp.zeros((1, 40, 40, 2)))
     assert len(jaxpr.eqns) < 5
+
+
+def test_the_mean_over_all_positions_and_its_gradient_are_xlas():
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3))
+    slope = np.random.default_rng(1).normal(size=(2, 3))
+    ours, pull_back = jax.vjp(ops.global_avg_pool, x)
+    theirs, their_pull_back = jax.vjp(lambda x: x.mean(axis=(1, 2)), x)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(pull_back(slope), their_pull_back(slope), rtol=1e-14, atol=1e-14)
+
+
+def test_the_mean_of_half_precision_is_summed_in_float32():
+    x = jnp.full((1, 64, 64, 1), 1.01, jnp.bfloat16)  # its own sum would stop at 256
+    assert ops.global_avg_pool(x) == x[:, 0, 0]
+    assert ops.global_avg_pool(x).dtype == jnp.bfloat16
+
+
+def test_the_mean_leaves_the_convolution_before_it_alone():
+    """XLA draws it into one fusion with a plain sum of a map of this size."""
+    x, kernel = jnp.ones((1, 14, 14, 128)), jnp.ones((3, 3, 128, 128))
+    net = jax.jit(lambda x, kernel: ops.global_avg_pool(jax.nn.relu(ops.conv(x, kernel))))
+    program = net.lower(x, kernel).compile().as_text().partition("ENTRY")[2]
+    assert program.count(" convolution(") == 1
