@@ -1,7 +1,8 @@
-"""Grouped convolutions in forms that XLA runs fast on a CPU.
+"""Grouped and transposed convolutions in forms that XLA runs fast on a CPU.
 
 Its own grouped convolution there goes through a scalar loop: tens of times slower than these, and
-its gradient more still. `cnn_jax.ops.conv` takes them on that platform alone.
+its gradient more still; so does the gradient of a transposed one's kernel. `cnn_jax.ops.conv` and
+`conv_transpose` take these forms on that platform alone.
 """
 
 import functools
@@ -64,6 +65,21 @@ def grouped(
     )
     parts = jnp.split(x, groups // merged, axis=-1)
     return jnp.concatenate([convolve(*each) for each in zip(parts, blocks, strict=True)], axis=-1)
+
+
+@jax.jit
+def side_by_side(
+    x: Float[Array, "n *spatial features"], kernel: Float[Array, "*sizes c features"]
+) -> Float[Array, "n *outputs c"]:
+    """Convolve, transposed, with strides of the kernel's sizes: pixels make patches, which tile."""
+    *sizes, channels, features = kernel.shape
+    count, *spatial = x.shape[:-1]
+    patches = x.reshape(-1, features) @ kernel.reshape(-1, features).T
+    patches = patches.reshape(count, *spatial, *sizes, channels)
+    axes = len(sizes)
+    pairs = itertools.chain(*((1 + axis, 1 + axes + axis) for axis in range(axes)))
+    outputs = (size * pixels for size, pixels in zip(sizes, spatial, strict=True))
+    return patches.transpose(0, *pairs, 1 + 2 * axes).reshape(count, *outputs, channels)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))

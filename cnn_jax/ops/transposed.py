@@ -1,12 +1,14 @@
 """Transposed convolution: the linear map of a convolution, run backwards."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax.errors import UsageError
+from cnn_jax.ops import cpu_convolution
 from cnn_jax.ops.convolution import flip
 from cnn_jax.ops.geometry import Padding, padding_pairs, per_axis
 
@@ -61,9 +63,8 @@ def conv_transpose(
                 "pixels; use less padding or a larger input"
             )
     spatial = "HWD"[:axes]
-    return jax.lax.conv_general_dilated(
-        x,
-        transpose_kernel(flip(kernel), groups),
+    convolve = partial(
+        jax.lax.conv_general_dilated,
         window_strides=(1,) * axes,
         padding=pairs,
         lhs_dilation=strides,
@@ -71,3 +72,9 @@ def conv_transpose(
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )
+    default = lambda x, kernel: convolve(x, transpose_kernel(flip(kernel), groups))  # noqa: E731
+    tiles = sizes == strides and groups == max(dilations) == 1
+    if not tiles or pairs != [(span, span) for span in spans]:
+        return default(x, kernel)
+    on_cpu = cpu_convolution.side_by_side
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)

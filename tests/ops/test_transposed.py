@@ -1,5 +1,8 @@
 """Transposed convolution against PyTorch's and as the adjoint of conv."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +31,27 @@ def test_is_the_adjoint_of_conv():
         jnp.vdot(x, ops.conv_transpose(y, f, **settings)),
         rtol=1e-12,
     )
+
+
+@pytest.mark.parametrize(
+    ("spatial", "sizes", "dilation"), [((5,), (3,), 1), ((4, 3), (2, 3), 1), ((4, 3), (2, 2), 2)]
+)
+def test_a_stride_of_the_kernels_size_gives_the_adjoint_and_its_gradients(spatial, sizes, dilation):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(*sizes, 3, 4))
+    settings = {"stride": sizes, "padding": "valid", "dilation": dilation}
+    x = rng.normal(size=(2, *spatial, 4))
+
+    def adjoint(x, kernel):
+        shape = jax.eval_shape(lambda: ops.conv_transpose(x, kernel, **settings)).shape
+        return jax.vjp(lambda z: ops.conv(z, kernel, **settings), jnp.zeros(shape))[1](x)[0]
+
+    ours, pull_back = jax.vjp(partial(ops.conv_transpose, **settings), x, kernel)
+    theirs, their_pull_back = jax.vjp(adjoint, x, kernel)
+    np.testing.assert_allclose(ours, theirs, **CLOSE)
+    slope = rng.normal(size=ours.shape)
+    for our_gradient, their_gradient in zip(pull_back(slope), their_pull_back(slope), strict=True):
+        np.testing.assert_allclose(our_gradient, their_gradient, **CLOSE)
 
 
 def test_a_2x2_kernel_at_stride_2_doubles_the_size():
