@@ -83,6 +83,7 @@ def deepfool(
       key: not used, nothing is drawn.
       norm: the one made small, "l2" or "linf".
       candidates: how many classes, the likeliest at the image, are considered.
+      batching: its size counts the gradients, one a candidate but the first, and not the images.
 
     Raises:
       UsageError: pixels not in 0..1, fewer than two candidates, a gradient that is not finite.
@@ -95,7 +96,9 @@ def deepfool(
     order = np.argsort(-loop.logits(logits_of, images, batching), axis=1, stable=True)
     classes = order[:, :candidates].astype(np.int32)
     state = _State(images, images, labels, classes, np.zeros_like(images))
+    # each slot passes a gradient back to every other candidate at once
+    slots = batching._replace(size=max(1, batching.size // (classes.shape[1] - 1)))
     state = loop.run(
-        _step, logits_of, state, steps=steps, batching=batching, norm=norm, overshoot=overshoot
+        _step, logits_of, state, steps=steps, batching=slots, norm=norm, overshoot=overshoot
     )
     return state.x

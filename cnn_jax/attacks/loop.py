@@ -22,7 +22,7 @@ from cnn_jax.training import parallel
 
 LogitsOf = Callable[[Array], Array]
 
-_SHRINK = 4  # each size of the batch is a program to compile, so there are few
+_SHRINK = 2  # each size of the batch is a program to compile; kept on disk, they pay
 
 
 class Batching(NamedTuple):
