@@ -13,6 +13,7 @@ from cnn_jax.errors import UsageError
 
 _NUDGE = 1e-4  # the authors' code adds it to the distance, against steps of no length
 _TINY = 1e-8
+BATCHING = Batching(16)  # each slot holds a gradient for every rival
 
 
 class _State(NamedTuple):
@@ -73,7 +74,7 @@ def deepfool(
     steps: int = 50,
     overshoot: float = 0.02,
     candidates: int = 10,
-    batching: Batching = loop.DEFAULT,
+    batching: Batching = BATCHING,
 ) -> Float[np.ndarray, "n h w c"]:
     """Return the images just across the nearest class boundary (Moosavi-Dezfooli et al. 2016).
 
@@ -83,7 +84,6 @@ def deepfool(
       key: not used, nothing is drawn.
       norm: the one made small, "l2" or "linf".
       candidates: how many classes, the likeliest at the image, are considered.
-      batching: its size counts the gradients, one a candidate but the first, and not the images.
 
     Raises:
       UsageError: pixels not in 0..1, fewer than two candidates, a gradient that is not finite.
@@ -96,9 +96,7 @@ def deepfool(
     order = np.argsort(-loop.logits(logits_of, images, batching), axis=1, stable=True)
     classes = order[:, :candidates].astype(np.int32)
     state = _State(images, images, labels, classes, np.zeros_like(images))
-    # each slot passes a gradient back to every other candidate at once
-    slots = batching._replace(size=max(1, batching.size // (classes.shape[1] - 1)))
     state = loop.run(
-        _step, logits_of, state, steps=steps, batching=slots, norm=norm, overshoot=overshoot
+        _step, logits_of, state, steps=steps, batching=batching, norm=norm, overshoot=overshoot
     )
     return state.x

@@ -22,7 +22,7 @@ from cnn_jax.training import parallel
 
 LogitsOf = Callable[[Array], Array]
 
-_SHRINK = 2  # each size of the batch is a program to compile; kept on disk, they pay
+_SHRINK = 2  # each size of the batch is a program to compile, which larger steps would spare
 
 
 class Batching(NamedTuple):

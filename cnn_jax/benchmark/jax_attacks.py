@@ -24,7 +24,8 @@ def pgd(spec: Spec) -> Program:
 
 def deepfool(spec: Spec) -> Program:
     """The images just across the nearest boundary."""
-    return _program(spec, partial(minimal.deepfool, **settings.DEEPFOOL))
+    attack = partial(minimal.deepfool, **settings.DEEPFOOL)
+    return _program(spec, attack, minimal.BATCHING)
 
 
 def autoattack(spec: Spec) -> Program:
@@ -52,10 +53,10 @@ def universal(spec: Spec) -> Program:
     return _program(spec, attack)
 
 
-def _program(spec: Spec, attack: Callable) -> Program:
+def _program(spec: Spec, attack: Callable, batching: loop.Batching | None = None) -> Program:
     network, given = subject.create(spec)
     logits_of = trained.classifier(network)
-    options = {"batching": loop.Batching(spec.batch_size)}
+    options = {"batching": batching or loop.Batching(spec.batch_size)}
 
     def call(key, batch):
         return attack(logits_of, *batch, key, **options)

@@ -72,9 +72,12 @@ def conv_transpose(
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )
-    default = lambda x, kernel: convolve(x, transpose_kernel(flip(kernel), groups))  # noqa: E731
-    tiles = sizes == strides and groups == max(dilations) == 1
-    if not tiles or pairs != [(span, span) for span in spans]:
-        return default(x, kernel)
-    on_cpu = cpu_convolution.side_by_side
-    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
+
+    def default(x, kernel):
+        return convolve(x, transpose_kernel(flip(kernel), groups))
+
+    whole = pairs == [(span, span) for span in spans]
+    if whole and sizes == strides and groups == max(dilations) == 1:
+        on_cpu = cpu_convolution.side_by_side
+        return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
+    return default(x, kernel)

@@ -124,14 +124,20 @@ def test_fooling_shows_three_ways_and_the_real_images(workdir):
     [
         ("ascent", ["--steps=5"]),
         ("fooling", ["--steps=5", "--generations=5", "--children=4"]),
-        ("dream", ["--layers=conv1", "--octaves=2", "--iterations=2", "--tile=16", "--jitter=2"]),
-        ("style", ["--steps=3", "--content_layers=relu1", "--style_layers=relu1"]),
+        (
+            "dream",
+            ["--image={photo}", "--layers=conv1", "--octaves=2"]
+            + ["--iterations=2", "--tile=16", "--jitter=2"],
+        ),
+        (
+            "style",
+            ["--image={photo}", "--style={photo}", "--steps=3"]
+            + ["--content_layers=relu1", "--style_layers=relu1"],
+        ),
     ],
 )
 def test_pictures_and_numbers_repeat_bit_for_bit(name, flags, workdir, photo, tmp_path):
-    flags = [f"--workdir={workdir}", *flags]
-    flags += [f"--image={photo}"] if name in ("dream", "style") else []
-    flags += [f"--style={photo}"] if name == "style" else []
+    flags = [f"--workdir={workdir}", *(flag.format(photo=photo) for flag in flags)]
     folders = [tmp_path / "first", tmp_path / "second"]
     first, second = (results(run(name, *flags, f"--output={each}"), each) for each in folders)
     del first["seconds"], second["seconds"]

@@ -54,6 +54,14 @@ def test_a_stride_of_the_kernels_size_gives_the_adjoint_and_its_gradients(spatia
         np.testing.assert_allclose(our_gradient, their_gradient, **CLOSE)
 
 
+@pytest.mark.parametrize(("platform", "convolves"), [("cpu", False), ("tpu", True)])
+def test_patches_that_tile_are_a_product_on_the_cpu_alone(platform, convolves):
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((2, 2, 3, 2))
+    traced = jax.jit(partial(ops.conv_transpose, stride=2)).trace(x, kernel)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("convolution" in program) == convolves
+
+
 def test_a_2x2_kernel_at_stride_2_doubles_the_size():
     x = jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, ..., None]
     out = ops.conv_transpose(x, jnp.ones((2, 2, 1, 1)), stride=2)
