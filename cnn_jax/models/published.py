@@ -114,7 +114,7 @@ _PAPERS = {
     "alexnet_grouped": (40.7, 18.2, TEN_CROPS, "Krizhevsky et al. 2012, table 2"),
     "zfnet": (38.4, 16.5, ONE_NETWORK, "Zeiler & Fergus 2014, table 2"),
     "zfnet_512_1024_512": (37.5, 16.0, ONE_NETWORK, "Zeiler & Fergus 2014, table 2"),
-    "googlenet": (None, 10.07, "ImageNet validation, one crop of one model", "Szegedy et al. 2015"),
+    "googlenet": (None, 10.07, "ImageNet validation, one crop", "Szegedy et al. 2015, table 3"),
     "resnet50_v1": (24.7, 7.8, CENTRE_CROP, "He et al. 2015, their released networks"),
     "resnet101_v1": (23.6, 7.1, CENTRE_CROP, "He et al. 2015, their released networks"),
     "resnet152_v1": (23.0, 6.7, CENTRE_CROP, "He et al. 2015, their released networks"),
