@@ -63,19 +63,26 @@ def seen_through(
     image: Image.Image,
     boxes: Float[np.ndarray, "k 4"],
     window: Window,
-    mirrored: bool,
+    mirrored: tuple[bool, bool],
     size: int,
     resample: int,
 ) -> tuple[Image.Image, Float[np.ndarray, "m 4"]]:
-    """Return what lies in the window as a square of size pixels, black outside the image."""
+    """Return what lies in the window as a square of size pixels, black outside the image.
+
+    Args:
+      mirrored: left and right, top and bottom.
+    """
     left, top, right, bottom = window
     scale = np.tile(image.size, 2)
     boxes = (boxes * scale - [left, top, left, top]) / np.tile([right - left, bottom - top], 2)
     if window != (0, 0, size, size) or image.size != (size, size):
         image = image.crop(tuple(map(round, window))).resize((size, size), resample)
-    if mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+    for axis, mirror in enumerate(
+        (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
+    ):
+        if mirrored[axis]:
+            image = image.transpose(mirror)
+            boxes[:, [axis, axis + 2]] = 1 - boxes[:, [axis + 2, axis]]
     return image, largest_first(boxes)
 
 
@@ -117,7 +124,8 @@ def train_batches(
     def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, label, boxes = read(index)
         window = random_window(image, rng, augmentation, image_size)
-        mirrored = augmentation.flip and rng.random() < 0.5
+        flips = (augmentation.flip, augmentation.vertical_flip)
+        mirrored = tuple(flip and rng.random() < 0.5 for flip in flips)
         image, boxes = seen_through(image, boxes, window, mirrored, image_size, resample)
         if any(augmentation.color_jitter):
             image = augmentations.color_jitter(image, rng, *augmentation.color_jitter)
@@ -149,7 +157,7 @@ def evaluation_batches(
 
     def example(index: int) -> Batch:
         image, label, boxes = _read(dataset, index)
-        image, boxes = seen_through(image, boxes, whole(image), False, size, resample)
+        image, boxes = seen_through(image, boxes, whole(image), (False, False), size, resample)
         return {"image": to_array(image), "label": label, "boxes": boxes, "weight": np.float32(1)}
 
     return pipeline.ordered_batches(dataset, example, padding, **settings)

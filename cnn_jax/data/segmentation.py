@@ -187,9 +187,12 @@ def augment(
     if options.crop == "pad":
         corner = rng.integers(-options.pad, options.pad + 1, 2)
         image, mask = _place(image, mask, tuple(map(int, corner)), image_size, fill)
-    if options.flip and rng.random() < 0.5:
-        mirror = Image.Transpose.FLIP_LEFT_RIGHT
-        image, mask = image.transpose(mirror), mask.transpose(mirror)
+    for wanted, mirror in (
+        (options.flip, Image.Transpose.FLIP_LEFT_RIGHT),
+        (options.vertical_flip, Image.Transpose.FLIP_TOP_BOTTOM),
+    ):
+        if wanted and rng.random() < 0.5:
+            image, mask = image.transpose(mirror), mask.transpose(mirror)
     if any(options.color_jitter):
         image = augmentations.color_jitter(image, rng, *options.color_jitter)
     return image, mask
@@ -207,7 +210,7 @@ def validate(options: Augmentation) -> None:
     ):
         if getattr(options, name) != off:
             raise UsageError(
-                f"--{name} is not for masks; use --crop, --flip and --color_jitter there"
+                f"--{name} is not for masks; use --crop, --flip, --vertical_flip and --color_jitter"
             )
 
 

@@ -65,6 +65,14 @@ class TrainConfig:
     image_size: int | None = option(
         None, "Data", "Side of the images in pixels; by default the data set's, else the model's."
     )
+    start_image_size: int | None = option(
+        None,
+        "Data",
+        "Side of the images at first; it grows to image_size, as in EfficientNetV2's training.",
+    )
+    image_size_stages: int = option(
+        4, "Data", "Parts of the run, all as long, in which --start_image_size grows."
+    )
     eval_image_size: int | None = option(
         None, "Data", "Side of the evaluation crop in pixels; by default image_size."
     )
@@ -98,6 +106,9 @@ class TrainConfig:
         (0.08, 1.0), "Augmentation", "Smallest and largest share of the area for --crop=resized."
     )
     flip: bool = option(False, "Augmentation", "Mirror half of the images.")
+    vertical_flip: bool = option(
+        False, "Augmentation", "Turn half of the images upside down, by a mirror."
+    )
     alternating_flip: bool = option(
         False, "Augmentation", "Mirror half of the images, and in the next epoch the other half."
     )
@@ -248,6 +259,8 @@ _LEAST = {
     "ema_every": 1,
     "num_classes": 1,
     "image_size": 1,
+    "start_image_size": 1,
+    "image_size_stages": 2,
     "warmup_steps": 0,
     "learning_rate": 0,
     "weight_decay": 0,
@@ -319,6 +332,21 @@ def _image_size(config: TrainConfig, dataset: Dataset, classes: int) -> int:
     if height is not None and width is not None:
         return min(height, width)
     return build_model(config, classes).image_size
+
+
+def image_sizes(config: TrainConfig) -> list[tuple[int, int]]:
+    """Return (side of the images, the step at which it ends) for each part of a resolved run.
+
+    Tan & Le 2021, "EfficientNetV2: smaller models and faster training", algorithm 1: the sides grow
+    by equal amounts, here rounded to whole pixels.
+    """
+    if config.start_image_size is None:
+        return [(config.image_size, config.steps)]
+    first, last, stages = config.start_image_size, config.image_size, config.image_size_stages
+    return [
+        (round(first + (last - first) * i / (stages - 1)), round(config.steps * (i + 1) / stages))
+        for i in range(stages)
+    ]
 
 
 def literal_options(text: str, flag: str = "model_options") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ScopeParamShapeError
 from jaxtyping import Array, Float, PyTree
 
 from cnn_jax import evaluation
@@ -121,6 +123,45 @@ def initial_variables(
     )
 
 
+def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels: int) -> None:
+    """Raise UsageError where the network of the run's end cannot take its smaller images."""
+    for size, _ in configs.image_sizes(config)[:-1]:
+        images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+        try:
+            jax.eval_shape(model.apply, variables, images)
+        except ScopeParamShapeError as error:
+            raise UsageError(
+                f"the weights of {model.name} depend on the images' size; leave out "
+                "--start_image_size"
+            ) from error
+        except (UsageError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise UsageError(
+                f"{model.name} does not take images of {size} pixels, between "
+                f"--start_image_size={config.start_image_size} and {config.image_size}: {error}"
+            ) from error
+
+
+def _batches(
+    config: TrainConfig, task: Task, train_set: datasets.Dataset, start: int
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """The run's batches from a step on, whose images grow where the configuration says so."""
+    for size, end in configs.image_sizes(config):
+        if start < end:
+            batches = task.train_batches(
+                train_set,
+                batch_size=config.batch_size,
+                image_size=size,
+                augmentation=configs.augmentation(config),
+                seed=config.seed,
+                start_step=start,
+                num_threads=config.num_threads,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            yield from itertools.islice(batches, end - start)
+            start = end
+
+
 def _first_images(
     config: TrainConfig, task: Task, train_set: datasets.Dataset
 ) -> Float[np.ndarray, "n h w c"]:
@@ -195,6 +236,7 @@ def train(
     channels = train_set.image_shape[-1]
     model = configs.build_model(config)
     variables = initial_variables(config, model, channels)
+    _check_sizes(config, model, variables, channels)
     if config.whiten is not None:
         variables = whitened(variables, config.whiten, _first_images(config, task, train_set))
     optimizer = create_optimizer(config, variables["params"])
@@ -230,17 +272,7 @@ def train(
             start = 0
         state = over.put_state(host_state)
         del host_state, variables
-        batches = task.train_batches(
-            train_set,
-            batch_size=config.batch_size,
-            image_size=config.image_size,
-            augmentation=configs.augmentation(config),
-            seed=config.seed,
-            start_step=start,
-            num_threads=config.num_threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        batches = _batches(config, task, train_set, start)
         return _run(
             config,
             task,

@@ -161,6 +161,17 @@ def test_half_of_the_images_are_flipped(rng):
     np.testing.assert_array_equal(np.asarray(mirrored), [[3, 2, 1]])
 
 
+def test_a_vertical_flip_turns_half_of_the_images_upside_down(rng):
+    image = Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8))
+    options = augmentation.Augmentation(vertical_flip=True)
+    seen = [
+        augmentation.augment(image, rng, options, image_size=2, fill=np.zeros(1)).ravel().tolist()
+        for _ in range(1000)
+    ]
+    assert 450 < seen.count([3, 4, 1, 2]) < 550
+    assert set(map(tuple, seen)) == {(1, 2, 3, 4), (3, 4, 1, 2)}
+
+
 def test_a_random_resized_crop_has_the_drawn_area_and_aspect():
     # A quarter of 80 x 60 pixels at 4:3 is 40 x 30.
     draws = Draws(uniform=[0.25, math.log(4 / 3)], integers=[7, 9])

@@ -44,7 +44,8 @@ def batch_of(examples, augmentation=Augmentation(), size=SIDE, **settings):  # n
     "augmentation",
     [
         Augmentation(),
-        Augmentation(crop="pad", pad=6, flip=True),
+        Augmentation(vertical_flip=True),
+        Augmentation(crop="pad", pad=6, flip=True, vertical_flip=True),
         Augmentation(crop="resized", crop_scale=(0.3, 1.0), flip=True),
     ],
 )

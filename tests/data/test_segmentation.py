@@ -54,6 +54,7 @@ def batches(dataset, count, augmentation=Augmentation(), **settings):  # noqa: B
     [
         Augmentation(),
         Augmentation(flip=True),
+        Augmentation(vertical_flip=True),
         Augmentation(crop="pad", pad=5, flip=True),
         Augmentation(crop="resized", crop_scale=(0.3, 1.0), flip=True),
     ],

@@ -35,6 +35,13 @@ def test_epochs_become_steps():
     assert (config.warmup_steps, config.warmup_epochs) == (5, None)
 
 
+def test_images_grow_in_equal_stages_to_their_size():
+    config = TrainConfig(steps=10, image_size=128, start_image_size=64, image_size_stages=3)
+    assert configs.image_sizes(config) == [(64, 3), (96, 7), (128, 10)]
+    constant = dataclasses.replace(config, start_image_size=None)
+    assert configs.image_sizes(constant) == [(128, 10)]
+
+
 def test_resolving_twice_changes_nothing():
     once = configs.resolve(TrainConfig(epochs=2, batch_size=100), dataset())
     assert configs.resolve(once, dataset()) == once

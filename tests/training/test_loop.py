@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import read_log
 from cnn_jax.training.recipes import recipe
+from cnn_jax.training.task import CLASSIFICATION
 
 CONFIG = TrainConfig(
     model="lenet5",
@@ -112,6 +114,41 @@ def test_another_configuration_is_refused_and_nothing_changes(whole, config):
     with pytest.raises(UsageError, match="learning_rate"):
         run(dataclasses.replace(config, learning_rate=0.2), whole[1])
     assert before == {p: p.read_bytes() for p in whole[1].rglob("*") if p.is_file()}
+
+
+def test_images_grow_and_a_resumed_run_goes_on_at_their_size(config, tmp_path):
+    sizes = []
+
+    def recorded(*args, **settings):
+        for batch in CLASSIFICATION.train_batches(*args, **settings):
+            sizes.append(batch["image"].shape[1:3])
+            yield batch
+
+    growing = dataclasses.replace(
+        config,
+        model="resnet20",
+        model_options="depth=8",
+        steps=4,
+        image_size=12,
+        start_image_size=8,
+        image_size_stages=2,
+        checkpoint_every=3,
+    )
+    task = CLASSIFICATION._replace(train_batches=recorded)
+    whole = run(growing, tmp_path / "whole", task=task)
+    assert sizes == [(8, 8)] * 2 + [(12, 12)] * 2
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "4")
+    sizes.clear()
+    resumed = run(growing, tmp_path / "resumed", task=task)
+    assert resumed.parameters_sha256 == whole.parameters_sha256
+    assert sizes == [(12, 12)]
+
+
+def test_a_network_whose_weights_depend_on_the_size_takes_no_growing_images(config, tmp_path):
+    with pytest.raises(UsageError, match="start_image_size"):
+        run(dataclasses.replace(config, start_image_size=6), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mistake_writes_nothing(config, tmp_path):
