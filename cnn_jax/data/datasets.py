@@ -100,7 +100,7 @@ def training_split(name: str, data_dir: str | None = None) -> str:
 
 
 def evaluation_split(name: str, data_dir: str | None = None) -> str:
-    """The split to report results on: "test", or "validation" where test has no labels.
+    """The split to report results on: "test", or "validation" where test has no annotation.
 
     Where there is only "train", its last tenth: train on `training_split` then.
     """
@@ -112,13 +112,21 @@ def _default_splits(name: str, data_dir: str | None) -> tuple[str, str]:
         splits = folder.split_names(name.removeprefix("folder:"))
         return "train", "test" if "test" in splits else "validation"
     info = _open(name, data_dir)
-    if "test" in info.splits and _open_records(name, info, "test")[0].get("label", 0) >= 0:
+    if "test" in info.splits and _is_annotated(_open_records(name, info, "test")):
         return "train", "test"
     if "validation" in info.splits:
         return "train", "validation"
     if list(info.splits) == ["train"]:
         return "train[:90%]", "train[90%:]"
     raise UsageError(f"data set {name!r} has no usual split, name one of: {', '.join(info.splits)}")
+
+
+def _is_annotated(examples: "ExampleSource") -> bool:
+    """Whether labels, or objects in one of the first images, came with a split."""
+    if "objects" not in examples[0]:
+        return examples[0].get("label", 0) >= 0
+    first = (examples[i] for i in range(min(len(examples), 20)))
+    return any(len(example["objects"]["bbox"]) for example in first)
 
 
 def _open(name: str, data_dir: str | None):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from cnn_jax.data import datasets, preparation
 from cnn_jax.errors import UsageError
@@ -173,6 +174,37 @@ def keep_splits(folder, names):
 def test_validation_is_reported_where_there_is_no_test(data_dir, tmp_path):
     keep_splits(as_tfrecord(data_dir, tmp_path), ["validation", "train"])
     assert datasets.evaluation_split("digits", tmp_path) == "validation"
+
+
+class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """As COCO, whose images of the test split come without their objects."""
+
+    name = "scenes"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=("cat", "dog"))
+        objects = {"bbox": tfds.features.BBoxFeature(), "label": label}
+        features = {
+            "image": tfds.features.Image(encoding_format="png"),
+            "objects": tfds.features.Sequence(objects),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {name: self._generate_examples(name) for name in ("train", "validation", "test")}
+
+    def _generate_examples(self, split):
+        thing = {"bbox": tfds.features.BBox(0.0, 0.0, 0.5, 1.0), "label": "dog"}
+        for i in range(2):  # the first image has nothing on it anyway
+            objects = [thing] * i if split != "test" else []
+            yield i, {"image": Image.new("RGB", (6, 4)), "objects": objects}
+
+
+def test_a_test_split_without_objects_is_not_reported(tmp_path):
+    Scenes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    assert datasets.evaluation_split("scenes", tmp_path) == "validation"
+    assert datasets.load("scenes", "validation", tmp_path).class_names == ("cat", "dog")
 
 
 def test_a_tenth_is_held_out_where_there_is_only_train(data_dir, tmp_path):
