@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
+from cnn_jax import errors
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import evaluation_batches
 from cnn_jax.data.preprocessing import Preprocessing
-from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.training import parallel
 from cnn_jax.training.step import normalize_images
@@ -93,8 +93,8 @@ def create_evaluator(
       views: a name in VIEWS: what is averaged of each image.
       progress: wraps the batches, whose number is given, for a progress bar.
     """
-    if views != "one" and task is not CLASSIFICATION:
-        raise UsageError(f"views that are averaged are for classification, not for {task.name}")
+    if views not in task.views:
+        raise errors.unknown(f"view for {task.name}", views, task.views)
     mesh = parallel.data_mesh(devices)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     step = jax.jit(

@@ -8,16 +8,26 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Outputs = Callable[[Float[Array, "n h w c"]], Float[Array, "n classes"]]
+Outputs = Callable[[Float[Array, "n h w c"]], Float[Array, "n *hw classes"]]
 
 
 def mirrored(outputs_of: Outputs) -> Outputs:
-    """Return f(images) -> the mean outputs of the images and their mirror images."""
-    return lambda images: (outputs_of(images) + outputs_of(images[:, :, ::-1])) / 2
+    """Return f(images) -> the mean outputs of the images and their mirror images.
+
+    Outputs of every pixel are mirrored back.
+    """
+
+    def averaged(images):
+        of_mirror = outputs_of(images[:, :, ::-1])
+        if of_mirror.ndim == 4:
+            of_mirror = of_mirror[:, :, ::-1]
+        return (outputs_of(images) + of_mirror) / 2
+
+    return averaged
 
 
 def mirrored_and_shifted(outputs_of: Outputs) -> Outputs:
-    """Return f(images) -> the mean of six views' outputs.
+    """Return f(images) -> the mean of six views' outputs, each one vector an image.
 
     Half of it comes from the images and their mirror images, a quarter each from both shifted by
     one pixel, down and right, and up and left; what is missing is reflected.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cnn_jax.trained import Trained
 from cnn_jax.training import loop
 from cnn_jax.training.step import normalize_images
 from cnn_jax.training.task import SEGMENTATION
+from cnn_jax.views import VIEWS
 from cnn_jax.workdir import write_results
 from experiments import _run_report
 
@@ -24,11 +26,12 @@ def predictions(
     network: Trained, dataset: Dataset, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield every example's image uint8 [h, w, c], its mask and the predicted one [h, w]."""
+    views = VIEWS[network.config.eval_views]
 
     @jax.jit
     def predict(variables, images):
         images = normalize_images(images, network.mean, network.std)
-        return network.model.apply(variables, images).argmax(axis=-1)
+        return views(partial(network.model.apply, variables))(images).argmax(axis=-1)
 
     for batch in SEGMENTATION.evaluation_batches(
         dataset, batch_size=batch_size, preprocessing=network.preprocessing

@@ -12,6 +12,7 @@ from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.tasks import classification, localization, segmentation
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.views import VIEWS
 
 Batch = Mapping[str, Array]
 Metrics = Mapping[str, Array]
@@ -34,6 +35,7 @@ class Task(NamedTuple):
     metric_sums(outputs, batch) -> sums over the examples of weight 1, to be added up.
     summarize(sums, class_names) -> metrics of a whole split.
     logged: the metrics of an evaluation that go into the log.  headline: metrics -> a line of them.
+    views: names in views.VIEWS, of what an evaluation may average over.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Task(NamedTuple):
     summarize: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]]
     logged: tuple[str, ...]
     headline: Callable[[Mapping[str, Any]], str]
+    views: tuple[str, ...]
 
 
 def _usual_splits(name, data_dir):
@@ -90,6 +93,7 @@ CLASSIFICATION = Task(
     headline=lambda metrics: (
         f"test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
     ),
+    views=tuple(VIEWS),
 )
 
 
@@ -104,7 +108,7 @@ def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
 
 SEGMENTATION = Task(
     name="segmentation",
-    unused=("label_smoothing", "eval_views"),
+    unused=("label_smoothing",),
     validate=masked.validate,
     load=masked.load,
     splits=masked.splits,
@@ -119,6 +123,7 @@ SEGMENTATION = Task(
     headline=lambda metrics: (
         f"mean IoU {metrics['mean_iou']:.4f}, pixel accuracy {metrics['pixel_accuracy']:.2%}"
     ),
+    views=("one", "mirror"),
 )
 
 
@@ -133,7 +138,7 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name):
 
 LOCALIZATION = Task(
     name="localization",
-    unused=("label_smoothing", "eval_views"),
+    unused=("label_smoothing",),
     validate=masked.validate,
     load=boxed.load,
     splits=_usual_splits,
@@ -149,4 +154,5 @@ LOCALIZATION = Task(
         f"localisation error top-1 {metrics['top1_localization_error']:.2%}, "
         f"top-5 {metrics['top5_localization_error']:.2%}; class error {metrics['top1_error']:.2%}"
     ),
+    views=("one",),
 )
