@@ -168,6 +168,9 @@ class TrainConfig:
         False, "Optimizer", "Decay the norms' scales and all biases too."
     )
     label_smoothing: float = option(0.0, "Optimizer", "Share of the target spread evenly.")
+    dice_weight: float = option(
+        0.0, "Optimizer", "Weight of the dice loss beside the cross-entropy, in segmentation."
+    )
     clip_norm: float | None = option(
         None, "Optimizer", "Largest global norm of the gradient; by default it is not clipped."
     )
@@ -265,6 +268,7 @@ _LEAST = {
     "learning_rate": 0,
     "weight_decay": 0,
     "clip_norm": 0,
+    "dice_weight": 0,
     "seed": 0,
     "checkpoint_every": 1,
     "keep": 1,

@@ -44,7 +44,15 @@ UNUSED = (
     *("eval_image_size", "eval_resize", "eval_views"),
     *("crop", "vertical_flip", "alternating_flip", "policy", "color_jitter"),
     *("erasing", "mixup", "cutmix"),
-    *("label_smoothing", "accumulate", "ema_decay", "whiten", "adversary", "parallel"),
+    *(
+        "label_smoothing",
+        "dice_weight",
+        "accumulate",
+        "ema_decay",
+        "whiten",
+        "adversary",
+        "parallel",
+    ),
     "eval_every",
 )
 

@@ -78,7 +78,7 @@ def _classification_loss(logits, auxiliary, batch, config, axis_name):
 
 CLASSIFICATION = Task(
     name="classification",
-    unused=(),
+    unused=("dice_weight",),
     validate=augmentation.validate,
     load=datasets.load,
     splits=_usual_splits,
@@ -98,9 +98,8 @@ CLASSIFICATION = Task(
 
 
 def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
-    del config
-    mask = batch["mask"]
-    loss = segmentation.loss(logits, tuple(auxiliary.values()), mask, axis_name)
+    mask, heads = batch["mask"], tuple(auxiliary.values())
+    loss = segmentation.loss(logits, heads, mask, axis_name, config.dice_weight)
     counted = mask != segmentation.IGNORED
     right = ((logits.argmax(axis=-1) == mask) & counted).sum()
     return loss, {"loss": loss, "accuracy": right / counted.sum().clip(1)}
@@ -138,7 +137,7 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name):
 
 LOCALIZATION = Task(
     name="localization",
-    unused=("label_smoothing",),
+    unused=("label_smoothing", "dice_weight"),
     validate=masked.validate,
     load=boxed.load,
     splits=_usual_splits,

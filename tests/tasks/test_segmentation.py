@@ -38,6 +38,23 @@ def test_the_loss_is_the_mean_over_the_pixels_that_count(case):
     assert ours == pytest.approx(theirs, rel=1e-12)
 
 
+def test_the_dice_loss_of_certain_logits_is_one_minus_scikit_learns_f1_score(case):
+    logits, label = case
+    label = np.where(label == 3, segmentation.IGNORED, label)  # predicted, and nowhere true
+    counted = label != segmentation.IGNORED
+    chosen = logits.argmax(-1)
+    certain = jnp.asarray(100 * np.eye(CLASSES)[chosen])
+    f1 = metrics.f1_score(label[counted], chosen[counted], labels=range(3), average="macro")
+    assert segmentation.dice_loss(certain, label) == pytest.approx(1 - f1, rel=1e-5)
+
+
+def test_the_dice_loss_is_added_to_every_heads_cross_entropy(case):
+    logits, label = jnp.asarray(case[0]), case[1]
+    one = segmentation.cross_entropy(logits, label) + 3 * segmentation.dice_loss(logits, label)
+    both = segmentation.loss(logits, [logits], label, dice_weight=3)
+    assert both == pytest.approx(1.5 * float(one), rel=1e-6)
+
+
 def test_metrics_equal_scikit_learns(case):
     logits, label = case
     counted = label != segmentation.IGNORED
@@ -71,26 +88,26 @@ def test_padding_examples_do_not_count(case):
     assert both["examples"] == 2
 
 
-def test_without_a_pixel_that_counts_the_loss_is_zero_and_so_is_its_gradient(case):
+@pytest.mark.parametrize("loss", [segmentation.cross_entropy, segmentation.dice_loss])
+def test_without_a_pixel_that_counts_the_loss_is_zero_and_so_is_its_gradient(case, loss):
     logits = jnp.asarray(case[0], jnp.float32)
     label = np.full(logits.shape[:3], segmentation.IGNORED, np.uint8)
-    value, gradient = jax.value_and_grad(segmentation.cross_entropy)(logits, label)
+    value, gradient = jax.value_and_grad(loss)(logits, label)
     assert value == 0
     assert (gradient == 0).all()
     with pytest.raises(UsageError, match="all pixels of all masks are ignored"):
         summary_of(logits, label)
 
 
-def test_pixels_of_all_devices_weigh_the_same(case):
+@pytest.mark.parametrize("loss", [segmentation.cross_entropy, segmentation.dice_loss])
+def test_pixels_of_all_devices_weigh_the_same(case, loss):
     logits, label = jnp.asarray(case[0], jnp.float32), jnp.asarray(case[1])
     label = label.at[0, :4].set(segmentation.IGNORED)  # the devices count different numbers
     mean = jax.vmap(
-        lambda logits, label: segmentation.cross_entropy(logits[None], label[None], "devices"),
+        lambda logits, label: loss(logits[None], label[None], "devices"),
         axis_name="devices",
     )
-    assert mean(logits, label).mean() == pytest.approx(
-        float(segmentation.cross_entropy(logits, label)), rel=1e-6
-    )
+    assert mean(logits, label).mean() == pytest.approx(float(loss(logits, label)), rel=1e-6)
 
 
 def test_a_label_that_is_no_class_shows_as_nan(case):

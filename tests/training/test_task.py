@@ -17,7 +17,9 @@ from cnn_jax.training.task import SEGMENTATION
 KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-CONFIG = TrainConfig(model="unet", num_classes=3, steps=4, image_size=8, batch_size=16)
+CONFIG = TrainConfig(
+    model="unet", num_classes=3, steps=4, image_size=8, batch_size=16, dice_weight=0.5
+)
 
 
 def batch_of(step):
