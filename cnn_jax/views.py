@@ -11,16 +11,19 @@ from jaxtyping import Array, Float
 Outputs = Callable[[Float[Array, "n h w c"]], Float[Array, "n *hw classes"]]
 
 
-def mirrored(outputs_of: Outputs) -> Outputs:
+def mirrored(outputs_of: Outputs, axis: int = 2) -> Outputs:
     """Return f(images) -> the mean outputs of the images and their mirror images.
 
     Outputs of every pixel are mirrored back.
+
+    Args:
+      axis: 2 exchanges left and right, 1 top and bottom.
     """
 
     def averaged(images):
-        of_mirror = outputs_of(images[:, :, ::-1])
+        of_mirror = outputs_of(jnp.flip(images, axis))
         if of_mirror.ndim == 4:
-            of_mirror = of_mirror[:, :, ::-1]
+            of_mirror = jnp.flip(of_mirror, axis)
         return (outputs_of(images) + of_mirror) / 2
 
     return averaged
@@ -46,5 +49,6 @@ def mirrored_and_shifted(outputs_of: Outputs) -> Outputs:
 VIEWS: dict[str, Callable[[Outputs], Outputs]] = {
     "one": lambda outputs_of: outputs_of,
     "mirror": mirrored,
+    "mirrors": lambda outputs_of: mirrored(mirrored(outputs_of), axis=1),
     "mirror_shift": mirrored_and_shifted,
 }

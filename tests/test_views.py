@@ -27,6 +27,11 @@ def test_mirror_brings_the_outputs_of_pixels_back_to_their_place():
     np.testing.assert_array_equal(columns[0, 0, :, 0], [0, 1, 2, 3 / 2])
 
 
+def test_mirrors_average_the_four_corners_and_bring_pixels_back():
+    assert VIEWS["mirrors"](corner)(IMAGES) == (0 + 3 + 12 + 15) / 4
+    np.testing.assert_array_equal(VIEWS["mirrors"](jnp.asarray)(IMAGES), IMAGES)
+
+
 def test_shifts_by_one_pixel_reflect_what_is_missing():
     down, up = (5 + 6) / 2, (5 + 6) / 2  # upper corners: reflected pixels; those of the next row
     assert VIEWS["mirror_shift"](corner)(IMAGES) == (0 + 3) / 2 / 2 + down / 4 + up / 4

@@ -85,7 +85,8 @@ class TrainConfig:
     eval_views: str = option(
         "one",
         "Data",
-        "What evaluation averages over: the image and its mirror image, and both shifted.",
+        "What evaluation averages over: the image and its mirror image, its mirror images of both "
+        "axes, or the first two and both shifted.",
         choices=tuple(VIEWS),
     )
     num_threads: int | None = option(

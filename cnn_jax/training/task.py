@@ -122,7 +122,7 @@ SEGMENTATION = Task(
     headline=lambda metrics: (
         f"mean IoU {metrics['mean_iou']:.4f}, pixel accuracy {metrics['pixel_accuracy']:.2%}"
     ),
-    views=("one", "mirror"),
+    views=("one", "mirror", "mirrors"),
 )
 
 
