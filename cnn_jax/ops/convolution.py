@@ -47,9 +47,13 @@ def conv(
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )
+    few_taps = math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS
     if groups == 1:
-        return convolve(x, kernel)
-    if groups == x.shape[-1] and math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS:
+        pixels = x.shape[0] * math.prod(outputs)
+        if pixels > kernel.shape[-1] or not few_taps:
+            return convolve(x, kernel)
+        on_cpu = partial(cpu_convolution.product, windows=windows, outputs=outputs)
+    elif groups == x.shape[-1] and few_taps:
         on_cpu = partial(cpu_convolution.depthwise, windows=windows, outputs=outputs)
     else:
         on_cpu = partial(cpu_convolution.grouped, windows=windows, groups=groups)

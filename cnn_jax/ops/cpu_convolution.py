@@ -1,8 +1,9 @@
-"""Grouped and transposed convolutions in forms that XLA runs fast on a CPU.
+"""Convolutions in forms that XLA runs fast on a CPU.
 
 Its own grouped convolution there goes through a scalar loop: tens of times slower than these, and
-its gradient more still; so does the gradient of a transposed one's kernel. `cnn_jax.ops.conv` and
-`conv_transpose` take these forms on that platform alone.
+its gradient more still; so does the gradient of a transposed one's kernel. That of many features
+at few pixels copies its kernel, for the input's gradient transposed, which takes longer than the
+convolution. `cnn_jax.ops.conv` and `conv_transpose` take these forms on that platform alone.
 """
 
 import functools
@@ -21,11 +22,28 @@ from cnn_jax.ops.shifts import pad, under_tap
 # Channels of the dense convolutions that groups are merged into.
 BLOCK = 32
 
-# Every tap of a depthwise kernel is an instruction of the program: beyond these, it is merged, too.
+# Every tap of a depthwise kernel, or of a product's, is an instruction of the program: beyond
+# these, the one is merged, too, and the other is a convolution.
 MOST_TAPS = 64
 
 
 @partial(jax.jit, static_argnames=("windows", "outputs"))  # traced once for equal shapes
+def product(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes c features"],
+    windows: tuple[Window, ...],
+    outputs: tuple[int, ...],
+) -> Float[Array, "n *outputs features"]:
+    """Convolve as one product: all that an output pixel sees, in a row, times the kernel."""
+    windows = [Window(1), *windows, Window(1)]
+    shape = (x.shape[0], *outputs, x.shape[-1])
+    padded = pad(x, windows, 0)
+    seen = [under_tap(padded, taps, windows, shape) for taps in _taps(windows)]
+    rows = jnp.concatenate(seen, axis=-1).reshape(-1, len(seen) * x.shape[-1])
+    return (rows @ kernel.reshape(-1, kernel.shape[-1])).reshape(*shape[:-1], -1)
+
+
+@partial(jax.jit, static_argnames=("windows", "outputs"))
 def depthwise(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*sizes 1 features"],

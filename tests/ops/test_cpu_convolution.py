@@ -1,4 +1,4 @@
-"""The CPU's forms of grouped convolutions against XLA's own."""
+"""The CPU's forms of convolutions against XLA's own."""
 
 from functools import partial
 
@@ -24,6 +24,18 @@ CASES = {
     "depthwise_of_many_taps": ((10, 10), (9, 9), 3, 3, 3, {}),
     "groups": ((7, 6), (3, 3), 8, 12, 4, {"stride": 2}),
     "groups_of_many_channels": ((5, 5), (3, 3), 80, 4, 2, {"dilation": 2}),
+    "more_features_than_pixels": ((3, 3), (3, 3), 4, 20, 1, {}),
+    "strided_to_few_pixels": ((7, 8), (3, 2), 3, 16, 1, {"stride": (3, 4), "padding": 1}),
+    "dilated_and_cropped": (
+        (6, 7),
+        (2, 2),
+        3,
+        24,
+        1,
+        {"dilation": (3, 2), "padding": [(0, 1), (-1, 2)]},
+    ),
+    "one_pixel_kernel": ((4, 4), (1, 1), 3, 9, 1, {"stride": 2, "padding": "valid"}),
+    "volume_of_few_pixels": ((2, 2, 3), (2, 3, 1), 3, 24, 1, {}),
     "groups_that_merge_unevenly": ((5, 5), (2, 2), 36, 18, 18, {"padding": "valid"}),
 }
 
@@ -90,7 +102,11 @@ def test_kernels_may_be_mapped(groups):
 
 @pytest.mark.parametrize(("platform", "plain"), [("cpu", False), ("tpu", True), ("cuda", True)])
 def test_other_platforms_take_xlas_own(platform, plain):
-    x, kernel = jnp.zeros((1, 5, 5, 4)), jnp.zeros((3, 3, 1, 4))
-    traced = jax.jit(partial(ops.conv, groups=4)).trace(x, kernel)
-    program = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ("feature_group_count = 4" in program) == plain
+    def program(groups, features):
+        x, kernel = jnp.zeros((1, 5, 5, 4)), jnp.zeros((3, 3, 4 // groups, features))
+        traced = jax.jit(partial(ops.conv, groups=groups)).trace(x, kernel)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert ("feature_group_count = 4" in program(groups=4, features=4)) == plain
+    assert ("stablehlo.convolution" in program(groups=1, features=25)) == plain
+    assert "stablehlo.convolution" in program(groups=1, features=24)
