@@ -136,6 +136,7 @@ ROWS = {
     "regnet_y_8gf": Row("regnet", large=True),
     "regnet_y_16gf": Row("regnet", large=True),
     "regnet_y_32gf": Row("regnet", large=True),
+    "regnet_y_128gf": Row("regnet", large=True),
     "convnext_tiny": Row("convnext", slow=True),
     "convnext_small": Row("convnext", large=True),
     "convnext_base": Row("convnext", large=True),
