@@ -108,7 +108,7 @@ class TrainConfig:
     )
     flip: bool = option(False, "Augmentation", "Mirror half of the images.")
     vertical_flip: bool = option(
-        False, "Augmentation", "Turn half of the images upside down, by a mirror."
+        False, "Augmentation", "Mirror half of the images top to bottom, whatever --flip did."
     )
     alternating_flip: bool = option(
         False, "Augmentation", "Mirror half of the images, and in the next epoch the other half."
@@ -317,6 +317,11 @@ def resolve(config: TrainConfig, train_set: Dataset, default_epochs: float = 90.
         image_size = build_model(config, classes).image_size
     else:
         image_size = config.image_size or _image_size(config, train_set, classes)
+    if config.start_image_size is not None and config.start_image_size > image_size:
+        raise UsageError(
+            f"images do not grow from --start_image_size={config.start_image_size} to {image_size} "
+            "pixels; give a smaller one"
+        )
     eval_image_size = config.eval_image_size or image_size
     return dataclasses.replace(
         config,

@@ -42,6 +42,11 @@ def test_images_grow_in_equal_stages_to_their_size():
     assert configs.image_sizes(constant) == [(128, 10)]
 
 
+def test_images_do_not_shrink():
+    with pytest.raises(UsageError, match="--start_image_size=9 to 8 pixels"):
+        configs.resolve(TrainConfig(steps=1, start_image_size=9), dataset())
+
+
 def test_resolving_twice_changes_nothing():
     once = configs.resolve(TrainConfig(epochs=2, batch_size=100), dataset())
     assert configs.resolve(once, dataset()) == once
