@@ -60,7 +60,11 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
         report.section(
             "Training",
             report.metrics(numbers),
-            report.figure(curves, "Loss, accuracy and learning rate by step."),
+            report.figure(
+                curves,
+                "Loss, accuracy and learning rate by step. The training loss holds smoothed "
+                "labels, auxiliary heads and the dice loss where used; the test loss does not.",
+            ),
         )
     ]
 
