@@ -50,9 +50,12 @@ def conv(
     few_taps = math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS
     if groups == 1:
         pixels = x.shape[0] * math.prod(outputs)
-        if pixels > kernel.shape[-1] or not few_taps:
+        if pixels <= kernel.shape[-1] and few_taps:
+            on_cpu = partial(cpu_convolution.product, windows=windows, outputs=outputs)
+        elif cpu_convolution.is_thin(x, kernel, windows):
+            on_cpu = partial(cpu_convolution.thin, pairs=tuple(pairs))
+        else:
             return convolve(x, kernel)
-        on_cpu = partial(cpu_convolution.product, windows=windows, outputs=outputs)
     elif groups == x.shape[-1] and few_taps:
         on_cpu = partial(cpu_convolution.depthwise, windows=windows, outputs=outputs)
     else:

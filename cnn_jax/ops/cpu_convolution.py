@@ -3,7 +3,9 @@
 Its own grouped convolution there goes through a scalar loop: tens of times slower than these, and
 its gradient more still; so does the gradient of a transposed one's kernel. That of many features
 at few pixels copies its kernel, for the input's gradient transposed, which takes longer than the
-convolution. `cnn_jax.ops.conv` and `conv_transpose` take these forms on that platform alone.
+convolution. One to few features gathers a pixel's window for only a few products, and takes twice
+as long as when neighbouring pixels are computed as one. `cnn_jax.ops.conv` and `conv_transpose`
+take these forms on that platform alone.
 """
 
 import functools
@@ -25,6 +27,20 @@ BLOCK = 32
 # Every tap of a depthwise kernel, or of a product's, is an instruction of the program: beyond
 # these, the one is merged, too, and the other is a convolution.
 MOST_TAPS = 64
+
+# Channels, on either side, up to which neighbouring pixels are computed as one, the features that
+# these may come to, and the neighbours at most. It pays where there are many pixels.
+THIN = 16
+WIDE = 32
+NEIGHBOURS = 4
+MANY_PIXELS = 4096
+
+
+def is_thin(x: Array, kernel: Array, windows: Sequence[Window]) -> bool:
+    """Whether `thin` computes this convolution, and faster."""
+    dense = all(window.stride == window.dilation == 1 for window in windows)
+    many = math.prod(x.shape[:-1]) >= MANY_PIXELS and windows[-1].size > 1
+    return dense and many and min(kernel.shape[-2:]) <= THIN
 
 
 @partial(jax.jit, static_argnames=("windows", "outputs"))  # traced once for equal shapes
@@ -98,6 +114,73 @@ def side_by_side(
     pairs = itertools.chain(*((1 + axis, 1 + axes + axis) for axis in range(axes)))
     outputs = (size * pixels for size, pixels in zip(sizes, spatial, strict=True))
     return patches.transpose(0, *pairs, 1 + 2 * axes).reshape(count, *outputs, channels)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def thin(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes c features"],
+    pairs: tuple[tuple[int, int], ...],
+) -> Float[Array, "n *outputs features"]:
+    """Convolve few channels, or to few: neighbours are computed as one pixel of more features.
+
+    Args:
+      pairs: zeros before and after each axis.
+    """
+    return _neighbours_as_one(x, kernel, pairs)
+
+
+@partial(thin.defjvp, symbolic_zeros=True)
+def _thin_jvp(pairs, primals, tangents):
+    x, kernel = primals
+    x_dot, kernel_dot = tangents
+    out = thin(x, kernel, pairs)
+    out_dot = jnp.zeros_like(out)
+    if not isinstance(x_dot, jax.custom_derivatives.SymbolicZero):
+        # the transpose of a convolution whose neighbours are one, for the sake of its own transpose
+        back = jnp.flip(kernel, range(len(pairs))).swapaxes(-1, -2)
+        rests = tuple(
+            (size - 1 - before, size - 1 - after)
+            for size, (before, after) in zip(kernel.shape, pairs, strict=False)
+        )
+        pull_back = partial(_neighbours_as_one, kernel=back, pairs=rests)
+        out_dot += jax.linear_transpose(pull_back, out)(x_dot)[0]
+    if not isinstance(kernel_dot, jax.custom_derivatives.SymbolicZero):
+        out_dot += _neighbours_as_one(x, kernel_dot, pairs, WIDE // 2)
+    return out, out_dot
+
+
+@partial(jax.jit, static_argnames=("pairs", "wide"))
+def _neighbours_as_one(x, kernel, pairs, wide=WIDE):
+    """Convolve with a window of several neighbours' windows, which moves on by as many pixels.
+
+    Its kernel is theirs side by side in the features, each with zeros where the others look.
+    """
+    *sizes, _, features = kernel.shape
+    count = max(1, min(NEIGHBOURS, wide // features))
+    *outputs, row = (
+        pixels + sum(pair) - size + 1
+        for pixels, pair, size in zip(x.shape[1:-1], pairs, sizes, strict=True)
+    )
+    missing = -row % count
+    around = [(0, 0)] * (len(sizes) - 1)
+    kernels = [
+        jnp.pad(kernel, [*around, (place, count - 1 - place), (0, 0), (0, 0)])
+        for place in range(count)
+    ]
+    *others, (before, after) = pairs
+    out = _convolve(
+        x, jnp.concatenate(kernels, axis=-1), (*others, (before, after + missing)), count
+    )
+    out = out.reshape(x.shape[0], *outputs, row + missing, features)
+    return out[..., :row, :]
+
+
+def _convolve(x, kernel, pairs, last_stride=1):
+    spatial = "HWD"[: len(pairs)]
+    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    strides = (*(1 for _ in pairs[1:]), last_stride)
+    return jax.lax.conv_general_dilated(x, kernel, strides, pairs, dimension_numbers=numbers)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))

@@ -1,5 +1,7 @@
 """The CPU's forms of convolutions against XLA's own."""
 
+import json
+import re
 from functools import partial
 
 import jax
@@ -36,6 +38,11 @@ CASES = {
     ),
     "one_pixel_kernel": ((4, 4), (1, 1), 3, 9, 1, {"stride": 2, "padding": "valid"}),
     "volume_of_few_pixels": ((2, 2, 3), (2, 3, 1), 3, 24, 1, {}),
+    "few_features": ((64, 66), (3, 3), 5, 8, 1, {"padding": "valid"}),
+    "few_channels": ((64, 67), (2, 4), 3, 20, 1, {"padding": [(-1, 2), (3, 0)]}),
+    "few_of_both": ((64, 65), (3, 3), 4, 5, 1, {"padding": "full"}),
+    "long_signal": ((4099,), (5,), 2, 3, 1, {}),
+    "thin_volume": ((16, 16, 17), (2, 3, 2), 2, 2, 1, {}),
     "groups_that_merge_unevenly": ((5, 5), (2, 2), 36, 18, 18, {"padding": "valid"}),
 }
 
@@ -110,3 +117,21 @@ def test_other_platforms_take_xlas_own(platform, plain):
     assert ("feature_group_count = 4" in program(groups=4, features=4)) == plain
     assert ("stablehlo.convolution" in program(groups=1, features=25)) == plain
     assert "stablehlo.convolution" in program(groups=1, features=24)
+
+
+@pytest.mark.parametrize("case", ["few_features", "few_channels", "few_of_both", "long_signal"])
+def test_neighbours_are_one_in_the_convolution_and_in_its_inputs_gradient(case):
+    """To few features, that is: then it strides, where a plain gradient of strides dilates."""
+    spatial, sizes, channels, features, _, settings = CASES[case]
+    x, kernel = jnp.zeros((1, *spatial, channels)), jnp.zeros((*sizes, channels, features))
+
+    def gradient(x):
+        return jax.grad(lambda x: (ops.conv(x, kernel, **settings) ** 2).sum())(x)
+
+    program = jax.jit(gradient).lower(x).as_text()
+    strides, dilations = (
+        [max(json.loads(each)) for each in re.findall(rf"{setting} = (\[[\d, ]+\])", program)]
+        for setting in ("stride", "lhs_dilate")
+    )
+    assert sorted(stride > 1 for stride in strides) == sorted([features <= 16, channels <= 16])
+    assert dilations == [1, 1]
