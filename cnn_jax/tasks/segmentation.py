@@ -39,10 +39,10 @@ def cross_entropy_sum(
     _check_sizes(logits, label)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     counted = label != IGNORED
-    safe = jnp.where(counted, label, 0).astype(jnp.int32)
-    chosen = jnp.take_along_axis(
-        jax.nn.log_softmax(logits), safe[..., None], axis=-1, mode="fill", fill_value=jnp.nan
-    )[..., 0]
+    # a mask, for the gradient of an index is a scatter, which takes a CPU as long as all else here
+    true = label[..., None] == jnp.arange(logits.shape[-1])
+    chosen = jnp.where(true, jax.nn.log_softmax(logits), 0).sum(axis=-1)
+    chosen = jnp.where(true.any(axis=-1), chosen, jnp.nan)
     return -jnp.where(counted, chosen, 0).sum(), counted.sum()
 
 
@@ -79,7 +79,8 @@ def dice_loss(
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     counted = (label != IGNORED)[..., None]
     true = label[..., None] == jnp.arange(logits.shape[-1])
-    probability = jnp.where(counted, jax.nn.softmax(logits), 0)
+    probability = jnp.exp(jax.nn.log_softmax(logits))  # the cross-entropy's, computed once for both
+    probability = jnp.where(counted, probability, 0)
     areas = [jnp.where(true, probability, 0), probability, true.astype(logits.dtype)]
     areas = jnp.stack([each.sum(axis=(0, 1, 2)) for each in areas])
     if axis_name is not None:
