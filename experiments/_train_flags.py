@@ -6,7 +6,7 @@ import typing
 
 from absl import flags
 
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import TrainConfig, refuse_idle
 from cnn_jax.training.recipes import RECIPES, recipe
 
 
@@ -65,6 +65,9 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
     """Return the defaults, overridden by the recipe, overridden by the flags that were given.
 
     A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up.
+
+    Raises:
+      UsageError: a flag that does nothing beside the others.
     """
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     given = {name: values[name].value for name in names if values[name].present}
@@ -74,4 +77,6 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
             base.pop(other, None)
         elif other in given:
             base.pop(one, None)
-    return TrainConfig(**{**base, **given})
+    config = TrainConfig(**{**base, **given})
+    refuse_idle(config, given)
+    return config

@@ -24,13 +24,17 @@ def option(
     help: str,
     choices: tuple[str, ...] | None = None,
     result: bool = True,
+    needs: tuple[str, ...] = (),
 ) -> Any:
     """Return a dataclass field that a flag can be made of.
 
     Args:
       result: whether the run's outcome depends on it; only such options must agree on resuming.
+      needs: an option without which this one does nothing, and its values with which it does
+        something; by default any but 0 and None.
     """
     metadata = {"section": section, "help": help, "choices": choices, "result": result}
+    metadata["needs"] = needs
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -71,7 +75,10 @@ class TrainConfig:
         "Side of the images at first; it grows to image_size, as in EfficientNetV2's training.",
     )
     image_size_stages: int = option(
-        4, "Data", "Parts of the run, all as long, in which --start_image_size grows."
+        4,
+        "Data",
+        "Parts of the run, all as long, in which --start_image_size grows.",
+        needs=("start_image_size",),
     )
     eval_image_size: int | None = option(
         None, "Data", "Side of the evaluation crop in pixels; by default image_size."
@@ -99,12 +106,19 @@ class TrainConfig:
         "pad: pad and crop at random; resized: random-resized crop.",
         choices=("none", "pad", "resized"),
     )
-    pad: int = option(4, "Augmentation", "Border of --crop=pad, in pixels.")
+    pad: int = option(4, "Augmentation", "Border of --crop=pad, in pixels.", needs=("crop", "pad"))
     pad_mode: str = option(
-        "zero", "Augmentation", "What --crop=pad pads with.", choices=("zero", "reflect")
+        "zero",
+        "Augmentation",
+        "What --crop=pad pads with.",
+        choices=("zero", "reflect"),
+        needs=("crop", "pad"),
     )
     crop_scale: tuple[float, ...] = option(
-        (0.08, 1.0), "Augmentation", "Smallest and largest share of the area for --crop=resized."
+        (0.08, 1.0),
+        "Augmentation",
+        "Smallest and largest share of the area for --crop=resized.",
+        needs=("crop", "resized"),
     )
     flip: bool = option(False, "Augmentation", "Mirror half of the images.")
     vertical_flip: bool = option(
@@ -119,8 +133,18 @@ class TrainConfig:
         "Learned or trivial augmentation policy.",
         choices=("none", "randaugment", "trivialaugment"),
     )
-    num_ops: int = option(2, "Augmentation", "Operations an image of --policy=randaugment.")
-    magnitude: int = option(9, "Augmentation", "Strength of --policy=randaugment, 0 to 30.")
+    num_ops: int = option(
+        2,
+        "Augmentation",
+        "Operations an image of --policy=randaugment.",
+        needs=("policy", "randaugment"),
+    )
+    magnitude: int = option(
+        9,
+        "Augmentation",
+        "Strength of --policy=randaugment, 0 to 30.",
+        needs=("policy", "randaugment"),
+    )
     color_jitter: tuple[float, ...] = option(
         (0.0, 0.0, 0.0, 0.0), "Augmentation", "Brightness, contrast, saturation, hue strengths."
     )
@@ -145,11 +169,19 @@ class TrainConfig:
     warmup_epochs: float | None = option(None, "Schedule", "Linear warm-up in epochs instead.")
     warmup_start: float = option(0.0, "Schedule", "Where warm-up starts, as a share of the peak.")
     decay_at: tuple[float, ...] = option(
-        (0.5, 0.75), "Schedule", "When --schedule=step falls, as shares of the whole run."
+        (0.5, 0.75),
+        "Schedule",
+        "When --schedule=step falls, as shares of the whole run.",
+        needs=("schedule", "step"),
     )
-    decay_factor: float = option(0.1, "Schedule", "What --schedule=step multiplies by.")
+    decay_factor: float = option(
+        0.1, "Schedule", "What --schedule=step multiplies by.", needs=("schedule", "step")
+    )
     final_learning_rate: float = option(
-        0.0, "Schedule", "Where --schedule=cosine or linear ends, as a share of the peak."
+        0.0,
+        "Schedule",
+        "Where --schedule=cosine or linear ends, as a share of the peak.",
+        needs=("schedule", "cosine", "linear"),
     )
 
     optimizer: str = option(
@@ -163,10 +195,15 @@ class TrainConfig:
     momentum: float = option(
         0.9, "Optimizer", "Momentum of sgd, lars and muon; beta 1 of the others."
     )
-    nesterov: bool = option(False, "Optimizer", "Nesterov's momentum, for sgd and lars.")
+    nesterov: bool = option(
+        False,
+        "Optimizer",
+        "Nesterov's momentum, for sgd and lars.",
+        needs=("optimizer", "sgd", "lars"),
+    )
     weight_decay: float = option(1e-4, "Optimizer", "Weight decay.")
     decay_norms_and_biases: bool = option(
-        False, "Optimizer", "Decay the norms' scales and all biases too."
+        False, "Optimizer", "Decay the norms' scales and all biases too.", needs=("weight_decay",)
     )
     label_smoothing: float = option(0.0, "Optimizer", "Share of the target spread evenly.")
     dice_weight: float = option(
@@ -181,7 +218,9 @@ class TrainConfig:
         "Optimizer",
         "Decay of averaged weights, which are then evaluated; off by default.",
     )
-    ema_every: int = option(1, "Optimizer", "Updates between two steps of the averaged weights.")
+    ema_every: int = option(
+        1, "Optimizer", "Updates between two steps of the averaged weights.", needs=("ema_decay",)
+    )
     whiten: str | None = option(
         None,
         "Optimizer",
@@ -200,9 +239,24 @@ class TrainConfig:
         "Train on images perturbed against the network: by PGD, by one fast step, or by TRADES.",
         choices=("none", "pgd", "fast", "trades"),
     )
-    adversary_eps: float = option(8 / 255, "Adversary", "Its budget, for pixels in 0..1.")
-    adversary_steps: int = option(7, "Adversary", "Its steps; --adversary=fast takes one.")
-    trades_beta: float = option(6.0, "Adversary", "Weight of the divergence of --adversary=trades.")
+    adversary_eps: float = option(
+        8 / 255,
+        "Adversary",
+        "Its budget, for pixels in 0..1.",
+        needs=("adversary", "pgd", "fast", "trades"),
+    )
+    adversary_steps: int = option(
+        7,
+        "Adversary",
+        "Its steps; --adversary=fast takes one.",
+        needs=("adversary", "pgd", "trades"),
+    )
+    trades_beta: float = option(
+        6.0,
+        "Adversary",
+        "Weight of the divergence of --adversary=trades.",
+        needs=("adversary", "trades"),
+    )
 
     dtype: str = option(
         "float32", "Computation", "Dtype of the computation.", choices=("float32", "bfloat16")
@@ -251,6 +305,19 @@ def refuse(config: TrainConfig, names: Iterable[str], task: str) -> None:
     for field in dataclasses.fields(config):
         if field.name in names and getattr(config, field.name) != field.default:
             raise UsageError(f"--{field.name} is not for {task}; leave it out")
+
+
+def refuse_idle(config: TrainConfig, names: Iterable[str]) -> None:
+    """Raise UsageError where one of these options does nothing for want of another one."""
+    for field in dataclasses.fields(config):
+        changed = field.name in names and getattr(config, field.name) != field.default
+        if not changed or not field.metadata["needs"]:
+            continue
+        other, *values = field.metadata["needs"]
+        value = getattr(config, other)
+        if (value not in values) if values else not value:
+            wanted = f"--{other}={' or '.join(values)}" if values else f"--{other}"
+            raise UsageError(f"--{field.name} does nothing without {wanted}; give both or neither")
 
 
 _LEAST = {

@@ -103,6 +103,7 @@ def test_every_recipe_is_a_configuration_of_a_known_model(name):
     config = TrainConfig(**recipe(name))
     assert config.model in model_names()
     assert np.isfinite(config.learning_rate)
+    configs.refuse_idle(config, recipe(name))
 
 
 def test_the_published_schedules_fall_where_they_say():
@@ -125,3 +126,20 @@ def test_options_that_do_nothing_to_a_task_are_refused():
     with pytest.raises(UsageError, match=r"^--label_smoothing is not for masks; leave it out$"):
         configs.refuse(config, ("mixup", "label_smoothing"), "masks")
     configs.refuse(config, ("mixup",), "masks")
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"pad": 8}, "--crop=pad"),
+        ({"final_learning_rate": 0.1, "schedule": "step"}, "--schedule=cosine or linear"),
+        ({"image_size_stages": 3}, "--start_image_size"),
+        ({"adversary_steps": 3, "adversary": "fast"}, "--adversary=pgd or trades"),
+    ],
+)
+def test_options_that_do_nothing_beside_the_others_are_refused(options, wanted):
+    message = f"^--{next(iter(options))} does nothing without {wanted}; give both or neither$"
+    with pytest.raises(UsageError, match=message):
+        configs.refuse_idle(TrainConfig(**options), options)
+    configs.refuse_idle(TrainConfig(**options), ())  # as a recipe has them that a flag overrides
+    configs.refuse_idle(TrainConfig(pad=8, crop="pad"), ("pad", "crop"))
