@@ -1,11 +1,11 @@
 """Occlusion: what the score loses when a patch of the image is covered.
 
-Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", section 4.2.
+Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", section 4.2. What a
+patch does not reach is computed once: `incremental`.
 """
 
-from functools import partial
+import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,10 +16,11 @@ from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
     as_partial,
-    in_batches,
+    even_batch,
     no_progress,
 )
-from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs
+from cnn_jax.visualize.incremental import Grid, patched, plain_values
+from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs, score_of
 
 AGGREGATES = ("mean", "sum")
 
@@ -81,32 +82,26 @@ def occluded_outputs(
     """Return the target's output for each place of the window; arguments as in `occlusion`."""
     images, targets = jnp.asarray(images), jnp.asarray(targets)
     rows, columns = (
-        _starts(size, extent, step)
+        tuple(_starts(size, extent, step).tolist())
         for size, extent, step in zip(images.shape[1:3], window, stride, strict=True)
     )
-    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    image, place = np.divmod(np.arange(len(images) * len(places)), len(places))
-    fill = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
+    grid = Grid(rows, columns, tuple(window))
+    fill = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])[None]
     f = as_partial(f)
-
-    def step(index, places):
-        covered = _covered(images, fill, index, places, window=window)
-        return class_outputs(f, covered, targets[index], output)
-
-    outputs = in_batches(step, image, places[place], batch_size=batch_size, progress=progress)
-    return outputs.reshape(len(images), len(rows), len(columns))
-
-
-@partial(jax.jit, static_argnames="window")
-def _covered(images, fill, index, places, *, window):
-    """Return the images of these indices, each covered at its place."""
-    inside = [
-        (places[:, axis, None] <= jnp.arange(size))
-        & (jnp.arange(size) < places[:, axis, None] + window[axis])
-        for axis, size in enumerate(images.shape[1:3])
-    ]
-    mask = inside[0][:, :, None, None] & inside[1][:, None, :, None]
-    return jnp.where(mask, fill, images[index])
+    count = len(rows) * len(columns)
+    size = even_batch(count, batch_size)
+    work = list(itertools.product(range(len(images)), range(0, count, size)))
+    outputs = []
+    for index, start in progress(work, len(work)):
+        image = images[index, None]
+        if start == 0:
+            plain = plain_values(f, image, fill, grid)
+        places = np.minimum(np.arange(start, start + size), count - 1)
+        row, column = np.divmod(places, len(columns))
+        logits = patched(f, image, fill, plain, grid, row, column)
+        found = score_of(output, logits, jnp.full(size, targets[index]))
+        outputs.append(found[: count - start])
+    return jnp.concatenate(outputs).reshape(len(images), len(rows), len(columns))
 
 
 def _starts(size: int, window: int, stride: int) -> np.ndarray:

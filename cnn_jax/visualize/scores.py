@@ -22,15 +22,23 @@ def class_scores(logits: Float[Array, "n classes"], targets: Targets) -> Float[A
     return jnp.take_along_axis(logits, jnp.asarray(targets)[:, None], axis=1)[:, 0]
 
 
-@partial(jax.jit, static_argnames="output")
-def class_outputs(f: Partial, images: Images, targets: Targets, output: str) -> Float[Array, " n"]:
+def score_of(
+    output: str, logits: Float[Array, "n classes"], targets: Targets
+) -> Float[Array, " n"]:
     """Return of each image the "score" (the logit) or the "probability" of its target.
-
-    Compiled by itself: what changes images batch by batch, each in its own way, shares it.
 
     Raises:
       UsageError: an output that is neither.
     """
     if output not in OUTPUTS:
         raise errors.unknown("output", output, OUTPUTS)
-    return class_scores(OUTPUTS[output](f(images)), targets)
+    return class_scores(OUTPUTS[output](logits), targets)
+
+
+@partial(jax.jit, static_argnames="output")
+def class_outputs(f: Partial, images: Images, targets: Targets, output: str) -> Float[Array, " n"]:
+    """Return `score_of` of f(images).
+
+    Compiled by itself: what changes images batch by batch, each in its own way, shares it.
+    """
+    return score_of(output, f(images), targets)
