@@ -63,7 +63,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "image_size": 32,
         "batch_size": 100,
     },
-    # A narrow U-Net on the drawn shapes, on two CPU cores: mean IoU .893 (seed 0)
+    # A narrow U-Net on the drawn shapes, on two CPU cores: mean IoU .911 (seed 0)
     "unet_shapes": {
         "model": "unet_bn",
         "model_options": "features=(8, 16, 32, 64, 128, 256)",
@@ -73,17 +73,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pad": 8,
         "flip": True,
         "vertical_flip": True,
-        "epochs": 16,
+        "epochs": 17,
         "batch_size": 16,
         "optimizer": "muon",
         "optimizer_options": "iterations=3",
-        "learning_rate": 0.05,
+        "learning_rate": 0.03,
         "schedule": "linear",
         "warmup_epochs": 0.2,
         "weight_decay": 0.0,
         "dice_weight": 1.0,
-        "eval_views": "mirror",
-        "eval_every": 2000,
+        "eval_views": "mirrors",
     },
     # A narrow localiser on the drawn shapes, on two CPU cores: 83.4 % top-1 error (seed 0)
     "localizer_shapes": {
