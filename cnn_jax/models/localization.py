@@ -8,12 +8,21 @@ one a class, as OverFeat's (Sermanet et al. 2014, section 4.2); a class-agnostic
 from collections.abc import Sequence
 from functools import partial
 
+import jax.numpy as jnp
 from flax.core import Scope
+from jax.nn.initializers import zeros
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from cnn_jax.layers import Layer, dense, flatten, global_avg_pool, relu
 from cnn_jax.models import resnet
 from cnn_jax.models.entry import Entry
+
+
+def _in_the_middle(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Where boxes start: at random ones, far out, their loss is ten times that of the classes."""
+    del key
+    return jnp.tile(jnp.asarray([0.25, 0.25, 0.75, 0.75], dtype), shape[0] // 4)
 
 
 def localizer(
@@ -41,7 +50,8 @@ def localizer(
     logits = scope.child(dense, "head")(pooled, num_classes)
     x = scope.child(flatten, "flatten")(x)
     x = scope.child(relu, "box_relu")(scope.child(dense, "box_fc")(x, neurons))
-    boxes = scope.child(dense, "box_head")(x, 4 * (num_classes if class_specific else 1))
+    count = num_classes if class_specific else 1
+    boxes = scope.child(dense, "box_head")(x, 4 * count, init=zeros, bias_init=_in_the_middle)
     return {"logits": logits, "boxes": boxes.reshape(len(images), -1, 4)}
 
 

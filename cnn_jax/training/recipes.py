@@ -84,21 +84,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dice_weight": 1.0,
         "eval_views": "mirrors",
     },
-    # A narrow localiser on the drawn shapes, on two CPU cores: 83.4 % top-1 error (seed 0)
+    # A narrow localiser on the drawn shapes, on two CPU cores: 11.8 % top-1 localisation error
+    # (seed 0). Under AdamW it did not find the classes; the boxes' layers need slower SGD.
     "localizer_shapes": {
         "model": "localizer_resnet18",
-        "model_options": "features=16, stage_sizes=(1, 1, 1, 1)",
+        "model_options": "features=32, stage_sizes=(1, 1, 1, 1)",
         "dataset": "shapes",
-        "image_size": 64,
+        "image_size": 128,
         "crop": "pad",
-        "pad": 4,
+        "pad": 8,
         "flip": True,
-        "epochs": 30,
-        "batch_size": 64,
-        "optimizer": "adamw",
-        "learning_rate": 3e-3,
+        "vertical_flip": True,
+        "epochs": 20,
+        "batch_size": 32,
+        "optimizer": "muon",
+        "optimizer_options": (
+            "iterations=3, sgd_rates={'box_.*': (0.0003, 1.0), '.*': (0.01, 1.0)}"
+        ),
+        "learning_rate": 0.03,
+        "schedule": "linear",
         "warmup_epochs": 1,
-        "weight_decay": 1e-2,
+        "weight_decay": 0.0,
     },
     # torchvision's references/segmentation for its weights, which it trains on COCO (mean IoU .664
     # over VOC's classes), here on VOC's own pictures

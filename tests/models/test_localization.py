@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cnn_jax import create_model
@@ -29,3 +30,10 @@ def test_the_box_head_reads_every_place_of_the_last_map():
     outputs = shapes("localizer_resnet18", 96)
     assert outputs["stage4_block2"] == (3, 3, 512)
     assert outputs["flatten"] == (3 * 3 * 512,)
+
+
+def test_boxes_start_in_the_middle_of_any_image():
+    model = create_model("localizer_resnet18", 3, features=4, stage_sizes=(1, 1, 1, 1))
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    boxes = model.apply(model.init(jax.random.key(1), images), images)["boxes"]
+    np.testing.assert_array_equal(boxes, np.tile([0.25, 0.25, 0.75, 0.75], (2, 3, 1)))
