@@ -227,17 +227,15 @@ def _dense_convolution(equation: JaxprEqn) -> ClosedJaxpr | None:
     return plain if dense == [True] else None
 
 
+_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2")
+
+
 def _body(equation: JaxprEqn) -> ClosedJaxpr | None:
     """Return the program of a plain call."""
-    if equation.primitive.name in ("scan", "while", "cond"):
+    if equation.primitive.name not in _CALLS:
         return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        body = equation.params.get(key)
-        if isinstance(body, ClosedJaxpr):
-            return body
-        if isinstance(body, Jaxpr):
-            return ClosedJaxpr(body, ())
-    return None
+    body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    return ClosedJaxpr(body, ()) if isinstance(body, Jaxpr) else body
 
 
 # --- one rule an operation: the windows of its outputs, and where they start ---------------------
@@ -256,7 +254,7 @@ def _map_of(*values: Any) -> tuple[int, int]:
     return sizes.pop()
 
 
-def _together(reader: _Reader, values: Sequence[Any]) -> tuple[list[Array], Firsts, tuple]:
+def _together(reader: _Reader, values: Sequence[Any]) -> tuple[list[Array], Firsts]:
     """Return the values in one window that holds all of theirs, and where it is."""
     extents = _map_of(*values)
     windows = [value for value in values if isinstance(value, _Local)]
@@ -276,21 +274,21 @@ def _together(reader: _Reader, values: Sequence[Any]) -> tuple[list[Array], Firs
             return x
         return reader.cut(jnp.broadcast_to(x, (shape[0], *extents, *shape[3:])), first, sizes, 0)
 
-    return [seen(value) for value in values], first, tuple(sizes)
+    return [seen(value) for value in values], first
 
 
 def _elementwise(reader, equation, *values):
     shape = equation.outvars[0].aval.shape
     if any(len(np.shape(v)) not in (0, len(shape)) for v in values if not isinstance(v, _Local)):
         raise _NotLocal
-    values, first, _ = _together(reader, values)
+    values, first = _together(reader, values)
     return [(equation.primitive.bind(*values, **equation.params), first)]
 
 
 def _concatenate(reader, equation, *values):
     if equation.params["dimension"] < 3:
         raise _NotLocal
-    values, first, _ = _together(reader, values)
+    values, first = _together(reader, values)
     return [(lax.concatenate(values, equation.params["dimension"]), first)]
 
 
@@ -323,11 +321,8 @@ def _slice(reader, equation, x):
 
 def _pad(reader, equation, x, fill):
     config = equation.params["padding_config"]
-    if isinstance(fill, _Local) or any(
-        low < 0 or high < 0 or between for low, high, between in config
-    ):
-        raise _NotLocal
-    if config[0] != (0, 0, 0):
+    grows = all(low >= 0 and high >= 0 and between == 0 for low, high, between in config)
+    if isinstance(fill, _Local) or not grows or any(config[0]):
         raise _NotLocal
     window = reader.around(x, x.first, x.sizes, fill)  # what was outside is the padding now
     window = lax.pad(window, fill, [*[(0, 0, 0)] * 3, *config[3:]])
@@ -371,9 +366,7 @@ def _conv(reader, equation, x, kernel):
     extents = equation.outvars[0].aval.shape[1:3]
     first, *at = _reach(x, kernel.shape[:2], strides, params["padding"], dilations, extents)
     window, groups = reader.around(x, *at), params["feature_group_count"]
-    if (
-        groups == 1
-    ):  # a window of few pixels would be a product, which gains nothing for many places
+    if groups == 1:  # ops.conv might take the form for few pixels, as in _dense_convolution
         numbers = ("NHWC", "HWIO", "NHWC")
         out = lax.conv_general_dilated(
             window, kernel, strides, "VALID", rhs_dilation=dilations, dimension_numbers=numbers
@@ -388,15 +381,10 @@ def _pool(combine, least):
     def rule(reader, equation, x):
         params = equation.params
         sizes, strides = params["window_dimensions"], params["window_strides"]
-        dilations = params["window_dilation"]
-        around = [*params["padding"][:1], *params["padding"][3:]]
-        if (
-            {sizes[0], *sizes[3:]} != {1}
-            or set(params["base_dilation"]) != {1}
-            or any(map(any, around))
-        ):
+        dilations, inner = params["window_dilation"], slice(1, 3)
+        beside = [*params["padding"][:1], *params["padding"][3:]]
+        if {sizes[0], *sizes[3:], *params["base_dilation"]} != {1} or any(map(any, beside)):
             raise _NotLocal
-        inner = slice(1, 3)
         extents = equation.outvars[0].aval.shape[1:3]
         settings = (each[inner] for each in (sizes, strides, params["padding"], dilations))
         first, *at = _reach(x, *settings, extents)
@@ -412,6 +400,14 @@ def _lowest(dtype):
     return -np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
 
 
+_ELEMENTWISE = (
+    *("add", "sub", "mul", "div", "max", "min", "neg", "abs", "sign", "square", "sqrt", "rsqrt"),
+    *("cbrt", "exp", "exp2", "log", "log1p", "expm1", "pow", "integer_pow", "logistic", "tanh"),
+    *("erf", "erfc", "erf_inv", "sin", "cos", "select_n", "clamp", "ge", "gt", "le", "lt", "eq"),
+    *("ne", "and", "or", "not", "is_finite", "floor", "ceil", "round", "convert_element_type"),
+    *("copy", "stop_gradient", "reduce_precision"),
+)
+
 _RULES = {
     "conv_general_dilated": _conv,
     "reduce_window_max": _pool(lax.max, _lowest),
@@ -423,16 +419,7 @@ _RULES = {
     "split": _channelwise,
     "pad": _pad,
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "cumsum"), _channelwise),
-    **dict.fromkeys(
-        (
-            *("add", "sub", "mul", "div", "max", "min", "neg", "abs", "sign", "square", "sqrt"),
-            *("rsqrt", "exp", "log", "log1p", "expm1", "logistic", "tanh", "erf", "pow", "sin"),
-            *("cos", "integer_pow", "select_n", "clamp", "convert_element_type", "copy", "ge"),
-            *("gt", "le", "lt", "eq", "ne", "and", "or", "not", "is_finite", "floor", "ceil"),
-            *("round", "stop_gradient", "reduce_precision", "erf_inv", "erfc", "cbrt", "exp2"),
-        ),
-        _elementwise,
-    ),
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
 }
 
 
