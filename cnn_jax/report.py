@@ -54,7 +54,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0; text-align: left;
   vertical-align: top; }
 th { color: var(--quiet); font-size: .85rem; font-weight: 600; }
-.number { padding: .35rem 1.5rem; text-align: right; white-space: nowrap; }
+.number { padding: .35rem 1.25rem; text-align: right; }
+td.number { white-space: nowrap; }
 """
 
 
