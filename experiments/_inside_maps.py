@@ -155,7 +155,7 @@ def occlusion_section(
     section = report.section(
         "Occlusion",
         f"A window of {places['window'][0]} x {places['window'][1]} pixels slides over the image; "
-        f"{outputs[0].size} places an image, all images in batches of one program.",
+        f"{outputs[0].size} places an image, in batches of one program.",
         picture(
             figures.picture_table(rows, names, titles),
             "occlusion",

@@ -64,7 +64,8 @@ def _define_floats(name: str, default: tuple[float, ...], text: str, section: st
 def config_from_flags(values: flags.FlagValues) -> TrainConfig:
     """Return the defaults, overridden by the recipe, overridden by the flags that were given.
 
-    A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up.
+    A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up. Another
+    --optimizer drops the options of the recipe's.
 
     Raises:
       UsageError: a flag that does nothing beside the others.
@@ -77,6 +78,8 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
             base.pop(other, None)
         elif other in given:
             base.pop(one, None)
+    if given.get("optimizer", base.get("optimizer")) != base.get("optimizer"):
+        base.pop("optimizer_options", None)
     config = TrainConfig(**{**base, **given})
     refuse_idle(config, given)
     return config

@@ -85,7 +85,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "eval_views": "mirrors",
     },
     # A narrow localiser on the drawn shapes, on two CPU cores: 11.8 % top-1 localisation error
-    # (seed 0). Under AdamW it did not find the classes; the boxes' layers need slower SGD.
+    # (seed 0). Muon finds the classes, and needs slow SGD for the boxes' layers.
     "localizer_shapes": {
         "model": "localizer_resnet18",
         "model_options": "features=32, stage_sizes=(1, 1, 1, 1)",

@@ -156,8 +156,8 @@ class _Reader:
         except _NotLocal:
             del self.needed[needed:]
             whole = list(map(self.whole, values))
-            plain = _dense_convolution(equation)
-            found = jaxpr_as_fun(plain)(*whole[1:]) if plain else _bind(equation, whole)
+            dense = _dense_convolution(equation)
+            found = jaxpr_as_fun(dense)(*whole[1:]) if dense else _bind(equation, whole)
             return [_Changed(out) for out in found]
 
     def local(self, equation: JaxprEqn, values: list[Any]) -> list[_Local]:
@@ -168,10 +168,10 @@ class _Reader:
         """
         if any(isinstance(value, _Changed) for value in values):
             raise _NotLocal
-        platforms = equation.params.get("branches_platforms")  # of jax.lax.platform_dependent
-        if platforms and None in platforms:
-            # The windows are computed by the plain form, all else by the platform's.
-            found = self.read(equation.params["branches"][platforms.index(None)], values[1:])
+        form = _default_form(equation)
+        if form is not None:
+            # The windows are computed by it, all else by the platform's own.
+            found = self.read(form, values[1:])
             if not all(isinstance(each, _Local) for each in found):
                 raise _NotLocal
             windows = [(each.window, each.first) for each in found]
@@ -214,17 +214,22 @@ def _bind(equation: JaxprEqn, values: list[Any]) -> list[Array]:
     return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values)
 
 
+def _default_form(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """Return what jax.lax.platform_dependent does on the platforms that it does not name."""
+    platforms = equation.params.get("branches_platforms") or ()
+    return equation.params["branches"][platforms.index(None)] if None in platforms else None
+
+
 def _dense_convolution(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """Return the plain form of a dense convolution that has others.
+    """Return the default form of a dense convolution that has others.
 
     A CPU's form for few pixels gains nothing where each is there for many places of the patch.
     """
-    platforms = equation.params.get("branches_platforms") or ()  # of jax.lax.platform_dependent
-    if None not in platforms:
-        return None
-    plain = equation.params["branches"][platforms.index(None)]
-    dense = [each.params.get("feature_group_count") == 1 for each in plain.jaxpr.eqns]
-    return plain if dense == [True] else None
+    form = _default_form(equation)
+    dense = (
+        [each.params.get("feature_group_count") == 1 for each in form.jaxpr.eqns] if form else []
+    )
+    return form if dense == [True] else None
 
 
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2")
