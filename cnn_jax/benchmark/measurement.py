@@ -27,7 +27,8 @@ from cnn_jax.training.config import literal_options
 # Of the GPU's memory, for JAX, which takes its share at the start, where PyTorch needs some too.
 SHARED_FRACTION = "0.45"
 
-# Turns of each way to run PyTorch, of which the fastest is measured; one if a call is so long.
+# Turns of each way to run PyTorch, of which the fastest is measured. Of calls that are so long the
+# first ones tell: starting up is a small part of them.
 PILOT_ROUNDS, LONG_SECONDS = 3, 5
 
 # How pip knows those who can be compared with.
@@ -191,9 +192,9 @@ def _fastest_torch(
         check_comparable(spec.model, jax_facts, sides[way].facts)
         sides[way].ask("warm_up")
         sides[way].facts.update(layout=layout, omp_wait_policy=policy)
-    turns = {way: side.turn for way, side in sides.items()}
-    long = max(side.facts["first_call_seconds"] for side in sides.values()) > LONG_SECONDS
-    seconds = timing.interleave(turns, 1 if long else PILOT_ROUNDS)
+    seconds = {way: [side.facts["first_call_seconds"]] for way, side in sides.items()}
+    if max(seconds.values())[0] <= LONG_SECONDS:
+        seconds = timing.interleave({way: side.turn for way, side in sides.items()}, PILOT_ROUNDS)
     best = min(seconds, key=lambda way: median(seconds[way]))
     for way, end in ends.items():
         if way != best:

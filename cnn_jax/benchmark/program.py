@@ -55,7 +55,7 @@ def create_turn(program: Program) -> Callable[[int], float]:
 
 
 def calls_in(seconds: float, turn: Callable[[int], float]) -> int:
-    """Return how many calls, one at least, last about so many seconds."""
-    if turn(1) >= seconds:
+    """Return how many calls, one at least, last about so many seconds; for 0 none is tried."""
+    if seconds == 0 or turn(1) >= seconds:
         return 1
     return max(1, round(seconds / max(turn(2), 1e-7)))
