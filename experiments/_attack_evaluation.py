@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from jaxtyping import Bool
 
 from cnn_jax import report, trained
 from cnn_jax.attacks import loop, registry, robustness
@@ -19,10 +20,11 @@ from experiments import _adversarial_report, _attack_flags
 
 def define() -> None:
     """Define the flags."""
-    flags.DEFINE_string(
+    flags.DEFINE_list(
         "attack",
-        None,
-        f"Also the accuracy under this attack: {', '.join(registry.ATTACKS)}.",
+        [],
+        "Also the accuracy under these attacks, and under the strongest of them for each image: "
+        f"{', '.join(registry.ATTACKS)}.",
         module_name="Attack",
     )
     flags.DEFINE_integer(
@@ -38,13 +40,14 @@ def define() -> None:
 def under_attack(
     network: Trained, dataset: Dataset, preprocessing: Preprocessing
 ) -> dict[str, Any]:
-    """Return the accuracy on the clean examples and for each budget, under the attack of --attack.
+    """Return the accuracy on the clean examples and for each budget, under those of --attack.
 
-    attack, norm, examples, clean_accuracy, robust_accuracy (at --eps) and curve.
+    norm, eps (that of --eps), examples, clean_accuracy; and of each of `attacks`, as of all of
+    them together, robust_accuracy (at eps) and curve.
     """
     pixels_of_one = preprocessing.image_size**2 * len(network.mean)
-    name = flags.FLAGS.attack
-    attack, norm, eps, options = _attack_flags.chosen(name, pixels_of_one)
+    names = list(dict.fromkeys(flags.FLAGS.attack))
+    attacks, norm, eps, options = _attack_flags.chosen(names, pixels_of_one)
     epsilons = sorted({eps, *_attack_flags.epsilons(eps, norm, pixels_of_one)})
     images, labels = [], []
     for batch in pipeline.evaluation_batches(dataset, batch_size=128, preprocessing=preprocessing):
@@ -56,39 +59,72 @@ def under_attack(
     logits_of = trained.classifier(network)
     batching = loop.Batching(flags.FLAGS.attack_batch, tuple(jax.local_devices()))
     clean = float((loop.predictions(logits_of, images, batching) == labels).mean())
-    accuracies = robustness.accuracy_curve(
-        attack,
-        logits_of,
-        images,
-        labels,
-        jax.random.key(0),
-        epsilons,
-        norm=norm,
-        batching=batching,
-        **options,
-    )
+
+    def accuracy(standing: Bool[np.ndarray, "epsilons n"]) -> dict[str, Any]:
+        shares = standing.mean(axis=1).tolist()
+        return {
+            "robust_accuracy": shares[epsilons.index(eps)],
+            "curve": {"eps": [0.0, *epsilons], "accuracy": [clean, *shares]},
+        }
+
+    standing = {}
+    for name, attack in zip(names, attacks, strict=True):
+        standing[name] = robustness.standing(
+            attack,
+            logits_of,
+            images,
+            labels,
+            jax.random.key(0),
+            epsilons,
+            norm=norm,
+            batching=batching,
+            **options,
+        )
     return {
-        "attack": name,
         "norm": norm,
         "eps": eps,
         "examples": len(labels),
         "clean_accuracy": clean,
-        "robust_accuracy": accuracies[epsilons.index(eps)],
-        "curve": {"eps": [0.0, *epsilons], "accuracy": [clean, *accuracies]},
+        **accuracy(np.logical_and.reduce([*standing.values()])),
+        "attacks": {name: accuracy(each) for name, each in standing.items()},
     }
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Return what is printed: a line an attack, and one for all where there are several."""
+    told = dict(result["attacks"])
+    if len(told) > 1:
+        told["all of these"] = result
+    return [
+        f"{name}, {result['norm']} eps {result['eps']:.4g}: accuracy "
+        f"{result['clean_accuracy']:.2%} -> {each['robust_accuracy']:.2%} "
+        f"on {result['examples']} examples"
+        for name, each in told.items()
+    ]
 
 
 def section(folder: str, result: dict[str, Any]) -> Html:
     """Return the section of the report, and leave attack.png in the folder."""
-    figure = _adversarial_report.accuracy_curve({result["attack"]: result["curve"]}, result["norm"])
+    attacks = result["attacks"]
+    curves = {name: each["curve"] for name, each in attacks.items()}
+    figure = _adversarial_report.accuracy_curve(curves, result["norm"])
     png = report.figure_png(figure, Path(folder) / "attack.png")
     numbers = {
         "examples": result["examples"],
         "accuracy": f"{result['clean_accuracy']:.2%}",
         f"{result['norm']} {result['eps']:.4g}": f"{result['robust_accuracy']:.2%}",
     }
-    return report.section(
-        f"Under attack by {result['attack']}",
+    parts = [
         report.metrics(numbers),
         report.figure(png, "Accuracy against the budget; an image once fooled stays so."),
-    )
+    ]
+    if len(attacks) > 1:
+        rows = {**attacks, "all of these": result}
+        eps = [f"{each:.4g}" for each in result["curve"]["eps"]]
+        shares = (
+            [name, *(f"{share:.1%}" for share in each["curve"]["accuracy"])]
+            for name, each in rows.items()
+        )
+        caption = "Accuracy for each budget; the last row counts the images that stand them all."
+        parts.append(report.table(["attack", *eps], shares, caption))
+    return report.section(f"Under attack by {' and '.join(attacks)}", *parts)

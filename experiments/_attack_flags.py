@@ -1,6 +1,7 @@
 """The flags of an attack, shared by the experiments that run one."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -61,24 +62,31 @@ def define_budget() -> None:
     )
 
 
-def chosen(name: str, pixels: int) -> tuple[registry.Attack, str, float, dict[str, Any]]:
-    """Return the attack of this name, the norm, the budget and further options.
+def chosen(
+    names: Sequence[str], pixels: int
+) -> tuple[list[registry.Attack], str, float, dict[str, Any]]:
+    """Return the attacks of these names, the norm, the budget and further options.
+
+    The norm is by default the first that they all know, of the first attack's.
 
     Args:
       pixels: values of an image.
 
     Raises:
-      UsageError: an unknown attack, a norm it does not know, a budget not in units of 0..1.
+      UsageError: an unknown attack, a norm one does not know, a budget not in units of 0..1.
     """
-    attack = registry.find(name)
+    attacks = [registry.find(name) for name in names]
     values = flags.FLAGS
-    norm = values.norm or attack.norms[0]
-    if norm not in attack.norms:
-        raise UsageError(f"{name} knows {' and '.join(attack.norms)}, not {norm}")
+    norms = attacks[0].norms
+    shared = [norm for norm in norms if all(norm in attack.norms for attack in attacks)]
+    norm = values.norm or (shared or norms)[0]
+    for name, attack in zip(names, attacks, strict=True):
+        if norm not in attack.norms:
+            raise UsageError(f"{name} knows {' and '.join(attack.norms)}, not {norm}")
     eps = USUAL_EPS[norm] if values.eps is None else number(values.eps)
     checks.check_eps(eps, norm, pixels)
     options = {} if values.attack_steps is None else {"steps": values.attack_steps}
-    return attack, norm, eps, options
+    return attacks, norm, eps, options
 
 
 def epsilons(eps: float, norm: str, pixels: int) -> list[float]:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     network = _subject.load_network()
     pixels_of_one = network.preprocessing.image_size**2 * len(network.mean)
-    attack, norm, eps, options = _attack_flags.chosen(_ATTACK.value, pixels_of_one)
+    (attack,), norm, eps, options = _attack_flags.chosen([_ATTACK.value], pixels_of_one)
     epsilons = _attack_flags.epsilons(eps, norm, pixels_of_one)
     subject = _subject.load("adversarial")
     images, labels, names = subject.pixels, subject.labels, subject.names
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
     if targets is not None:
         results["target"] = subject.class_names[targets[0]]
     elif _CURVE.value:
-        accuracies = robustness.accuracy_curve(
+        standing = robustness.standing(
             attack,
             logits_of,
             images,
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
         )
         results["curve"] = {
             "eps": [0.0, *epsilons],
-            "accuracy": [results["clean_accuracy"], *accuracies],
+            "accuracy": [results["clean_accuracy"], *standing.mean(axis=1)],
         }
     write_results(subject.folder, results)
     _adversarial_report.write(

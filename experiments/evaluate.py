@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/digits
 python -m experiments.evaluate --weights=resnet50.pth --model=resnet50 --dataset=imagenet2012
-python -m experiments.evaluate --workdir=runs/digits --attack=pgd --eps=16/255
+python -m experiments.evaluate --workdir=runs/digits --attack=pgd,square --eps=16/255
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     )
     metrics = evaluate(subject.variables)
     attacked = None
-    if flags.FLAGS.attack is not None:
+    if flags.FLAGS.attack:
         attacked = _attack_evaluation.under_attack(subject, dataset, preprocessing)
     if jax.process_index() != 0:
         return
@@ -118,11 +118,7 @@ def main(argv: Sequence[str]) -> None:
         f"loss {metrics['loss']:.4f}"
     )
     if attacked is not None:
-        print(
-            f"{attacked['attack']}, {attacked['norm']} eps {attacked['eps']:.4g}: accuracy "
-            f"{attacked['clean_accuracy']:.2%} -> {attacked['robust_accuracy']:.2%} "
-            f"on {attacked['examples']} examples"
-        )
+        print("\n".join(_attack_evaluation.lines(attacked)))
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 

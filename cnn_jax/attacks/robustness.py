@@ -1,4 +1,4 @@
-"""How a network stands an attack: verdicts on adversarial images, accuracy against the budget."""
+"""How a network stands an attack: verdicts on adversarial images, and up to which budget."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -95,7 +95,7 @@ def attack_right_ones(
     return adversarial
 
 
-def accuracy_curve(
+def standing(
     attack: Attack,
     logits_of: LogitsOf,
     images: Float[np.ndarray, "n h w c"],
@@ -106,11 +106,18 @@ def accuracy_curve(
     norm: str,
     batching: Batching = loop.DEFAULT,
     **options: Any,
-) -> list[float]:
-    """Return the accuracy under attack for each budget, given in ascending order.
+) -> Bool[np.ndarray, "epsilons n"]:
+    """Return which images each budget leaves right; their shares are the accuracy under attack.
 
     An image that a smaller budget fooled is not attacked again: a larger one holds the smaller. An
     attack without a budget runs once, and its perturbations are measured.
+
+    Args:
+      epsilons: the budgets, ascending.
+      options: of the attack's function.
+
+    Raises:
+      UsageError: budgets that do not ascend, or what the attack raises.
     """
     images, labels = checks.labelled(images, labels)
     options |= {"norm": norm, "batching": batching}
@@ -120,13 +127,13 @@ def accuracy_curve(
         adversarial = attack_right_ones(attack, logits_of, images, labels, key, **options)
         verdict = judge(logits_of, images, adversarial, labels, batching=batching)
         smallest = np.where(verdict.fooled, verdict.sizes[norm], np.inf)
-        return [float((smallest > eps).mean()) for eps in epsilons]
+        return smallest > np.asarray(epsilons)[:, None]
     if attack.stops:
         options["early_stop"] = True
-    standing = loop.predictions(logits_of, images, batching) == labels
-    accuracies = []
+    right = loop.predictions(logits_of, images, batching) == labels
+    rows = []
     for eps in epsilons:
-        left = np.flatnonzero(standing)
+        left = np.flatnonzero(right)
         if len(left):
             adversarial = attack_right_ones(
                 attack,
@@ -138,6 +145,6 @@ def accuracy_curve(
                 eps=eps,
                 **options,
             )
-            standing[left] = loop.predictions(logits_of, adversarial, batching) == labels[left]
-        accuracies.append(float(standing.mean()))
-    return accuracies
+            right[left] = loop.predictions(logits_of, adversarial, batching) == labels[left]
+        rows.append(right.copy())
+    return np.stack(rows)

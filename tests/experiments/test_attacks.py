@@ -68,16 +68,24 @@ def test_an_attack_without_a_budget(trained):
     assert 0 < results["median_size"]["l2"] < 2
 
 
-def test_evaluation_under_attack(trained):
-    flags = ("--attack=fgsm", "--eps=32/255", "--epsilons=8/255,64/255", "--attack_examples=40")
+def test_evaluation_under_attacks_and_under_all_of_them(trained):
+    flags = ("--eps=32/255", "--epsilons=8/255,64/255", "--attack_examples=40")
+    flags += ("--attack=fgsm,deepfool",)
     done = run("evaluate", f"--workdir={trained}", *flags)
     assert done.returncode == 0, done.stderr
     results = json.loads((trained / "results.json").read_text())
     attacked = results["under_attack"]
     assert attacked["examples"] == 40
-    assert len(attacked["curve"]["eps"]) == 4
-    assert attacked["curve"]["accuracy"] == sorted(attacked["curve"]["accuracy"], reverse=True)
-    assert attacked["robust_accuracy"] == attacked["curve"]["accuracy"][2]
+    assert attacked["norm"] == "linf"  # fgsm's, which deepfool knows
+    rows = [attacked, *attacked["attacks"].values()]
+    for row in rows:
+        assert len(row["curve"]["eps"]) == 4
+        assert row["curve"]["accuracy"] == sorted(row["curve"]["accuracy"], reverse=True)
+        assert row["robust_accuracy"] == row["curve"]["accuracy"][2]
+    together, *alone = np.array([row["curve"]["accuracy"] for row in rows])
+    assert (together <= np.minimum(*alone)).all()
+    assert together[-1] < together[0]
+    assert f"all of these, linf eps 0.1255: accuracy {together[0]:.2%}" in done.stdout
     assert results["examples"] == 359
     assert (trained / "attack.png").stat().st_size > 0
 
