@@ -25,6 +25,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.nn.initializers import zeros
 
+from cnn_jax import equations
 from cnn_jax.flops import multiply_adds
 from cnn_jax.models.registry import MODELS, create_model
 
@@ -640,7 +641,7 @@ class _Trace:
         row.functions.append(function)
         row.inputs.update((source, None) for source in sources if source != current)
         if not _interpolates(equation, values):
-            row.macs += int(multiply_adds(_alone(equation)))
+            row.macs += int(multiply_adds(equations.alone(equation)))
         for value in values:
             if value.row is None:
                 row.leaves |= value.leaves
@@ -692,22 +693,14 @@ def _interpolates(equation: JaxprEqn, values: Sequence[_Value]) -> bool:
     return constant and equation.primitive.name == "dot_general"
 
 
-def _alone(equation: JaxprEqn) -> Jaxpr:
-    """Return the jaxpr of this equation alone."""
-    invars = [atom for atom in equation.invars if not isinstance(atom, Literal)]
-    return Jaxpr((), invars, equation.outvars, [equation])
-
-
 def _inlined(equation: JaxprEqn) -> tuple[Jaxpr | ClosedJaxpr, int] | None:
     """Return the body of a plain call, and how many operands come before its arguments."""
     params = equation.params
     if _name(equation) in _RULES:
         return None
     if equation.primitive.name == "cond":
-        platforms = params.get("branches_platforms")  # of jax.lax.platform_dependent
-        if platforms and None in platforms:
-            return params["branches"][platforms.index(None)], 1
-        return None
+        default = equations.default_form(equation)
+        return None if default is None else (default, 1)
     if equation.primitive.name in ("scan", "while"):
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from cnn_jax import equations
+
 
 def multiply_adds(jaxpr: Jaxpr | ClosedJaxpr) -> float:
     """Return the multiply-adds of one evaluation, on all devices together.
@@ -37,8 +39,8 @@ def _of_equation(equation: JaxprEqn) -> float:
     if name == "while":
         return math.nan if any(inner) else 0
     if name == "cond":
-        platforms = params.get("branches_platforms")  # of jax.lax.platform_dependent
-        return inner[platforms.index(None)] if platforms and None in platforms else max(inner)
+        default = equations.default_form(equation)
+        return max(inner) if default is None else multiply_adds(default)
     return sum(inner)
 
 

@@ -20,7 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from cnn_jax import ops
+from cnn_jax import equations, ops
 
 # The share of a map from which on its window takes as long.
 MOST = 0.7
@@ -146,7 +146,7 @@ class _Reader:
         """Return the outputs of an equation, where possible as windows."""
         local = any(isinstance(value, _Local) for value in values)
         if not local and not any(isinstance(value, _Changed) for value in values):
-            return _bind(equation, values)
+            return equations.evaluate(equation, values)
         body = _body(equation)
         if body is not None:
             return self.read(body, values)
@@ -157,7 +157,10 @@ class _Reader:
             del self.needed[needed:]
             whole = list(map(self.whole, values))
             dense = _dense_convolution(equation)
-            found = jaxpr_as_fun(dense)(*whole[1:]) if dense else _bind(equation, whole)
+            if dense is None:
+                found = equations.evaluate(equation, whole)
+            else:
+                found = jaxpr_as_fun(dense)(*whole[1:])
             return [_Changed(out) for out in found]
 
     def local(self, equation: JaxprEqn, values: list[Any]) -> list[_Local]:
@@ -168,7 +171,7 @@ class _Reader:
         """
         if any(isinstance(value, _Changed) for value in values):
             raise _NotLocal
-        form = _default_form(equation)
+        form = equations.default_form(equation)
         if form is not None:
             # The windows are computed by it, all else by the platform's own.
             found = self.read(form, values[1:])
@@ -187,7 +190,8 @@ class _Reader:
     def plain_outputs(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
         if self.kept is not None:
             return [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.outvars]
-        return _bind(equation, [v.plain if isinstance(v, _Local) else v for v in values])
+        plain = [v.plain if isinstance(v, _Local) else v for v in values]
+        return equations.evaluate(equation, plain)
 
 
 def _margins(first: Firsts, sizes: Sequence[int], extents: Sequence[int]) -> list[tuple[int, int]]:
@@ -206,26 +210,12 @@ def _padding(margins: Sequence[Sequence[int]], ndim: int) -> list[tuple[int, int
     ]
 
 
-def _bind(equation: JaxprEqn, values: list[Any]) -> list[Array]:
-    """Return the outputs of an equation."""
-    variables = [atom for atom in equation.invars if not isinstance(atom, Literal)]
-    values = [v for a, v in zip(equation.invars, values, strict=True) if not isinstance(a, Literal)]
-    alone = Jaxpr((), variables, equation.outvars, [equation])
-    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values)
-
-
-def _default_form(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """Return what jax.lax.platform_dependent does on the platforms that it does not name."""
-    platforms = equation.params.get("branches_platforms") or ()
-    return equation.params["branches"][platforms.index(None)] if None in platforms else None
-
-
 def _dense_convolution(equation: JaxprEqn) -> ClosedJaxpr | None:
     """Return the default form of a dense convolution that has others.
 
     A CPU's form for few pixels gains nothing where each is there for many places of the patch.
     """
-    form = _default_form(equation)
+    form = equations.default_form(equation)
     dense = (
         [each.params.get("feature_group_count") == 1 for each in form.jaxpr.eqns] if form else []
     )
@@ -303,7 +293,7 @@ def _channelwise(reader, equation, x):
     axes = params["axes"] if "axes" in params else (params["axis"],)
     if min(axes) < 3:
         raise _NotLocal
-    return [(out, x.first) for out in _bind(equation, [x.window])]
+    return [(out, x.first) for out in equations.evaluate(equation, [x.window])]
 
 
 def _broadcast(reader, equation, x, *sizes):

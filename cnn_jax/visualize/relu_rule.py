@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from cnn_jax import errors
+from cnn_jax import equations, errors
 from cnn_jax.ops.activation import RELU_RULES, relu
 from cnn_jax.visualize.batching import as_partial
 
@@ -109,14 +109,7 @@ class _Interpreter:
         if name in _LOOPS:
             changed = {key: self.rewritten(params[key]) for key in _LOOPS[name]}
             equation = equation.replace(params=params | changed)
-        invars = [atom for atom in equation.invars if not isinstance(atom, Literal)]
-        arrays = [
-            value.array
-            for value, atom in zip(values, equation.invars, strict=True)
-            if not isinstance(atom, Literal)
-        ]
-        alone = Jaxpr((), invars, equation.outvars, [equation], equation.effects)
-        outputs = jax.core.eval_jaxpr(alone, (), *arrays)
+        outputs = equations.evaluate(equation, [value.array for value in values])
         return [_Value(outputs[0], *_facts(name, values)), *map(_Value, outputs[1:])]
 
     def rewritten(self, jaxpr: ClosedJaxpr | tuple[ClosedJaxpr, ...]) -> Any:
