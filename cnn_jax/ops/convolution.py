@@ -54,6 +54,8 @@ def conv(
             on_cpu = partial(cpu_convolution.product, windows=windows, outputs=outputs)
         elif cpu_convolution.is_thin(x, kernel, windows):
             on_cpu = partial(cpu_convolution.thin, pairs=tuple(pairs))
+        elif cpu_convolution.is_of_images(x, kernel, windows):
+            on_cpu = partial(cpu_convolution.of_images, windows=windows)
         else:
             return convolve(x, kernel)
     elif groups == x.shape[-1] and few_taps:

@@ -4,8 +4,9 @@ Its own grouped convolution there goes through a scalar loop: tens of times slow
 its gradient more still; so does the gradient of a transposed one's kernel. That of many features
 at few pixels copies its kernel, for the input's gradient transposed, which takes longer than the
 convolution. One to few features gathers a pixel's window for only a few products, and takes twice
-as long as when neighbouring pixels are computed as one. `cnn_jax.ops.conv` and `conv_transpose`
-take these forms on that platform alone.
+as long as when neighbouring pixels are computed as one; so does the gradient of an image under the
+large strided windows of a first layer, which takes up to thirty times as long. `cnn_jax.ops.conv`
+and `conv_transpose` take these forms on that platform alone.
 """
 
 import functools
@@ -16,10 +17,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.ops.geometry import Window
-from cnn_jax.ops.shifts import pad, under_tap
+from cnn_jax.ops.shifts import pad, tiled, under_tap
 
 # Channels of the dense convolutions that groups are merged into.
 BLOCK = 32
@@ -35,12 +37,27 @@ WIDE = 32
 NEIGHBOURS = 4
 MANY_PIXELS = 4096
 
+# Channels of an image, the values of a block of it that are computed as one pixel, and the taps up
+# to which a block's window would see too much that its pixels do not depend on.
+IMAGE_CHANNELS = 4
+BLOCK_VALUES = 48
+SMALL_TAPS = 9
+
 
 def is_thin(x: Array, kernel: Array, windows: Sequence[Window]) -> bool:
     """Whether `thin` computes this convolution, and faster."""
     dense = all(window.stride == window.dilation == 1 for window in windows)
     many = math.prod(x.shape[:-1]) >= MANY_PIXELS and windows[-1].size > 1
     return dense and many and min(kernel.shape[-2:]) <= THIN
+
+
+def is_of_images(x: Array, kernel: Array, windows: Sequence[Window]) -> bool:
+    """Whether `of_images` computes this convolution, and the images' gradient faster."""
+    *sizes, channels, _ = kernel.shape
+    strided = any(window.stride > 1 for window in windows)
+    plain = all(window.dilation == 1 for window in windows)
+    many = math.prod(x.shape[:-1]) >= MANY_PIXELS and math.prod(sizes) > SMALL_TAPS
+    return strided and plain and many and channels <= IMAGE_CHANNELS
 
 
 @partial(jax.jit, static_argnames=("windows", "outputs"))  # traced once for equal shapes
@@ -107,13 +124,65 @@ def side_by_side(
 ) -> Float[Array, "n *outputs c"]:
     """Convolve, transposed, with strides of the kernel's sizes: pixels make patches, which tile."""
     *sizes, channels, features = kernel.shape
-    count, *spatial = x.shape[:-1]
     patches = x.reshape(-1, features) @ kernel.reshape(-1, features).T
-    patches = patches.reshape(count, *spatial, *sizes, channels)
-    axes = len(sizes)
-    pairs = itertools.chain(*((1 + axis, 1 + axes + axis) for axis in range(axes)))
-    outputs = (size * pixels for size, pixels in zip(sizes, spatial, strict=True))
-    return patches.transpose(0, *pairs, 1 + 2 * axes).reshape(count, *outputs, channels)
+    patches = patches.reshape(*x.shape[:-1], *sizes, channels)
+    outputs = [size * pixels for size, pixels in zip(sizes, x.shape[1:-1], strict=True)]
+    return tiled(patches, [Window(1)] * len(sizes), outputs)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def of_images(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*sizes c features"],
+    windows: tuple[Window, ...],
+) -> Float[Array, "n *outputs features"]:
+    """Convolve images by strides; their gradient computes blocks of pixels as one."""
+    strides = [window.stride for window in windows]
+    return _convolve(x, kernel, [window.zeros for window in windows], strides)
+
+
+@partial(of_images.defjvp, symbolic_zeros=True)
+def _of_images_jvp(windows, primals, tangents):
+    x, kernel = primals
+    x_dot, kernel_dot = tangents
+    out = of_images(x, kernel, windows)
+    out_dot = jnp.zeros_like(out)
+    if not isinstance(x_dot, jax.custom_derivatives.SymbolicZero):
+        spatial = x.shape[1:-1]
+        pull_back = partial(_image_gradient, kernel=kernel, windows=windows, spatial=spatial)
+        out_dot += jax.linear_transpose(pull_back, out)(x_dot)[0]
+    if not isinstance(kernel_dot, jax.custom_derivatives.SymbolicZero):
+        out_dot += of_images(x, kernel_dot, windows)
+    return out, out_dot
+
+
+@partial(jax.jit, static_argnames=("windows", "spatial"))
+def _image_gradient(g, kernel, windows, spatial):
+    """Return dL/dx for g = dL/dout, blocks of x as pixels of many features.
+
+    A block is `several` strides long on each axis; its pixel b, counted in the padded image, meets
+    under g[i] the tap b - stride * i of the kernel, where it has one.
+    """
+    axes, channels = len(windows), kernel.shape[-2]
+    values = channels * math.prod(window.stride for window in windows)
+    several = max(1, math.floor((BLOCK_VALUES / values) ** (1 / axes) + 1e-6))
+    kernel = jnp.pad(kernel, [*[(0, 1)] * axes, (0, 0), (0, 0)])  # where it has none
+    pairs = []
+    for axis, (window, size, given) in enumerate(zip(windows, spatial, g.shape[1:-1], strict=True)):
+        before = (window.size - 1) // window.stride
+        places = np.arange(-before, several)[:, None]
+        taps = np.arange(several * window.stride) - window.stride * places
+        taps = np.where((taps >= 0) & (taps < window.size), taps, window.size)
+        kernel = jnp.take(kernel, taps, axis=2 * axis)
+        blocks = -(-(window.zeros[0] + size) // (several * window.stride))
+        pairs.append((before, several * blocks - given))
+    # [places, block, places, block, ..., c, features] -> [*places, features, *block, c]
+    inner = range(1, 2 * axes, 2)
+    kernel = kernel.transpose(*range(0, 2 * axes, 2), 2 * axes + 1, *inner, 2 * axes)
+    block = kernel.shape[axes + 1 :]
+    kernel = kernel.reshape(*kernel.shape[: axes + 1], -1)
+    found = _convolve(g, kernel, pairs, [several] * axes)
+    return tiled(found.reshape(*found.shape[:-1], *block), windows, spatial)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -169,17 +238,16 @@ def _neighbours_as_one(x, kernel, pairs, wide=WIDE):
         for place in range(count)
     ]
     *others, (before, after) = pairs
-    out = _convolve(
-        x, jnp.concatenate(kernels, axis=-1), (*others, (before, after + missing)), count
-    )
+    pairs = (*others, (before, after + missing))
+    strides = (*(1 for _ in others), count)
+    out = _convolve(x, jnp.concatenate(kernels, axis=-1), pairs, strides)
     out = out.reshape(x.shape[0], *outputs, row + missing, features)
     return out[..., :row, :]
 
 
-def _convolve(x, kernel, pairs, last_stride=1):
+def _convolve(x, kernel, pairs, strides):
     spatial = "HWD"[: len(pairs)]
     numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-    strides = (*(1 for _ in pairs[1:]), last_stride)
     return jax.lax.conv_general_dilated(x, kernel, strides, pairs, dimension_numbers=numbers)
 
 

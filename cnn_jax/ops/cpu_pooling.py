@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.ops.geometry import Window
-from cnn_jax.ops.shifts import pad, under_tap
+from cnn_jax.ops.shifts import pad, tiled, under_tap
 
 # Every tap is an instruction of the program: of larger windows there would be too many.
 MOST_TAPS = 25
@@ -46,12 +46,42 @@ def _max_pool(x, windows, outputs):
 
 @_max_pool.defjvp
 def _max_pool_jvp(windows, outputs, primals, tangents):
-    best, chosen = _with_tap(*primals, windows, outputs)
-    padded = pad(*tangents, windows, 0)
-    tangent = jnp.zeros_like(best)
-    for number, taps in enumerate(_taps(windows)):
-        tangent += jnp.where(chosen == number, under_tap(padded, taps, windows, outputs), 0)
-    return best, tangent
+    (x,), (x_dot,) = primals, tangents
+    best, chosen = _with_tap(x, windows, outputs)
+    spatial = x.shape[1:-1]
+    pull_back = partial(_gradient, chosen=chosen, windows=windows[1:-1], spatial=spatial)
+    return best, jax.linear_transpose(pull_back, best)(x_dot)[0]
+
+
+def _gradient(g, chosen, windows, spatial):
+    """Return dL/dx for g = dL/dout, phase by phase of the strides.
+
+    Pixels of one phase are met by the same taps: each by that many windows, neighbours by
+    neighbours.
+    """
+    met = [
+        [divmod(tap * window.dilation, window.stride) for tap in range(window.size)]
+        for window in windows
+    ]
+    around, counts = [], []
+    for shifts, window, size, given in zip(met, windows, spatial, g.shape[1:-1], strict=True):
+        counts.append(-(-(window.zeros[0] + size) // window.stride))
+        before = max(shift for shift, _ in shifts)
+        around.append((before, counts[-1] - given, 0))
+    g, chosen = (
+        jax.lax.pad(each, each.dtype.type(nothing), [(0, 0, 0), *around, (0, 0, 0)])
+        for each, nothing in ((g, 0), (chosen, -1))
+    )
+    strides = [window.stride for window in windows]
+    phases = dict.fromkeys(itertools.product(*map(range, strides)), 0)
+    for number, taps in enumerate(itertools.product(*met)):
+        starts = [before - shift for (before, *_), (shift, _) in zip(around, taps, strict=True)]
+        place = (slice(start, start + count) for start, count in zip(starts, counts, strict=True))
+        place = (slice(None), *place)
+        phases[tuple(phase for _, phase in taps)] += jnp.where(chosen[place] == number, g[place], 0)
+    shape = (len(g), *counts, g.shape[-1])
+    patches = jnp.stack([jnp.broadcast_to(each, shape) for each in phases.values()], axis=-2)
+    return tiled(patches.reshape(*shape[:-1], *strides, shape[-1]), windows, spatial)
 
 
 def _with_tap(x, windows, outputs):

@@ -43,6 +43,10 @@ CASES = {
     "few_of_both": ((64, 65), (3, 3), 4, 5, 1, {"padding": "full"}),
     "long_signal": ((4099,), (5,), 2, 3, 1, {}),
     "thin_volume": ((16, 16, 17), (2, 3, 2), 2, 2, 1, {}),
+    "images_by_large_windows": ((48, 51), (7, 7), 3, 6, 1, {"stride": 2}),
+    "images_by_patches": ((64, 67), (8, 8), 3, 4, 1, {"stride": 8, "padding": "valid"}),
+    "images_by_uneven_strides": ((65, 40), (4, 5), 1, 3, 1, {"stride": (3, 2), "padding": "full"}),
+    "long_signal_by_strides": ((4099,), (11,), 2, 3, 1, {"stride": 4, "padding": [(0, 7)]}),
     "groups_that_merge_unevenly": ((5, 5), (2, 2), 36, 18, 18, {"padding": "valid"}),
 }
 
@@ -135,3 +139,17 @@ def test_neighbours_are_one_in_the_convolution_and_in_its_inputs_gradient(case):
     )
     assert sorted(stride > 1 for stride in strides) == sorted([features <= 16, channels <= 16])
     assert dilations == [1, 1]
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if "images_by" in name])
+def test_the_gradient_of_images_computes_blocks_and_dilates_nothing(case):
+    spatial, sizes, channels, features, _, settings = CASES[case]
+    x, kernel = jnp.zeros((2, *spatial, channels)), jnp.zeros((*sizes, channels, features))
+
+    def gradient(x):
+        return jax.grad(lambda x: (ops.conv(x, kernel, **settings) ** 2).sum())(x)
+
+    program = jax.jit(gradient).lower(x).as_text()
+    assert program.count("stablehlo.convolution") == 2
+    dilations = re.findall(r"lhs_dilate = \[([\d, ]+)\]", program)
+    assert set(dilations) == {"1, 1"}

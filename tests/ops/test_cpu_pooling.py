@@ -23,7 +23,13 @@ def xlas(x, size, stride, pairs):
 
 @pytest.mark.parametrize(
     ("size", "stride", "pairs"),
-    [(3, 2, [(1, 1), (1, 1)]), (2, 2, [(0, 0), (0, 1)]), (3, 1, [(0, 2), (1, 0)])],
+    [
+        (3, 2, [(1, 1), (1, 1)]),
+        (2, 2, [(0, 0), (0, 1)]),
+        (3, 1, [(0, 2), (1, 0)]),
+        (2, 3, [(0, 2), (1, 0)]),  # with pixels that no window meets
+        (4, 3, [(3, 1), (2, 3)]),
+    ],
 )
 def test_maxima_and_gradient_are_xlas_where_values_are_equal_too(size, stride, pairs):
     x = np.random.default_rng(0).integers(0, 4, size=(2, 9, 8, 3)).astype(float)
@@ -37,6 +43,19 @@ def test_maxima_and_gradient_are_xlas_where_values_are_equal_too(size, stride, p
     theirs = results(lambda x: xlas(x, size, stride, pairs))
     for ours_, theirs_ in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(ours_, theirs_, rtol=1e-14, atol=1e-14)
+
+
+def test_cropped_pixels_get_no_gradient():
+    x = np.random.default_rng(0).normal(size=(1, 9, 8, 2))
+
+    def cropped(x):
+        return ops.max_pool(x[:, 1:, :-2], 3, 2, [(0, 0), (1, 0)])
+
+    gradients = (
+        jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(x)
+        for pool in (cropped, lambda x: ops.max_pool(x, 3, 2, [(-1, 0), (1, -2)]))
+    )
+    np.testing.assert_array_equal(*gradients)
 
 
 def test_what_is_not_a_number_stays_so():
