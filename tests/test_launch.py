@@ -29,6 +29,7 @@ case "$*" in
   "-P -m experiments."*)
     echo "${{3#experiments.}} ${{*:4}} in $PWD"
     case "$*" in
+      *"--tunables"*) echo "$GLIBC_TUNABLES" ;;
       *"--second_fails"*"--process_id=1") exit 7 ;;
       *"--ignore_term"*) trap "" TERM; for ((i = 0; i < 600; i++)); do sleep 0.1; done ;;
       *"--hang"* | *"--second_fails"*) exec sleep 60 ;;
@@ -214,6 +215,13 @@ def test_an_unknown_experiment_is_an_error_before_any_set_up(launch, installs, n
 def test_an_experiment_runs_in_the_callers_folder_with_its_flags(launch, tmp_path):
     status, output, _ = launch("train", "--workdir=runs/a b", "--steps=3")
     assert (status, output) == (OK, f"train --workdir=runs/a b --steps=3 in {tmp_path}\n")
+
+
+def test_memory_comes_in_large_pages_unless_told_otherwise(launch):
+    _, output, _ = launch("train", "--tunables", GLIBC_TUNABLES="")
+    assert output.splitlines()[1] == "glibc.malloc.hugetlb=1"
+    _, output, _ = launch("train", "--tunables", GLIBC_TUNABLES="glibc.malloc.arena_max=2")
+    assert output.splitlines()[1] == "glibc.malloc.arena_max=2"
 
 
 def test_demo_writes_under_runs_unless_told_otherwise(launch, project, tmp_path):

@@ -16,6 +16,7 @@ def describe() -> dict[str, Any]:
         "cores": cores(),
         "load_average": list(os.getloadavg()),
         "system": platform.platform(),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES"),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
     }
