@@ -127,4 +127,4 @@ def section(folder: str, result: dict[str, Any]) -> Html:
         )
         caption = "Accuracy for each budget; the last row counts the images that stand them all."
         parts.append(report.table(["attack", *eps], shares, caption))
-    return report.section(f"Under attack by {' and '.join(attacks)}", *parts)
+    return report.section(f"Under attack by {', '.join(attacks)}", *parts)
