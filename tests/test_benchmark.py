@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from cnn_jax.benchmark import (
     jax_tasks,
     jpegs,
     machine,
+    measurement,
     outcome,
     peak,
     settings,
@@ -461,6 +463,43 @@ def test_the_image_size_is_the_models_and_the_input_task_decodes():
         "image_size": 32,
         "input": "decoded",
     }
+
+
+@pytest.mark.parametrize(("first_call", "turns"), [(10, 0), (0.1, 3)])
+def test_the_fastest_way_is_told_by_the_first_calls_where_these_are_long(
+    monkeypatch, first_call, turns
+):
+    taken = []
+
+    class Side:
+        """A worker whose calls take half as long by the other layout."""
+
+        def __init__(self, layout):
+            self.layout = layout
+            self.facts = {"first_call_seconds": first_call / (1 + (layout == "channels_last"))}
+
+        def ask(self, command):
+            assert command == "warm_up"
+
+        def turn(self):
+            taken.append(self.layout)
+            return self.facts["first_call_seconds"]
+
+        def forget(self):
+            pass
+
+    @contextmanager
+    def started(name, spec, environment):
+        yield Side(spec.layout)
+
+    monkeypatch.setattr(measurement, "started", started)
+    monkeypatch.setattr(measurement, "check_comparable", lambda *facts: None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    with ExitStack() as stack:
+        side, pilot = measurement._fastest_torch(TINY, {"platform": "cpu"}, stack, str)
+    assert side.layout == "channels_last"
+    assert [len(way["milliseconds"]) for way in pilot] == [max(1, turns)] * 2
+    assert len(taken) == 2 * turns
 
 
 def test_without_pytorch_one_line_says_so(monkeypatch):
