@@ -33,15 +33,15 @@ def _of_equation(equation: JaxprEqn) -> float:
         shape = equation.invars[0].aval.shape
         outputs = math.prod(equation.outvars[0].aval.shape)
         return outputs * math.prod(shape[axis] for axis in contracted)
+    default = equations.default_form(equation)
+    if default is not None:
+        return multiply_adds(default)
     inner = [multiply_adds(each) for each in _jaxprs(params)]
     if name == "scan":
         return params["length"] * sum(inner)
     if name == "while":
         return math.nan if any(inner) else 0
-    if name == "cond":
-        default = equations.default_form(equation)
-        return max(inner) if default is None else multiply_adds(default)
-    return sum(inner)
+    return max(inner) if name == "cond" else sum(inner)
 
 
 def _of_convolution(equation: JaxprEqn) -> int:

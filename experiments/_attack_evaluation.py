@@ -22,7 +22,7 @@ def define() -> None:
     """Define the flags."""
     flags.DEFINE_list(
         "attack",
-        [],
+        None,
         "Also the accuracy under these attacks, and under the strongest of them for each image: "
         f"{', '.join(registry.ATTACKS)}.",
         module_name="Attack",
@@ -92,15 +92,18 @@ def under_attack(
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Return what is printed: a line an attack, and one for all where there are several."""
-    told = dict(result["attacks"])
-    if len(told) > 1:
-        told["all of these"] = result
     return [
         f"{name}, {result['norm']} eps {result['eps']:.4g}: accuracy "
         f"{result['clean_accuracy']:.2%} -> {each['robust_accuracy']:.2%} "
         f"on {result['examples']} examples"
-        for name, each in told.items()
+        for name, each in _rows(result).items()
     ]
+
+
+def _rows(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of each attack, and of all together where there are several."""
+    attacks = result["attacks"]
+    return attacks if len(attacks) == 1 else attacks | {"all of these": result}
 
 
 def section(folder: str, result: dict[str, Any]) -> Html:
@@ -119,11 +122,10 @@ def section(folder: str, result: dict[str, Any]) -> Html:
         report.figure(png, "Accuracy against the budget; an image once fooled stays so."),
     ]
     if len(attacks) > 1:
-        rows = {**attacks, "all of these": result}
         eps = [f"{each:.4g}" for each in result["curve"]["eps"]]
         shares = (
             [name, *(f"{share:.1%}" for share in each["curve"]["accuracy"])]
-            for name, each in rows.items()
+            for name, each in _rows(result).items()
         )
         caption = "Accuracy for each budget; the last row counts the images that stand them all."
         parts.append(report.table(["attack", *eps], shares, caption))

@@ -73,8 +73,10 @@ def chosen(
       pixels: values of an image.
 
     Raises:
-      UsageError: an unknown attack, a norm one does not know, a budget not in units of 0..1.
+      UsageError: no or an unknown attack, a norm one does not know, a budget not for 0..1.
     """
+    if not names:
+        raise UsageError("--attack names no attack; write pgd, or several: pgd,square")
     attacks = [registry.find(name) for name in names]
     values = flags.FLAGS
     norms = attacks[0].norms

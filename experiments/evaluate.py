@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/digits
 python -m experiments.evaluate --weights=resnet50.pth --model=resnet50 --dataset=imagenet2012
-python -m experiments.evaluate --workdir=runs/digits --attack=pgd,square --eps=16/255
+python -m experiments.evaluate --workdir=runs/digits --attack=fgsm,pgd,apgd --eps=16/255
 """
 
 from collections.abc import Sequence
@@ -84,10 +84,10 @@ def main(argv: Sequence[str]) -> None:
         views=views,
         progress=bar("batch"),
     )
-    metrics = evaluate(subject.variables)
     attacked = None
-    if flags.FLAGS.attack:
+    if flags.FLAGS.attack is not None:  # first, for its flags may be wrong
         attacked = _attack_evaluation.under_attack(subject, dataset, preprocessing)
+    metrics = evaluate(subject.variables)
     if jax.process_index() != 0:
         return
     protocol = preprocessing._asdict() | {

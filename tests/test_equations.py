@@ -7,13 +7,9 @@ import numpy as np
 from cnn_jax import equations
 
 
-def first_equation(function, *arguments):
-    return jax.make_jaxpr(function)(*arguments).jaxpr.eqns[0]
-
-
 def test_alone_an_equation_computes_what_it_did():
     x = jnp.arange(3.0)
-    equation = first_equation(lambda x: 2 * x + 1, x)  # the first is the product
+    equation = jax.make_jaxpr(lambda x: 2 * x + 1)(x).jaxpr.eqns[0]  # the product
     (out,) = equations.evaluate(equation, [2.0, x])
     np.testing.assert_array_equal(out, [0, 2, 4])
     assert len(equations.alone(equation).jaxpr.invars) == 1  # two is a literal

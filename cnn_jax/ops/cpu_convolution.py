@@ -144,16 +144,14 @@ def of_images(
 @partial(of_images.defjvp, symbolic_zeros=True)
 def _of_images_jvp(windows, primals, tangents):
     x, kernel = primals
-    x_dot, kernel_dot = tangents
     out = of_images(x, kernel, windows)
-    out_dot = jnp.zeros_like(out)
-    if not isinstance(x_dot, jax.custom_derivatives.SymbolicZero):
+
+    def of_x(x_dot):
         spatial = x.shape[1:-1]
         pull_back = partial(_image_gradient, kernel=kernel, windows=windows, spatial=spatial)
-        out_dot += jax.linear_transpose(pull_back, out)(x_dot)[0]
-    if not isinstance(kernel_dot, jax.custom_derivatives.SymbolicZero):
-        out_dot += of_images(x, kernel_dot, windows)
-    return out, out_dot
+        return jax.linear_transpose(pull_back, out)(x_dot)[0]
+
+    return out, _tangent(out, tangents, (of_x, lambda dot: of_images(x, dot, windows)))
 
 
 @partial(jax.jit, static_argnames=("windows", "spatial"))
@@ -202,10 +200,9 @@ def thin(
 @partial(thin.defjvp, symbolic_zeros=True)
 def _thin_jvp(pairs, primals, tangents):
     x, kernel = primals
-    x_dot, kernel_dot = tangents
     out = thin(x, kernel, pairs)
-    out_dot = jnp.zeros_like(out)
-    if not isinstance(x_dot, jax.custom_derivatives.SymbolicZero):
+
+    def of_x(x_dot):
         # the transpose of a convolution whose neighbours are one, for the sake of its own transpose
         back = jnp.flip(kernel, range(len(pairs))).swapaxes(-1, -2)
         rests = tuple(
@@ -213,10 +210,12 @@ def _thin_jvp(pairs, primals, tangents):
             for size, (before, after) in zip(kernel.shape, pairs, strict=False)
         )
         pull_back = partial(_neighbours_as_one, kernel=back, pairs=rests)
-        out_dot += jax.linear_transpose(pull_back, out)(x_dot)[0]
-    if not isinstance(kernel_dot, jax.custom_derivatives.SymbolicZero):
-        out_dot += _neighbours_as_one(x, kernel_dot, pairs, WIDE // 2)
-    return out, out_dot
+        return jax.linear_transpose(pull_back, out)(x_dot)[0]
+
+    def of_kernel(kernel_dot):
+        return _neighbours_as_one(x, kernel_dot, pairs, WIDE // 2)
+
+    return out, _tangent(out, tangents, (of_x, of_kernel))
 
 
 @partial(jax.jit, static_argnames=("pairs", "wide"))
@@ -292,14 +291,24 @@ def _depthwise_of_rows(x, rows, windows, outputs):
 @partial(_depthwise.defjvp, symbolic_zeros=True)
 def _depthwise_jvp(windows, outputs, primals, tangents):
     x, rows = primals
-    x_dot, rows_dot = tangents
     out = _depthwise(x, rows, windows, outputs)
+
+    def of_x(x_dot):
+        return _depthwise(x_dot, rows, windows, outputs)
+
+    def of_rows(rows_dot):
+        return _depthwise_of_rows(x, rows_dot, windows, outputs)
+
+    return out, _tangent(out, tangents, (of_x, of_rows))
+
+
+def _tangent(out, tangents, maps):
+    """Return the tangent of an operation's output: the sum of linear maps of its operands'."""
     out_dot = jnp.zeros_like(out)
-    if not isinstance(x_dot, jax.custom_derivatives.SymbolicZero):
-        out_dot += _depthwise(x_dot, rows, windows, outputs)
-    if not isinstance(rows_dot, jax.custom_derivatives.SymbolicZero):
-        out_dot += _depthwise_of_rows(x, rows_dot, windows, outputs)
-    return out, out_dot
+    for tangent, of_operand in zip(tangents, maps, strict=True):
+        if not isinstance(tangent, jax.custom_derivatives.SymbolicZero):
+            out_dot += of_operand(tangent)
+    return out_dot
 
 
 def _taps(windows: Sequence[Window]) -> Iterator[tuple[int, ...]]:

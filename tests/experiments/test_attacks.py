@@ -113,6 +113,16 @@ def test_a_universal_perturbation_and_its_transfer(trained):
 
 
 @pytest.mark.parametrize(
+    ("flag", "message"), [("pgd,pdg", "did you mean 'pgd'"), ("", "names no attack")]
+)
+def test_a_wrong_attack_is_told_before_anything_is_evaluated(trained, flag, message):
+    done = run("evaluate", f"--workdir={trained}", f"--attack={flag}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error:")  # no bar of batches before it
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--eps=8"], "in units of 255 it is 8/255 = 0.03137"),

@@ -123,33 +123,30 @@ def test_other_platforms_take_xlas_own(platform, plain):
     assert "stablehlo.convolution" in program(groups=1, features=24)
 
 
+def gradient_program(case):
+    """The lowered gradient of a function of the case's convolution, by its images alone."""
+    spatial, sizes, channels, features, _, settings = CASES[case]
+    x, kernel = jnp.zeros((2, *spatial, channels)), jnp.zeros((*sizes, channels, features))
+    gradient = jax.grad(lambda x: (ops.conv(x, kernel, **settings) ** 2).sum())
+    return jax.jit(gradient).lower(x).as_text()
+
+
 @pytest.mark.parametrize("case", ["few_features", "few_channels", "few_of_both", "long_signal"])
 def test_neighbours_are_one_in_the_convolution_and_in_its_inputs_gradient(case):
     """To few features, that is: then it strides, where a plain gradient of strides dilates."""
-    spatial, sizes, channels, features, _, settings = CASES[case]
-    x, kernel = jnp.zeros((1, *spatial, channels)), jnp.zeros((*sizes, channels, features))
-
-    def gradient(x):
-        return jax.grad(lambda x: (ops.conv(x, kernel, **settings) ** 2).sum())(x)
-
-    program = jax.jit(gradient).lower(x).as_text()
+    program = gradient_program(case)
     strides, dilations = (
         [max(json.loads(each)) for each in re.findall(rf"{setting} = (\[[\d, ]+\])", program)]
         for setting in ("stride", "lhs_dilate")
     )
+    _, _, channels, features, *_ = CASES[case]
     assert sorted(stride > 1 for stride in strides) == sorted([features <= 16, channels <= 16])
     assert dilations == [1, 1]
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if "images_by" in name])
 def test_the_gradient_of_images_computes_blocks_and_dilates_nothing(case):
-    spatial, sizes, channels, features, _, settings = CASES[case]
-    x, kernel = jnp.zeros((2, *spatial, channels)), jnp.zeros((*sizes, channels, features))
-
-    def gradient(x):
-        return jax.grad(lambda x: (ops.conv(x, kernel, **settings) ** 2).sum())(x)
-
-    program = jax.jit(gradient).lower(x).as_text()
+    program = gradient_program(case)
     assert program.count("stablehlo.convolution") == 2
     dilations = re.findall(r"lhs_dilate = \[([\d, ]+)\]", program)
     assert set(dilations) == {"1, 1"}
