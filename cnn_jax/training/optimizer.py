@@ -1,6 +1,7 @@
 """The learning-rate schedule and the update rule, from optax."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ from cnn_jax.training.paths import frozen
 def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
     """Return step -> learning rate of a resolved configuration.
 
-    Linear warm-up, then a half cosine (Loshchilov & Hutter 2017), a line, steps, or constant.
+    Linear warm-up, then a half cosine (Loshchilov & Hutter 2017), a line, steps, or constant. Steps
+    within the warm-up fall at its end; of those at one update each falls.
     """
     peak = config.learning_rate
     if config.base_batch_size is not None:
@@ -29,8 +31,9 @@ def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
         after = optax.linear_schedule(peak, peak * config.final_learning_rate, max(rest, 1))
     elif config.schedule == "step":
         falls = [round(share * config.steps) - config.warmup_steps for share in config.decay_at]
+        times = Counter(max(fall, 0) for fall in falls)
         after = optax.piecewise_constant_schedule(
-            peak, {max(fall, 0): config.decay_factor for fall in falls}
+            peak, {step: config.decay_factor**count for step, count in times.items()}
         )
     else:
         after = optax.constant_schedule(peak)
