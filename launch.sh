@@ -34,7 +34,7 @@ fail() {
 }
 
 experiments() {
-  find "$root/experiments" -name '[a-z]*.py' ! -name app.py -exec basename {} .py \; | sort
+  find "$root/experiments" -maxdepth 1 -name '[a-z]*.py' ! -name app.py -exec basename {} .py \; | sort
 }
 
 # --- the environment --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import evaluation_batches
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.models import Model
-from cnn_jax.training import parallel
+from cnn_jax.runtime import parallel
 from cnn_jax.training.step import normalize_images
 from cnn_jax.training.task import CLASSIFICATION, Task
 from cnn_jax.views import VIEWS

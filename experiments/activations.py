@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from cnn_jax import trained
-from experiments import _inside_flags, _inside_layers, _inside_page, _subject, app
-from experiments._progress import bar
+from cnn_jax.reports import representations, run_page
+from cnn_jax.runtime.progress import bar
+from experiments import app
+from experiments.flags import subject as subjects
+from experiments.flags import target as target_flags
 
 _LAYER = flags.DEFINE_multi_string(
     "layer", [], "Path of a layer; by default four, spread over the depth.", module_name="Layers"
@@ -29,29 +32,29 @@ _GALLERY = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = _subject.load("activations")
+    subject = subjects.load("activations")
     network, pixels = subject.network, subject.pixels
-    layers = _LAYER.value or _inside_layers.spread(_inside_layers.layer_shapes(network, pixels))
+    layers = _LAYER.value or representations.spread(representations.layer_shapes(network, pixels))
     gallery = pixels
     if subject.labels is not None:
-        dataset = _subject.load_dataset(network)
-        gallery, _ = _subject.first_examples(network, dataset, _GALLERY.value)
-    picture = _inside_page.picture_in(subject.folder)
-    way, way_section = _inside_layers.activations_section(network, pixels[0], layers, picture)
-    patches, patches_section = _inside_layers.patches_section(
+        dataset = subjects.load_dataset(network)
+        gallery, _ = subjects.first_examples(network, dataset, _GALLERY.value)
+    picture = run_page.picture_in(subject.folder)
+    way, way_section = representations.activations_section(network, pixels[0], layers, picture)
+    patches, patches_section = representations.patches_section(
         network,
         gallery,
         layers,
         picture,
         channels=_CHANNELS.value,
-        batch_size=_inside_flags.batch_size(trained.classifier(network), gallery),
+        batch_size=target_flags.batch_size(trained.classifier(network), gallery),
         progress=bar("batch"),
     )
     for layer in layers:
         channels = way[layer]["shape"][-1]
         print(f"{layer}: {channels} channels, {patches[layer]['dead']} never positive")
     results = {"activations": way, "patches": patches, "gallery": len(gallery)}
-    _inside_page.write(subject, "Activations", results, [way_section, patches_section])
+    run_page.write(subject, "Activations", results, [way_section, patches_section])
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ from absl import flags
 from cnn_jax import errors, trained
 from cnn_jax.attacks import checks, loop, registry, robustness
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import adversarial as adversarial_report
 from cnn_jax.workdir import write_results
-from experiments import _adversarial_report, _attack_flags, _subject, app
+from experiments import app
+from experiments.flags import attacks as attack_flags
+from experiments.flags import subject as subjects
 
 _ATTACK = flags.DEFINE_string(
     "attack", "pgd", f"Which: {', '.join(registry.ATTACKS)}.", module_name="Attack"
@@ -34,7 +37,7 @@ _TARGET = flags.DEFINE_string(
 _CURVE = flags.DEFINE_boolean(
     "curve", True, "Also the accuracy against the budget.", module_name="Attack"
 )
-_attack_flags.define_budget()
+attack_flags.define_budget()
 
 
 def target_class(text: str, class_names: Sequence[str]) -> int:
@@ -48,11 +51,11 @@ def target_class(text: str, class_names: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network = _subject.load_network()
+    network = subjects.load_network()
     pixels_of_one = network.preprocessing.image_size**2 * len(network.mean)
-    (attack,), norm, eps, options = _attack_flags.chosen([_ATTACK.value], pixels_of_one)
-    epsilons = _attack_flags.epsilons(eps, norm, pixels_of_one)
-    subject = _subject.load("adversarial")
+    (attack,), norm, eps, options = attack_flags.chosen([_ATTACK.value], pixels_of_one)
+    epsilons = attack_flags.epsilons(eps, norm, pixels_of_one)
+    subject = subjects.load("adversarial")
     images, labels, names = subject.pixels, subject.labels, subject.names
     logits_of = trained.classifier(network)
     batching = loop.Batching(flags.FLAGS.attack_batch, tuple(jax.local_devices()))
@@ -135,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
             "accuracy": [results["clean_accuracy"], *standing.mean(axis=1)],
         }
     write_results(subject.folder, results)
-    _adversarial_report.write(
+    adversarial_report.write(
         subject.folder, network.model.name, images, adversarial, verdict, labels, results
     )
     if results["misread_before"]:

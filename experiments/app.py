@@ -16,7 +16,8 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from cnn_jax import errors, workdir, xla
+from cnn_jax import errors, workdir
+from cnn_jax.runtime import xla
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address",

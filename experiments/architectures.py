@@ -12,11 +12,12 @@ from typing import Any
 
 from absl import flags
 
-from cnn_jax import analysis, errors
+from cnn_jax import errors
 from cnn_jax.models.published import COMPARISON_SLIDE, PUBLISHED, VGG16_REMARKS, VGG16_SLIDE
 from cnn_jax.models.registry import MODELS, model_names
+from cnn_jax.programs import analysis
+from cnn_jax.reports import architectures as pages
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _architectures_report as pages
 from experiments import app
 
 _MODEL = flags.DEFINE_string(

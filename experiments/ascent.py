@@ -15,12 +15,17 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import report, trained
+from cnn_jax import trained
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import ascent as ascent_report
+from cnn_jax.reports import html
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import ascent, batching
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _ascent_report, _layers, _memory, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import layers as layer_flags
+from experiments.flags import memory as memory_flags
+from experiments.flags import subject as subjects
 
 _TARGET = flags.DEFINE_list(
     "target", None, "Numbers of classes or channels; by default the first 16.",
@@ -47,16 +52,16 @@ _L2_WEIGHT = flags.DEFINE_float("l2_weight", 0.01, "The lambda.", module_name="A
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network = _subject.load_network()
+    network = subjects.load_network()
     size, channels = network.preprocessing.image_size, len(network.mean)
-    paths = _layers.LAYERS.value
+    paths = layer_flags.LAYERS.value
     if paths and len(paths) > 1:
         raise UsageError("ascent looks at one layer at a time; give one of --layers")
     shape = (size, size, channels)
     width = network.model.num_classes
     if paths:
-        _layers.chosen(network, shape)  # raises for a path that is not there
-        width = _layers.shapes(network, shape)[paths[0]][-1]
+        layer_flags.chosen(network, shape)  # raises for a path that is not there
+        width = layer_flags.shapes(network, shape)[paths[0]][-1]
     targets = _targets(width)
     f = trained.layer(network, paths[0]) if paths else trained.classifier(network)
     if _UNIT.value == "layer":
@@ -69,15 +74,17 @@ def main(argv: Sequence[str]) -> None:
     }[_UNIT.value]()
     key, batch = jax.random.key(flags.FLAGS.seed), (len(repeated), *shape)
     images = jax.ShapeDtypeStruct(batch, np.float32)
-    f = batching.within_memory(f, images, _memory.limit())
+    f = batching.within_memory(f, images, memory_flags.limit())
     folder = open_workdir(
-        _subject.results_folder("ascent", network), _subject.configuration(network)
+        subjects.results_folder("ascent", network), subjects.configuration(network)
     )
     diverse = {}
     if _DIVERSE.value > 1:
-        by = paths[0] if paths else _ascent_report.middle_layer(_layers.shapes(network, shape))
+        by = paths[0] if paths else ascent_report.middle_layer(layer_flags.shapes(network, shape))
         diverse = {
-            "diverse": batching.within_memory(trained.layer(network, by), images, _memory.limit()),
+            "diverse": batching.within_memory(
+                trained.layer(network, by), images, memory_flags.limit()
+            ),
             "diversity_weight": _DIVERSITY_WEIGHT.value,
         }
     start = time.perf_counter()
@@ -95,16 +102,16 @@ def main(argv: Sequence[str]) -> None:
     seconds = time.perf_counter() - start
     names = network.class_names if not paths and network.class_names else None
     names = [names[t] if names else str(t) for t in repeated]
-    numbers = _ascent_report.numbers(f, objective, found, key)
+    numbers = ascent_report.numbers(f, objective, found, key)
     write_results(
         folder,
         {"targets": repeated, "ways": numbers, "seconds": seconds, "source": network.source},
     )
     what = f"{_UNIT.value}s of {paths[0]}" if paths else "classes"
-    page = report.page(
+    page = html.page(
         f"Gradient ascent in {network.model.name}",
         f"Images found by ascent that excite {what}.",
-        _ascent_report.section(found, names, numbers, folder),
+        ascent_report.section(found, names, numbers, folder),
     )
     (folder / "report.html").write_text(page)
     for way, row in numbers.items():

@@ -20,8 +20,10 @@ from cnn_jax import benchmark
 from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import benchmark as benchmark_report
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _attack_flags, _benchmark_report, app
+from experiments import app
+from experiments.flags import attacks as attack_flags
 
 _OPPONENTS = "; ".join(
     f"{name}: {' or '.join(task.against)}" for name, task in TASKS.items() if task.against
@@ -98,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         against=_AGAINST.value,
         run=_RUN.value,
         batch_size=_BATCH_SIZE.value,
-        eps=None if _EPS.value is None else _attack_flags.number(_EPS.value),
+        eps=None if _EPS.value is None else attack_flags.number(_EPS.value),
         image_size=_IMAGE_SIZE.value,
         dtype=_DTYPE.value,
         input=_INPUT.value,
@@ -114,8 +116,8 @@ def main(argv: Sequence[str]) -> None:
         say=lambda line: print(line, file=sys.stderr),
     )
     write_results(workdir, results)
-    (workdir / "report.html").write_text(_benchmark_report.page(results, workdir))
-    print("\n".join(_benchmark_report.lines(results)))
+    (workdir / "report.html").write_text(benchmark_report.page(results, workdir))
+    print("\n".join(benchmark_report.lines(results)))
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 

@@ -29,6 +29,7 @@ from cnn_jax.data import datasets, proposals
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import detector_comparison as comparison_report
 from cnn_jax.tasks import average_precision as ap
 from cnn_jax.training import config as configs
 from cnn_jax.training import detector, rcnn
@@ -36,7 +37,7 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.loop import Diverged
 from cnn_jax.training.recipes import recipe
 from cnn_jax.workdir import write_results
-from experiments import _compare_report, app
+from experiments import app
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -282,7 +283,7 @@ def main(argv: Sequence[str]) -> None:
     write_results(workdir, results)
     shown = range(min(_PICTURES.value, len(eval_boxes)))
     examples = [data.read(eval_set, _MAX_OBJECTS.value, canvas, i) for i in shown]
-    _compare_report.write(workdir, results, examples, found, eval_set.class_names)
+    comparison_report.write(workdir, results, examples, found, eval_set.class_names)
     for title, own in results["detectors"].items():
         print(
             f"{title}: AP50 {own['ap50']:.3f}, {own['seconds_per_image']:.4f} s an image, "

@@ -12,11 +12,10 @@ import numpy as np
 import sklearn.datasets
 from absl import flags
 
-from cnn_jax import report
 from cnn_jax.errors import UsageError
+from cnn_jax.lecture import examples, figures
+from cnn_jax.reports import html
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _convolution_examples as examples
-from experiments import _convolution_figures as figures
 from experiments import app
 
 _WORKDIR = flags.DEFINE_string(
@@ -90,13 +89,13 @@ def _small(difference: float) -> str:
 
 def page(
     results: examples.Results, photograph: np.ndarray, attribution: str, workdir: Path
-) -> report.Html:
+) -> html.Html:
     """Draw the pictures into workdir/figures and return the page."""
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
 
     def picture(name, figure, caption):
-        return report.figure(report.figure_png(figure, folder / f"{name}.png"), caption)
+        return html.figure(html.figure_png(figure, folder / f"{name}.png"), caption)
 
     grey = photograph @ np.array([0.299, 0.587, 0.114])
     edges = examples.photograph_edges(grey)
@@ -108,13 +107,13 @@ def page(
     filter_cost, photo_cost = costs["filter"], costs["edges"]
 
     sections = [
-        report.section(
+        html.section(
             "A noisy laser sensor",
             "A sensor measures where a spaceship is, with errors. A weighted average of the latest "
             "measurements, recent ones weighing more, is a better estimate: "
             "s(t) = (x * w)(t) = sum over a of x(a) w(t - a), the convolution of x and w.",
             picture("laser_sensor", figures.laser_sensor(laser), "Measured and smoothed"),
-            report.metrics(
+            html.metrics(
                 {
                     "error, measured (rms)": laser["error_measured"],
                     "error, smoothed (rms)": laser["error_smoothed"],
@@ -124,12 +123,12 @@ def page(
             "Averaging takes away noise and adds lag: the share of the noise that stays is the "
             "root of the sum of the squared weights, and the rest of the smoothed error is delay.",
         ),
-        report.section(
+        html.section(
             "Convolution and cross-correlation",
             "A true convolution flips the kernel, and so commutes; what networks compute is the "
             "cross-correlation, without the flip. Under the filter w x / y z the input "
             "a b c d / e f g h / i j k l becomes, written out from the operations' derivatives:",
-            report.table(
+            html.table(
                 ["position", "cross-correlation", "convolution (kernel flipped)"],
                 [
                     (
@@ -144,7 +143,7 @@ def page(
             f"{_small(letters['convolution_exchanged_difference'])}, a full cross-correlation by "
             f"{letters['correlation_exchanged_difference']:.2f} (of a random example).",
         ),
-        report.section(
+        html.section(
             "Output size and stride",
             "A 3x3 filter on a 7x7 grid. N pixels under a filter of F at stride S, with P zeros "
             "added, give floor((N - F + P) / S) + 1 outputs.",
@@ -154,7 +153,7 @@ def page(
                 "First, second and last window, and the centres of all; hatched pixels are seen by "
                 "no window",
             ),
-            report.table(
+            html.table(
                 [
                     "stride",
                     "(7 - 3) / S + 1",
@@ -178,10 +177,10 @@ def page(
             + f"; the filter that takes 7 to 5 at stride 1 is {sizes['filters_giving_5'][0]}; "
             f"the stride that takes 7 to 3 under a 3x3 filter is {sizes['strides_giving_3'][0]}.",
         ),
-        report.section(
+        html.section(
             "What one filter costs",
             "A 5x5 filter over an image of 32x32x3: its depth is the image's.",
-            report.metrics(
+            html.metrics(
                 {
                     "outputs": "x".join(map(str, filter_cost["outputs"])),
                     "parameters, without bias": filter_cost["parameters"],
@@ -191,11 +190,11 @@ def page(
             ),
             f"75 = 5 x 5 x 3 and {filter_cost['multiplications']:,} = 28 x 28 x 5 x 5 x 3.",
         ),
-        report.section(
+        html.section(
             "Edge detection",
             "The filter [1 -1] subtracts from each pixel its right neighbour. Grey is no "
             "difference, light is positive, dark is negative.",
-            report.figures(
+            html.figures(
                 picture("photograph", figures.photograph(grey), "The photograph in grey"),
                 picture("difference", figures.signed(edges["difference"]), "[1 -1]"),
             ),
@@ -228,7 +227,7 @@ def page(
                 ),
                 "Filter 2 finds horizontal edges",
             ),
-            report.figures(
+            html.figures(
                 *(
                     picture(
                         name.replace(" ", "_"), figures.signed(edges[name]), f"Filter {i}: {name}"
@@ -237,12 +236,12 @@ def page(
                 )
             ),
         ),
-        report.section(
+        html.section(
             "Sparse interactions",
             "A dense layer from m inputs to n outputs has m n weights; if each output sees k "
             "inputs there are k n of them, and k if all outputs share theirs.",
             picture("sparse", figures.sparse_and_dense(), "Connections of the third unit"),
-            report.table(
+            html.table(
                 [
                     "k",
                     "weights, dense: m n",
@@ -263,7 +262,7 @@ def page(
                 "Lines of m = n = 5 units; connections to padded zeros are not counted",
             ),
         ),
-        report.section(
+        html.section(
             "Receptive fields",
             "Units deeper in the network see more of the input, although each connects to three "
             "units only: one step a layer at stride 1, and twice as fast with every stride of 2.",
@@ -272,7 +271,7 @@ def page(
                 figures.receptive_fields(results["receptive_fields"]),
                 "What one unit of the third layer sees, and the growth with depth",
             ),
-            report.table(
+            html.table(
                 ["layers", *results["receptive_fields"]],
                 [
                     (depth, *sizes)
@@ -283,7 +282,7 @@ def page(
                 "Pixels seen along one axis after that many 3-tap layers",
             ),
         ),
-        report.section(
+        html.section(
             "Parameter sharing",
             "The same connections with more and less sharing: one colour is one weight.",
             picture("connections", figures.connections(connections), "Four kinds of layer"),
@@ -292,17 +291,17 @@ def page(
             "layer whose kernels repeat is a tiled one "
             f"(difference {_small(connections['tiled_difference_from_local'])}).",
         ),
-        report.section(
+        html.section(
             "Equivariance",
             "f is equivariant to g if f(g(x)) = g(f(x)). Measured on the photograph with a random "
             "5x5 filter, as |f(g(x)) - g(f(x))| / |f(g(x))| away from the border: convolution "
             "commutes with translation and brightness, not with the rest.",
-            report.table(
+            html.table(
                 ["g", "relative difference"],
                 [(name, _small(value)) for name, value in results["equivariance"].items()],
             ),
         ),
-        report.section(
+        html.section(
             "Max pooling and its gradient",
             "The largest of each 2x2 window, at stride 2. Pooling has no parameters; its gradient "
             "goes to where each maximum was, and unpooling puts the maxima back there.",
@@ -320,11 +319,11 @@ def page(
                 "The gradient is the indicator of the maxima",
             ),
         ),
-        report.section(
+        html.section(
             "Kinds of pooling",
             "8x8 windows at stride 4: the maximum, the average, an average that weighs central "
             "pixels more, and the root of the sum of squares.",
-            report.figures(
+            html.figures(
                 *(
                     picture(f"pooled_{i}", figures.photograph(pooled), name)
                     for i, (name, pooled) in enumerate(
@@ -333,12 +332,12 @@ def page(
                 )
             ),
         ),
-        report.section(
+        html.section(
             "Invariance to small translations",
             "The photograph's vertical edges, rectified, before and after it moves sideways: the "
             "wider the maximum, the less a small shift matters.",
             picture("invariance", figures.invariance(invariance), "Change caused by a shift"),
-            report.table(
+            html.table(
                 ["", *(f"unit {i}" for i in range(1, 5))],
                 [
                     ("detector stage", *invariance["line"]),
@@ -350,23 +349,23 @@ def page(
                 f"{invariance['outputs_changed']} of 4 maxima did",
             ),
         ),
-        report.section(
+        html.section(
             "Learned invariance",
             "Pooling across channels instead of positions: six detectors of a bar at different "
             "angles, and the maximum of them, as the bar turns.",
             picture("learned_invariance", figures.learned_invariance(turning), "A turning bar"),
-            report.metrics(
+            html.metrics(
                 {
                     "least answer of one detector": turning["least_of_one"],
                     "least answer of maxout": turning["least_of_maxout"],
                 }
             ),
         ),
-        report.section(
+        html.section(
             "Pooling makes features of one length from any image",
             "Feature maps grow with the image. A spatial pyramid (1 + 4 + 16 bins), 2x2 adaptive "
             "bins and the global average do not: a dense layer can follow.",
-            report.table(
+            html.table(
                 ["image", "flattened", "pyramid", "2x2 bins", "global average"],
                 [
                     (
@@ -381,10 +380,10 @@ def page(
                 "Features of 16 channels",
             ),
         ),
-        report.section(
+        html.section(
             "Strided convolution",
             "Stride 2 is convolution, then dropping every second result, without computing it.",
-            report.metrics(
+            html.metrics(
                 {
                     "difference on the photograph": _small(strided["difference"]),
                     "multiplications, stride 1": strided["multiplications_stride_1"],
@@ -392,14 +391,14 @@ def page(
                 }
             ),
         ),
-        report.section(
+        html.section(
             "Zero padding",
             f"A filter of {padding['taps']} takes {padding['taps'] - 1} units from each layer, "
             "which limits the depth; zeros at the border keep the size. Full padding makes it "
             f"grow, here from {padding['size']} to {padding['full']}.",
             picture("zero_padding", figures.zero_padding(padding), "Units in each layer"),
         ),
-        report.section(
+        html.section(
             "Backpropagation, symbol by symbol",
             "A 3x3 input x under a 2x2 filter f gives the 2x2 output o. All that follows is "
             "derived by differentiating the operations themselves; "
@@ -408,27 +407,27 @@ def page(
                 if back["equal_to_the_chain_rule"]
                 else "THE CLOSED FORMS DO NOT AGREE WITH THE CHAIN RULE."
             ),
-            report.table(["output", ""], _by_position("o", back["output"])),
+            html.table(["output", ""], _by_position("o", back["output"])),
             "The gradient of the filter is the input convolved with the output's gradient, "
             "∂L/∂F = x ⊗ ∂L/∂o:",
-            report.table(
+            html.table(
                 ["filter", "sum over k of ∂L/∂oₖ · ∂oₖ/∂f"],
                 _by_position("∂L/∂f", back["filter_gradient"]),
             ),
             "The gradient of the input is a full convolution of the output's gradient with the "
             "filter flipped both ways, f₂₂ f₂₁ / f₁₂ f₁₁:",
-            report.table(
+            html.table(
                 ["input", "sum over k of ∂L/∂oₖ · ∂oₖ/∂x"],
                 _by_position("∂L/∂x", back["input_gradient"]),
             ),
             "The slide prints two factors of ∂L/∂x₂₂ differently: ∂L/∂o₁₂ f₂₂ + ∂L/∂x₁₂ f₂₁, where "
             "the derivation gives ∂L/∂o₁₁ f₂₂ + ∂L/∂o₁₂ f₂₁.",
         ),
-        report.section(
+        html.section(
             "Closed-form gradients in general",
             "The same two formulas for any stride, padding, dilation and number of groups, against "
             "jax.grad in float64: the largest difference.",
-            report.table(
+            html.table(
                 ["stride", "padding", "dilation", "groups", "filter", "input"],
                 [
                     (
@@ -444,7 +443,7 @@ def page(
             ),
         ),
     ]
-    return report.page(
+    return html.page(
         "Convolution and pooling",
         "A lecture's worked examples, recomputed: every number and picture comes from the "
         "library's operations.",

@@ -13,15 +13,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import evaluation, figures, report, trained
+from cnn_jax import evaluation, trained
 from cnn_jax.data import datasets
 from cnn_jax.data.pipeline import evaluation_batches
+from cnn_jax.reports import figures, html, looking_inside
+from cnn_jax.reports import synthesis as synthesis_report
+from cnn_jax.reports import training as training_report
+from cnn_jax.runtime.progress import bar, progress_bar
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.recipes import recipe
 from cnn_jax.workdir import write_results
-from experiments import _looking_inside, _run_report, _synthesis_report, app
-from experiments._progress import bar, progress_bar
+from experiments import app
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/demo", "Folder of the run and its report.", module_name="Demo"
@@ -48,7 +51,7 @@ def configuration() -> TrainConfig:
 
 def pictures(
     network: trained.Trained, dataset: datasets.Dataset, folder: Path, seed: int
-) -> tuple[dict[str, Any], list[report.Html]]:
+) -> tuple[dict[str, Any], list[html.Html]]:
     """Return numbers, and sections on the data, the mistakes and what the network sees."""
     probabilities, labels = evaluation.predict(
         network.model, network.variables, dataset, network.preprocessing
@@ -59,8 +62,8 @@ def pictures(
     images = next(batches)["image"]
     predicted = probabilities.argmax(axis=1)
 
-    def picture(figure, name: str, caption: str) -> report.Html:
-        return report.figure(report.figure_png(figure, folder / f"{name}.png"), caption)
+    def picture(figure, name: str, caption: str) -> html.Html:
+        return html.figure(html.figure_png(figure, folder / f"{name}.png"), caption)
 
     def captioned(indices) -> tuple[list[np.ndarray], list[str]]:
         titles = [
@@ -74,7 +77,7 @@ def pictures(
     certainty = np.sort(probabilities, axis=1)
     doubtful = np.argsort(certainty[:, -1] - certainty[:, -2])[:8]
     sections = [
-        report.section(
+        html.section(
             "The data",
             "Test images of handwritten digits: 8 x 8 scans enlarged to 16 x 16, and their labels.",
             picture(
@@ -85,7 +88,7 @@ def pictures(
                 f"Two of each class, of {len(labels)} test images.",
             ),
         ),
-        report.section(
+        html.section(
             "Mistakes and doubts",
             picture(
                 figures.image_grid(*captioned(wrong)),
@@ -101,7 +104,7 @@ def pictures(
             ),
         ),
     ]
-    made, inside = _looking_inside.sections(
+    made, inside = looking_inside.sections(
         network,
         images.astype(np.float32) / 255,
         labels,
@@ -110,7 +113,7 @@ def pictures(
         jax.random.key(seed),
         progress=bar("method"),
     )
-    synthesised = _synthesis_report.sections(
+    synthesised = synthesis_report.sections(
         network,
         images[examples[:4]].astype(np.float32) / 255,
         tuple(dataset.class_names[label] for label in labels[examples[:4]]),
@@ -150,12 +153,12 @@ def main(argv: Sequence[str]) -> None:
         "seconds": round(seconds),
     }
     sections = [
-        report.section("Result", report.metrics(numbers)),
+        html.section("Result", html.metrics(numbers)),
         *shown,
-        *_run_report.training_sections(workdir, training),
-        *_run_report.evaluation_sections(workdir, metrics),
+        *training_report.training_sections(workdir, training),
+        *training_report.evaluation_sections(workdir, metrics),
     ]
-    _run_report.write_page(workdir, sections)
+    training_report.write_page(workdir, sections)
     print(
         f"test accuracy {1 - metrics['top1_error']:.2%} on {metrics['examples']} images "
         f"after {result.step} steps, {seconds:.0f} seconds in all"

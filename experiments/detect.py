@@ -22,13 +22,15 @@ from cnn_jax.data import datasets
 from cnn_jax.data import detection as data
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import check_task
+from cnn_jax.reports import detection as detection_report
 from cnn_jax.tasks import average_precision as ap
 from cnn_jax.tasks.detection_errors import count_kinds
 from cnn_jax.training import config as configs
 from cnn_jax.training import detector
 from cnn_jax.training.loop import Diverged
 from cnn_jax.workdir import write_results
-from experiments import _detect_report, _train_flags, app
+from experiments import app
+from experiments.flags import training as training_flags
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -40,7 +42,7 @@ _PICTURES = flags.DEFINE_integer("pictures", 8, "Images to draw objects on.", mo
 _MAX_OBJECTS = flags.DEFINE_integer(
     "max_objects", 5, "Room for this many objects an image.", module_name="Data"
 )
-_train_flags.define()
+training_flags.define()
 flags.FLAGS.set_default("recipe", "maskrcnn_shapes")
 
 
@@ -116,7 +118,7 @@ def evaluate(config, dataset, variables, max_objects):
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    config = _train_flags.config_from_flags(flags.FLAGS)
+    config = training_flags.config_from_flags(flags.FLAGS)
     check_task(config.model, "detection")
     configs.refuse(config, detector.UNUSED, "detectors")
     if _PICTURES.value < 1 or _MAX_OBJECTS.value < 1:
@@ -153,8 +155,8 @@ def main(argv: Sequence[str]) -> None:
         example["found"] = {
             key: None if value is None else value[sure] for key, value in example["found"].items()
         }
-    shown = _detect_report.pictures(examples[: _PICTURES.value], eval_set.class_names)
-    _detect_report.write(Path(workdir), results, shown)
+    shown = detection_report.pictures(examples[: _PICTURES.value], eval_set.class_names)
+    detection_report.write(Path(workdir), results, shown)
     line = ", ".join(
         f"{kind} AP50 {results[f'{kind}_ap50']['map']:.3f}"
         for kind in ("box", "mask")

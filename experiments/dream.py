@@ -14,12 +14,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import analysis, report, trained
+from cnn_jax import trained
+from cnn_jax.data import photographs
 from cnn_jax.errors import UsageError
+from cnn_jax.programs import analysis
+from cnn_jax.reports import html
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import dream
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _images, _layers, _memory, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import layers as layer_flags
+from experiments.flags import memory as memory_flags
+from experiments.flags import subject as subjects
 
 _LONGEST_SIDE = flags.DEFINE_integer(
     "longest_side", None, "Shrinks a larger photograph to it.", module_name="Dream"
@@ -63,15 +69,15 @@ def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network, files = _subject.load_network(), flags.FLAGS.image
+    network, files = subjects.load_network(), flags.FLAGS.image
     if len(files) != 1:
         raise UsageError("a dream starts from one image; give --image=FILE once")
     channels = len(network.mean)
-    image = _images.read(files[0], channels, _LONGEST_SIDE.value)
+    image = photographs.read(files[0], channels, _LONGEST_SIDE.value)
     size = network.preprocessing.image_size
-    paths = _layers.chosen(network, (size, size, channels))
-    shapes = _layers.shapes(network, (size, size, channels))
-    if _layers.LAYERS.value is None:  # half way up
+    paths = layer_flags.chosen(network, (size, size, channels))
+    shapes = layer_flags.shapes(network, (size, size, channels))
+    if layer_flags.LAYERS.value is None:  # half way up
         paths = tuple(path for path in paths if len(shapes[path]) == 3)
         paths = paths[len(paths) // 2 :][:1]
     for path in paths:
@@ -82,15 +88,15 @@ def main(argv: Sequence[str]) -> None:
     f = trained.layers(network, paths)
     objective = dream.energy()
     if _GUIDE.value is not None:
-        guide = _images.read(_GUIDE.value, channels, _LONGEST_SIDE.value)
+        guide = photographs.read(_GUIDE.value, channels, _LONGEST_SIDE.value)
         objective = dream.guided(jax.jit(f)(guide[None]))
     reach = receptive_field(network, paths)
     if _TILE.value is None:
-        tiles = dream.tiles_within(f, image[None], reach, _memory.limit())
+        tiles = dream.tiles_within(f, image[None], reach, memory_flags.limit())
     else:
         tiles = dream.Tiles(_TILE.value, reach)
     folder = open_workdir(
-        _subject.results_folder("dream", network), _subject.configuration(network)
+        subjects.results_folder("dream", network), subjects.configuration(network)
     )
     options = {
         "objective": objective,
@@ -107,13 +113,13 @@ def main(argv: Sequence[str]) -> None:
     before, after = (
         float(dream.gradient(f, objective, x, tiles)[0][0]) for x in (image[None], dreamt)
     )
-    _images.to_pillow(dreamt[0]).save(folder / "dream.png")
+    photographs.to_pillow(dreamt[0]).save(folder / "dream.png")
     parts = [
-        report.figures(
-            report.figure(_png(folder, "image", image), "The image."),
-            report.figure((folder / "dream.png").read_bytes(), "The dream."),
+        html.figures(
+            html.figure(_png(folder, "image", image), "The image."),
+            html.figure((folder / "dream.png").read_bytes(), "The dream."),
         ),
-        report.metrics({"layers": ", ".join(paths), "objective": before, "of the dream": after}),
+        html.metrics({"layers": ", ".join(paths), "objective": before, "of the dream": after}),
     ]
     if _FRAMES.value:
         frames = dream.zoom(
@@ -123,8 +129,8 @@ def main(argv: Sequence[str]) -> None:
         frames = [np.asarray(frame[0]) for frame in bar("step")(frames, _FRAMES.value)]
         (folder / "frames").mkdir(exist_ok=True)
         for i, frame in enumerate(frames):
-            _images.to_pillow(frame).save(folder / "frames" / f"{i:04d}.png")
-        _images.write_gif(folder / "zoom.gif", frames)
+            photographs.to_pillow(frame).save(folder / "frames" / f"{i:04d}.png")
+        photographs.write_gif(folder / "zoom.gif", frames)
     write_results(
         folder,
         {
@@ -136,10 +142,10 @@ def main(argv: Sequence[str]) -> None:
             "source": network.source,
         },
     )
-    page = report.page(
+    page = html.page(
         f"DeepDream of {network.model.name}",
         "The image, changed so that these layers see more of what they see in it.",
-        report.section("Dream", *parts),
+        html.section("Dream", *parts),
     )
     (folder / "report.html").write_text(page)
     print(f"{', '.join(paths)}: objective {before:.4g} -> {after:.4g} in {seconds:.1f} s")
@@ -147,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _png(folder, name: str, image: np.ndarray) -> bytes:
-    _images.to_pillow(image).save(folder / f"{name}.png")
+    photographs.to_pillow(image).save(folder / f"{name}.png")
     return (folder / f"{name}.png").read_bytes()
 
 

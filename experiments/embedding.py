@@ -10,8 +10,11 @@ from absl import flags
 
 from cnn_jax import trained
 from cnn_jax.errors import UsageError
-from experiments import _inside_flags, _inside_layers, _inside_page, _subject, app
-from experiments._progress import bar
+from cnn_jax.reports import representations, run_page
+from cnn_jax.runtime.progress import bar
+from experiments import app
+from experiments.flags import subject as subjects
+from experiments.flags import target as target_flags
 
 _LAYER = flags.DEFINE_string(
     "layer",
@@ -33,28 +36,28 @@ _PERPLEXITY = flags.DEFINE_float(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = _subject.load("embedding")
+    subject = subjects.load("embedding")
     if subject.labels is None:
         raise UsageError("neighbours come from a data set; leave --image out")
     network = subject.network
-    dataset = _subject.load_dataset(network)
-    images, labels = _subject.first_examples(network, dataset, _GALLERY.value)
-    shapes = _inside_layers.layer_shapes(network, images)
-    results, section = _inside_layers.embedding_section(
+    dataset = subjects.load_dataset(network)
+    images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
+    shapes = representations.layer_shapes(network, images)
+    results, section = representations.embedding_section(
         network,
-        _LAYER.value or _inside_layers.features_layer(shapes),
+        _LAYER.value or representations.features_layer(shapes),
         images,
         labels,
         subject.class_names,
-        jax.random.key(_subject.seed()),
-        _inside_page.picture_in(subject.folder),
+        jax.random.key(subjects.seed()),
+        run_page.picture_in(subject.folder),
         perplexity=_PERPLEXITY.value,
-        batch_size=_inside_flags.batch_size(trained.classifier(network), images),
+        batch_size=target_flags.batch_size(trained.classifier(network), images),
         progress=bar("batch"),
     )
     for name, recalls in results["recall"].items():
         print(f"{name}: " + ", ".join(f"recall@{k} {value:.1%}" for k, value in recalls.items()))
-    _inside_page.write(subject, "Neighbours", results, [section])
+    run_page.write(subject, "Neighbours", results, [section])
 
 
 if __name__ == "__main__":

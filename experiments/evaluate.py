@@ -12,10 +12,13 @@ from absl import flags
 
 from cnn_jax import evaluation
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import training as training_report
+from cnn_jax.runtime.progress import bar
 from cnn_jax.views import VIEWS
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _attack_evaluation, _network, _run_report, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import attack_evaluation
+from experiments.flags import network as network_flags
 
 _NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Threads that read; by default one a core.", module_name="Data"
@@ -48,15 +51,15 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.", module_name="Protocol"
 )
-_attack_evaluation.define()
+attack_evaluation.define()
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
     if _BATCH_SIZE.value < 1:
         raise UsageError(f"--batch_size={_BATCH_SIZE.value} is too small; give 1 at least")
-    subject = _network.load_network()
-    config, dataset = subject.config, _network.load_dataset(subject)
+    subject = network_flags.load_network()
+    config, dataset = subject.config, network_flags.load_dataset(subject)
     name, split = dataset.name, dataset.split
     if dataset.num_classes > subject.model.num_classes:
         raise UsageError(
@@ -86,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     )
     attacked = None
     if flags.FLAGS.attack is not None:  # first, for its flags may be wrong
-        attacked = _attack_evaluation.under_attack(subject, dataset, preprocessing)
+        attacked = attack_evaluation.under_attack(subject, dataset, preprocessing)
     metrics = evaluate(subject.variables)
     if jax.process_index() != 0:
         return
@@ -105,20 +108,20 @@ def main(argv: Sequence[str]) -> None:
         open_workdir(workdir, {"model": subject.model.name, **protocol})
         training = {}
     else:
-        training = _run_report.read_training(workdir)
+        training = training_report.read_training(workdir)
     write_results(workdir, results | ({"training": training} if training else {}))
-    sections = _run_report.training_sections(workdir, training) if training else []
-    sections += _run_report.evaluation_sections(workdir, metrics)
+    sections = training_report.training_sections(workdir, training) if training else []
+    sections += training_report.evaluation_sections(workdir, metrics)
     if attacked is not None:
-        sections.append(_attack_evaluation.section(workdir, attacked))
-    _run_report.write_page(workdir, sections)
+        sections.append(attack_evaluation.section(workdir, attacked))
+    training_report.write_page(workdir, sections)
     print(
         f"{name} {split}: {metrics['examples']} examples, "
         f"top-1 error {metrics['top1_error']:.2%}, top-5 error {metrics['top5_error']:.2%}, "
         f"loss {metrics['loss']:.4f}"
     )
     if attacked is not None:
-        print("\n".join(_attack_evaluation.lines(attacked)))
+        print("\n".join(attack_evaluation.lines(attacked)))
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 

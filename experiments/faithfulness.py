@@ -9,9 +9,12 @@ import jax
 import numpy as np
 from absl import flags
 
+from cnn_jax.reports import explanations, run_page
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize.methods import CONTROLS, METHODS
-from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import methods as method_flags
+from experiments.flags import subject as subjects
 
 _METHODS = flags.DEFINE_list(
     "methods",
@@ -33,11 +36,11 @@ _ALONE = flags.DEFINE_boolean(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    names = _method_flags.chosen(_METHODS.value)
-    subject = _subject.load("faithfulness")
-    question, settings, _ = _method_flags.ask(subject)
-    maps, refused = _inside_maps.explain(question, names, settings, bar("method"))
-    curves = _inside_maps.insertion_deletion(
+    names = method_flags.chosen(_METHODS.value)
+    subject = subjects.load("faithfulness")
+    question, settings, _ = method_flags.ask(subject)
+    maps, refused = explanations.explain(question, names, settings, bar("method"))
+    curves = explanations.insertion_deletion(
         question, maps, batch_size=settings.batch_size, pixels=_PIXELS.value, progress=bar("map")
     )
     model = subject.network.model
@@ -45,23 +48,23 @@ def main(argv: Sequence[str]) -> None:
     key = jax.random.fold_in(settings.key, 1)
     drawn = jax.jit(lambda key: model.init(key, image))(key)
     likeness = [
-        _inside_maps.randomization(
+        explanations.randomization(
             question, list(maps), drawn, settings, cascade=cascade, progress=bar("method")
         )
         if cascade or _ALONE.value
         else {}
         for cascade in (True, False)
     ]
-    picture = _inside_page.picture_in(subject.folder)
-    table, table_section = _inside_maps.maps_section(question, maps, refused, settings, picture)
-    results, section = _inside_maps.judgement_section(maps, curves, *likeness, picture)
+    picture = run_page.picture_in(subject.folder)
+    table, table_section = explanations.maps_section(question, maps, refused, settings, picture)
+    results, section = explanations.judgement_section(maps, curves, *likeness, picture)
     for name, row in results["methods"].items():
         print(
             f"{name:22} insertion {row['insertion']:.3f}  deletion {row['deletion']:.3f}  "
             f"Spearman when randomised {row['spearman']:+.3f}"
             + ("  insensitive to the network" if row["insensitive"] else "")
         )
-    _inside_page.write(
+    run_page.write(
         subject, "Whether to believe the maps", {**table, **results}, [section, table_section]
     )
 

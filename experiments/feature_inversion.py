@@ -15,13 +15,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import report, trained
+from cnn_jax import trained
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import html
+from cnn_jax.reports import inversion as inversion_report
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import write_results
-from experiments import _inversion_report, _layers, _memory, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import layers as layer_flags
+from experiments.flags import memory as memory_flags
+from experiments.flags import subject as subjects
 
 _OPTIMIZERS = {
     "lbfgs": lambda rate, steps: lbfgs(),
@@ -62,9 +67,9 @@ def variation_weights() -> tuple[float, float]:
 def main(argv: Sequence[str]) -> None:
     del argv
     weights = variation_weights()
-    subject = _subject.load("feature_inversion")
+    subject = subjects.load("feature_inversion")
     network, pixels = subject.network, subject.pixels
-    paths = _layers.chosen(network, pixels.shape[1:])
+    paths = layer_flags.chosen(network, pixels.shape[1:])
     f = trained.layers(network, paths)
     gradient = batching.gradient_of_sum(f)
     start = time.perf_counter()
@@ -77,17 +82,17 @@ def main(argv: Sequence[str]) -> None:
         variation_weights=weights,
         optimizer=_OPTIMIZERS[_OPTIMIZER.value](_LEARNING_RATE.value, _STEPS.value),
         steps=_STEPS.value,
-        batch_size=batching.largest_batch(gradient, pixels, memory_limit=_memory.limit()),
+        batch_size=batching.largest_batch(gradient, pixels, memory_limit=memory_flags.limit()),
         progress=bar("step"),
     )
     seconds = time.perf_counter() - start
-    rows = _inversion_report.rows(inversions, pixels, _layers.shapes(network, pixels.shape[1:]))
+    rows = inversion_report.rows(inversions, pixels, layer_flags.shapes(network, pixels.shape[1:]))
     write_results(
         subject.folder,
         {"layers": rows, "steps": _STEPS.value, "seconds": seconds, "source": network.source},
     )
-    section = _inversion_report.section(inversions, pixels, subject.names, rows, subject.folder)
-    page = report.page(
+    section = inversion_report.section(inversions, pixels, subject.names, rows, subject.folder)
+    page = html.page(
         f"Feature inversion of {network.model.name}",
         "Images found by descent from noise whose activations are those of the images shown.",
         section,

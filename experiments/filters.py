@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from cnn_jax.reports import representations, run_page
 from cnn_jax.visualize.filters import NORMALIZATIONS
-from experiments import _inside_layers, _inside_page, _subject, app
+from experiments import app
+from experiments.flags import subject as subjects
 
 _LAYER = flags.DEFINE_multi_string(
     "layer", [], "Path of a convolution; by default the first.", module_name="Filters"
@@ -25,18 +27,18 @@ _NORMALIZATION = flags.DEFINE_enum(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = _subject.load("filters")
-    shapes = _inside_layers.layer_shapes(subject.network, subject.pixels)
-    results, section = _inside_layers.filters_section(
+    subject = subjects.load("filters")
+    shapes = representations.layer_shapes(subject.network, subject.pixels)
+    results, section = representations.filters_section(
         subject.network,
         shapes,
         _LAYER.value,
         _NORMALIZATION.value,
-        _inside_page.picture_in(subject.folder),
+        run_page.picture_in(subject.folder),
     )
     for layer, numbers in results["layers"].items():
         print(f"{layer}: {'x'.join(map(str, numbers['shape']))}")
-    _inside_page.write(subject, "Filters", results, [section])
+    run_page.write(subject, "Filters", results, [section])
 
 
 if __name__ == "__main__":

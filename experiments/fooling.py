@@ -14,11 +14,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import report, trained
+from cnn_jax import trained
+from cnn_jax.reports import fooling as fooling_report
+from cnn_jax.reports import html
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, fooling
 from cnn_jax.workdir import write_results
-from experiments import _fooling_report, _memory, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import memory as memory_flags
+from experiments.flags import subject as subjects
 
 _STEPS = flags.DEFINE_integer(
     "steps", 100, "Steps by gradient.", lower_bound=1, module_name="Fooling"
@@ -37,17 +41,17 @@ _MOST = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = _subject.load("fooling")
+    subject = subjects.load("fooling")
     network, shape = subject.network, subject.pixels.shape[1:]
     classes = min(_MOST.value, network.model.num_classes)
     most = max(network.model.num_classes, _CHILDREN.value)
     f = batching.within_memory(
         trained.classifier(network),
         jax.ShapeDtypeStruct((most, *shape), np.float32),
-        _memory.limit(),
+        memory_flags.limit(),
     )
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
-    found = _fooling_report.images(
+    found = fooling_report.images(
         f, classes, subject.pixels[0], key, steps=_STEPS.value,
         learning_rate=_LEARNING_RATE.value, generations=_GENERATIONS.value,
         children=_CHILDREN.value, progress=bar("step"),
@@ -56,15 +60,15 @@ def main(argv: Sequence[str]) -> None:
     real = None
     if subject.labels is not None:
         real = np.asarray(jax.jit(fooling.confidences)(f, subject.pixels, subject.labels))
-    numbers = _fooling_report.numbers(found, real)
+    numbers = fooling_report.numbers(found, real)
     write_results(
         subject.folder,
         {"confidences": numbers, "seconds": seconds, "shape": shape, "source": network.source},
     )
-    page = report.page(
+    page = html.page(
         f"Images that fool {network.model.name}",
         "Made until the network is sure of a class that nobody sees in them.",
-        _fooling_report.section(found, subject.class_names[:classes], numbers, subject.folder),
+        fooling_report.section(found, subject.class_names[:classes], numbers, subject.folder),
     )
     (subject.folder / "report.html").write_text(page)
     for way, values in numbers.items():

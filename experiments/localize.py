@@ -10,15 +10,17 @@ the run stopped.
 
 from collections.abc import Sequence
 
+from cnn_jax.reports import localization as localization_report
 from cnn_jax.training.task import LOCALIZATION
-from experiments import _localize_report, _task_training, app
+from experiments import app
+from experiments.flags import task_training
 
-_task_training.define("runs/localize", "localizer_shapes", pictures=24, shown="boxes on")
+task_training.define("runs/localize", "localizer_shapes", pictures=24, shown="boxes on")
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    _task_training.run(LOCALIZATION, _localize_report.write)
+    task_training.run(LOCALIZATION, localization_report.write)
 
 
 if __name__ == "__main__":

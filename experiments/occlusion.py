@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from cnn_jax.reports import explanations, run_page
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize.occlusion import AGGREGATES
 from cnn_jax.visualize.scores import OUTPUTS
-from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import methods as method_flags
+from experiments.flags import subject as subjects
 
 _WINDOW = flags.DEFINE_integer(
     "window",
@@ -47,23 +50,23 @@ _OUTPUT_KIND = flags.DEFINE_enum(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = _subject.load("occlusion")
-    question, settings, _ = _method_flags.ask(subject)
+    subject = subjects.load("occlusion")
+    question, settings, _ = method_flags.ask(subject)
     window = _WINDOW.value or max(min(subject.pixels.shape[1:3]) // 4, 1)
     stride = _STRIDE.value or max(window // 4, 1)
     places = {"window": (window, window), "stride": (stride, stride), "fill": _FILL.value}
-    results, section = _inside_maps.occlusion_section(
+    results, section = explanations.occlusion_section(
         question,
         places,
         _AGGREGATE.value,
         _OUTPUT_KIND.value,
-        _inside_page.picture_in(subject.folder),
+        run_page.picture_in(subject.folder),
         batch_size=settings.batch_size,
         progress=bar("batch"),
     )
     for name, least in zip(question.names, results["least_output"], strict=True):
         print(f"{' '.join(name.split())}; {least:.3g} at the worst place")
-    _inside_page.write(subject, "Occlusion", results, [section])
+    run_page.write(subject, "Occlusion", results, [section])
 
 
 if __name__ == "__main__":

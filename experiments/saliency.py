@@ -10,9 +10,12 @@ import numpy as np
 from absl import flags
 
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import explanations, run_page
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize.methods import CONTROLS, METHODS
-from experiments import _inside_maps, _inside_page, _method_flags, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import methods as method_flags
+from experiments.flags import subject as subjects
 
 _METHODS = flags.DEFINE_list(
     "methods",
@@ -24,19 +27,19 @@ _METHODS = flags.DEFINE_list(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    names = _method_flags.chosen(_METHODS.value)
-    subject = _subject.load("saliency")
-    question, settings, _ = _method_flags.ask(subject)
-    maps, refused = _inside_maps.explain(question, names, settings, bar("method"))
+    names = method_flags.chosen(_METHODS.value)
+    subject = subjects.load("saliency")
+    question, settings, _ = method_flags.ask(subject)
+    maps, refused = explanations.explain(question, names, settings, bar("method"))
     if not maps:
         raise UsageError("; ".join(refused.values()))
     np.savez_compressed(subject.folder / "maps.npz", **maps)
-    picture = _inside_page.picture_in(subject.folder)
-    results, section = _inside_maps.maps_section(question, maps, refused, settings, picture)
+    picture = run_page.picture_in(subject.folder)
+    results, section = explanations.maps_section(question, maps, refused, settings, picture)
     for name, reason in refused.items():
         print(f"{name} left out: {reason}")
     print(f"{len(maps)} methods on {len(question.pixels)} images; the maps are in maps.npz")
-    _inside_page.write(subject, "What the answer depends on", results, [section])
+    run_page.write(subject, "What the answer depends on", results, [section])
 
 
 if __name__ == "__main__":

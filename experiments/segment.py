@@ -9,15 +9,17 @@ Without flags a U-Net learns the drawn shapes. The same command again goes on wh
 
 from collections.abc import Sequence
 
+from cnn_jax.reports import segmentation as segmentation_report
 from cnn_jax.training.task import SEGMENTATION
-from experiments import _segment_report, _task_training, app
+from experiments import app
+from experiments.flags import task_training
 
-_task_training.define("runs/segment", "unet_shapes", pictures=12, shown="masks of")
+task_training.define("runs/segment", "unet_shapes", pictures=12, shown="masks of")
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    _task_training.run(SEGMENTATION, _segment_report.write)
+    task_training.run(SEGMENTATION, segmentation_report.write)
 
 
 if __name__ == "__main__":

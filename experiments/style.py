@@ -11,13 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from cnn_jax import report, trained
+from cnn_jax import trained
+from cnn_jax.data import photographs
 from cnn_jax.errors import UsageError, unknown
+from cnn_jax.reports import html
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion, style
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _images, _layers, _memory, _subject, app
-from experiments._progress import bar
+from experiments import app
+from experiments.flags import layers as layer_flags
+from experiments.flags import memory as memory_flags
+from experiments.flags import subject as subjects
 
 _OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
 _STYLE = flags.DEFINE_string("style", None, "Image whose style is taken.", module_name="Style")
@@ -70,19 +75,21 @@ def chosen_layers(known: dict[str, tuple[int, ...]]) -> tuple[list[str], list[st
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network, files = _subject.load_network(), flags.FLAGS.image
+    network, files = subjects.load_network(), flags.FLAGS.image
     if len(files) != 1 or _STYLE.value is None:
         raise UsageError("give one --image=FILE, whose content is kept, and --style=FILE")
     channels, size = len(network.mean), network.preprocessing.image_size
     content, styled = (
-        _images.read(file, channels, _LONGEST_SIDE.value) for file in (files[0], _STYLE.value)
+        photographs.read(file, channels, _LONGEST_SIDE.value) for file in (files[0], _STYLE.value)
     )
-    content_layers, style_layers = chosen_layers(_layers.shapes(network, (size, size, channels)))
+    content_layers, style_layers = chosen_layers(
+        layer_flags.shapes(network, (size, size, channels))
+    )
     f = trained.layers(network, dict.fromkeys(content_layers + style_layers))
     for image in (content, styled):  # raises where one does not fit
-        batching.within_memory(f, image[None], _memory.limit())
+        batching.within_memory(f, image[None], memory_flags.limit())
     folder = open_workdir(
-        _subject.results_folder("style", network), _subject.configuration(network)
+        subjects.results_folder("style", network), subjects.configuration(network)
     )
     start = time.perf_counter()
     found = style.transfer(
@@ -113,22 +120,22 @@ def main(argv: Sequence[str]) -> None:
     )
     pictures = {"content": content, "style": styled, "result": found.image}
     for name, image in pictures.items():
-        _images.to_pillow(image).save(folder / f"{name}.png")
-    section = report.section(
+        photographs.to_pillow(image).save(folder / f"{name}.png")
+    section = html.section(
         "Style transfer",
-        report.figures(
+        html.figures(
             *(
-                report.figure((folder / f"{name}.png").read_bytes(), name.capitalize() + ".")
+                html.figure((folder / f"{name}.png").read_bytes(), name.capitalize() + ".")
                 for name in pictures
             )
         ),
-        report.table(
+        html.table(
             ["style layer", "||G - A||² / ||A||² of the content", "of the result"],
             [(path, *errors) for path, errors in found.gram_error.items()],
         ),
-        report.table(["content layer", "||F - P||² / ||P||²"], list(found.content_error.items())),
+        html.table(["content layer", "||F - P||² / ||P||²"], list(found.content_error.items())),
     )
-    page = report.page(
+    page = html.page(
         f"Style transfer with {network.model.name}",
         "The activations of one image, the Gram matrices of another.",
         section,

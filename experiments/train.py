@@ -13,15 +13,17 @@ import jax
 from absl import flags
 
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import training as training_report
+from cnn_jax.runtime.progress import progress_bar
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
-from experiments import _run_report, _train_flags, app
-from experiments._progress import progress_bar
+from experiments import app
+from experiments.flags import training as training_flags
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of this run: checkpoints, results, report.", module_name="Output"
 )
-_train_flags.define()
+training_flags.define()
 
 
 def train(config: TrainConfig, workdir: str) -> loop.Result:
@@ -29,7 +31,7 @@ def train(config: TrainConfig, workdir: str) -> loop.Result:
     with progress_bar(config.batch_size) as progress:
         result = loop.train(config, workdir, progress)
     if jax.process_index() == 0:
-        _run_report.write_training(workdir, result)
+        training_report.write_training(workdir, result)
         print(f"results: {workdir}/results.json  report: {workdir}/report.html")
     return result
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _WORKDIR.value is None:
         raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/digits")
-    config = _train_flags.config_from_flags(flags.FLAGS)
+    config = training_flags.config_from_flags(flags.FLAGS)
     try:
         train(config, _WORKDIR.value)
     except loop.Diverged as error:

@@ -17,8 +17,11 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.attacks import checks, loop, universal
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import universal as universal_report
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import _attack_flags, _subject, _universal_report, app
+from experiments import app
+from experiments.flags import attacks as attack_flags
+from experiments.flags import subject as subjects
 
 METHODS = {"deepfool": universal.universal_deepfool, "sgd": universal.universal_sgd}
 
@@ -49,24 +52,24 @@ _OTHER = flags.DEFINE_multi_string(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network = _subject.load_network()
+    network = subjects.load_network()
     networks = {network.model.name: network}
     for folder in _OTHER.value:
         other = trained.from_workdir(folder)
         networks[_free_name(other.model.name, networks)] = other
-    eps = _attack_flags.number(_EPS.value)
-    counts = sorted(_attack_flags.count(text) for text in _COUNTS.value)
-    held_out, labels = _subject.first_examples(
-        network, _subject.load_dataset(network), flags.FLAGS.examples
+    eps = attack_flags.number(_EPS.value)
+    counts = sorted(attack_flags.count(text) for text in _COUNTS.value)
+    held_out, labels = subjects.first_examples(
+        network, subjects.load_dataset(network), flags.FLAGS.examples
     )
-    training = _subject.load_dataset(network, split="train")
-    images, _ = _subject.first_examples(network, training, counts[-1])
+    training = subjects.load_dataset(network, split="train")
+    images, _ = subjects.first_examples(network, training, counts[-1])
     checks.check_eps(eps, _NORM.value, images[0].size)
     for name, other in networks.items():
         if other.preprocessing.image_size != network.preprocessing.image_size:
             raise UsageError(f"{name} takes images of another size; transfer needs equal ones")
     folder = open_workdir(
-        _subject.results_folder("universal_perturbation", network), _subject.configuration(network)
+        subjects.results_folder("universal_perturbation", network), subjects.configuration(network)
     )
 
     batching = loop.Batching(devices=tuple(jax.local_devices()))
@@ -114,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
     }
     write_results(folder, results)
     names = network.class_names or tuple(map(str, range(network.model.num_classes)))
-    _universal_report.write(
+    universal_report.write(
         folder,
         results,
         perturbations[own],

@@ -7,7 +7,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import pytest
 
-from cnn_jax import xla
+from cnn_jax.runtime import xla
 
 xla.configure()
 jax.config.update("jax_num_cpu_devices", 8)

@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cnn_jax.attacks.norms import broadcast, flat
 from cnn_jax.errors import UsageError
-from cnn_jax.platform_loop import repeat_while
-from cnn_jax.training import parallel
+from cnn_jax.runtime import parallel
+from cnn_jax.runtime.platform_loop import repeat_while
 
 LogitsOf = Callable[[Array], Array]
 

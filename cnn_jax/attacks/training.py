@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cnn_jax.platform_loop import repeat
+from cnn_jax.runtime.platform_loop import repeat
 
 _TRADES_START = 1e-3  # the scale of the noise that TRADES starts from
 

@@ -13,8 +13,8 @@ from cnn_jax.attacks import checks, loop, norms
 from cnn_jax.attacks.deepfool import deepfool
 from cnn_jax.attacks.loop import Batching, LogitsOf
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime import parallel
 from cnn_jax.tasks.classification import cross_entropy
-from cnn_jax.training import parallel
 
 
 def add(

@@ -12,7 +12,8 @@ from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.models import Model
-from cnn_jax.training import loop, parallel
+from cnn_jax.runtime import parallel
+from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig, build_model
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from cnn_jax import xla
 from cnn_jax.benchmark.peak import MATRIX_SIDE
 from cnn_jax.benchmark.program import calls_in, create_turn
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime import xla
 
 # Thread pools spin for some milliseconds after the work, input pipelines fill their buffers.
 QUIET_SECONDS, QUIET_SHARE, PATIENCE_SECONDS = 0.05, 0.05, 30

@@ -22,8 +22,9 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models.fast_rcnn import fast_rcnn
 from cnn_jax.models.faster_rcnn import Detections, Proposals, Settings, faster_rcnn
 from cnn_jax.models.registry import MODELS
+from cnn_jax.runtime import parallel
 from cnn_jax.tasks import detection
-from cnn_jax.training import checkpoint, parallel
+from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import open_log

@@ -25,7 +25,8 @@ from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
-from cnn_jax.training import checkpoint, parallel
+from cnn_jax.runtime import parallel
+from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import open_log, read_log

@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from cnn_jax import analysis
+from cnn_jax.programs import analysis
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,

@@ -15,7 +15,7 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from cnn_jax.platform_loop import Progress
+from cnn_jax.runtime.platform_loop import Progress
 from cnn_jax.visualize import batching, image_parameterization, image_transforms, regularizers
 from cnn_jax.visualize.image_parameterization import Parameterization
 from cnn_jax.visualize.image_transforms import Transform

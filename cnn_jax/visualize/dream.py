@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from cnn_jax.errors import UsageError
-from cnn_jax.platform_loop import Progress, repeat
+from cnn_jax.runtime.platform_loop import Progress, repeat
 from cnn_jax.visualize import batching, image_transforms
 
 Activations = Array | Mapping[str, Array]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from cnn_jax.platform_loop import Progress, repeat
+from cnn_jax.runtime.platform_loop import Progress, repeat
 from cnn_jax.visualize import batching
 from cnn_jax.visualize.minimize import minimize
 

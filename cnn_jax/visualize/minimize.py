@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from cnn_jax.platform_loop import Progress, repeat
+from cnn_jax.runtime.platform_loop import Progress, repeat
 
 Loss = Callable[..., Float[Array, " n"]]  # loss(params, key, *args)
 

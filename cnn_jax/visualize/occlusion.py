@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax import errors
 from cnn_jax.errors import UsageError
+from cnn_jax.programs.incremental import Grid, patched, plain_values
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
@@ -19,7 +20,6 @@ from cnn_jax.visualize.batching import (
     even_batch,
     no_progress,
 )
-from cnn_jax.visualize.incremental import Grid, patched, plain_values
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs, score_of
 
 AGGREGATES = ("mean", "sum")

@@ -10,8 +10,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from cnn_jax import equations, errors
+from cnn_jax import errors
 from cnn_jax.ops.activation import RELU_RULES, relu
+from cnn_jax.programs import equations
 from cnn_jax.visualize.batching import as_partial
 
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint")

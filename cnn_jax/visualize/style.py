@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from cnn_jax.platform_loop import Progress
+from cnn_jax.runtime.platform_loop import Progress
 from cnn_jax.visualize import batching, image_parameterization, regularizers
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.visualize.minimize import minimize

@@ -10,7 +10,7 @@ import pytest
 from cnn_jax import UsageError
 from cnn_jax.attacks import loop
 from cnn_jax.attacks.loop import Batching, Step
-from cnn_jax.platform_loop import repeat_while
+from cnn_jax.runtime.platform_loop import repeat_while
 
 
 class State(NamedTuple):

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from cnn_jax import trained
+from cnn_jax.reports import looking_inside
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.recipes import recipe
-from experiments import _looking_inside
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_the_demos_sections_hold_a_picture_and_numbers_of_each_technique(run, tm
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(40, 16, 16, 1)).astype(np.float32)
     names = tuple(map(str, range(10)))
-    found, sections = _looking_inside.sections(
+    found, sections = looking_inside.sections(
         network, images, np.arange(40) % 10, names, tmp_path, jax.random.key(0), shown=2
     )
     assert list(found) == [

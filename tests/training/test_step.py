@@ -10,8 +10,8 @@ import pytest
 
 from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
+from cnn_jax.runtime import parallel
 from cnn_jax.tasks.classification import cross_entropy
-from cnn_jax.training import parallel
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state, evaluated_variables

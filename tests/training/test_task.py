@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.models import create_model
+from cnn_jax.runtime import parallel
 from cnn_jax.tasks import segmentation
-from cnn_jax.training import parallel
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state

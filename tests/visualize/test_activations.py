@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import UsageError, analysis, ops
+from cnn_jax import UsageError, ops
+from cnn_jax.programs import analysis
 from cnn_jax.visualize.activations import patches, peaks, used_share
 
 SPOT = np.zeros((4, 8, 8, 1), np.float32)

@@ -1,0 +1,1 @@
+"""Pages of a run: their frame, their figures, a module a topic."""

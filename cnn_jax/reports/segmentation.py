@@ -1,0 +1,117 @@
+"""The results and the report page of a segmentation run."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import trained
+from cnn_jax.data.datasets import Dataset
+from cnn_jax.reports import figures, html, mask_figures
+from cnn_jax.reports import training as training_report
+from cnn_jax.reports.html import Html
+from cnn_jax.tasks import segmentation
+from cnn_jax.trained import Trained
+from cnn_jax.training import loop
+from cnn_jax.training.step import normalize_images
+from cnn_jax.training.task import SEGMENTATION
+from cnn_jax.views import VIEWS
+from cnn_jax.workdir import write_results
+
+
+def predictions(
+    network: Trained, dataset: Dataset, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield every example's image uint8 [h, w, c], its mask and the predicted one [h, w]."""
+    views = VIEWS[network.config.eval_views]
+
+    @jax.jit
+    def predict(variables, images):
+        images = normalize_images(images, network.mean, network.std)
+        return views(partial(network.model.apply, variables))(images).argmax(axis=-1)
+
+    for batch in SEGMENTATION.evaluation_batches(
+        dataset, batch_size=batch_size, preprocessing=network.preprocessing
+    ):
+        predicted = np.asarray(predict(network.variables, batch["image"]))
+        real = batch["weight"] > 0
+        yield from zip(batch["image"][real], batch["mask"][real], predicted[real], strict=True)
+
+
+def write(workdir: str, result: loop.Result, pictures: int) -> None:
+    """Write results.json, the pictures and report.html of a run, and print its figures."""
+    results: dict[str, Any] = result._asdict()
+    sections = training_report.training_sections(workdir, results)
+    if result.evaluation is not None:
+        network = trained.from_workdir(workdir, task="segmentation")
+        _, dataset = loop.load_datasets(network.config, SEGMENTATION)
+        errors, shown = Counter(), []
+        for image, true, predicted in predictions(network, dataset, network.config.batch_size):
+            errors.update(segmentation.error_kinds(predicted, true))
+            if len(shown) < pictures:
+                shown.append((image, true, predicted))
+        pixels = result.evaluation["pixels"]
+        shares = {kind: count / pixels for kind, count in errors.items()}
+        results["errors"] = shares
+        results["image_size"] = network.preprocessing.image_size
+        sections += _sections(Path(workdir), result.evaluation, shares, shown)
+    write_results(workdir, results)
+    training_report.write_page(workdir, sections)
+    if result.evaluation is not None:
+        print(
+            f"{result.evaluation['examples']} examples: {SEGMENTATION.headline(result.evaluation)}"
+        )
+        print("wrong pixels:", ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items()))
+    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+
+
+def _sections(folder: Path, metrics: dict, errors: dict, shown: list) -> list[Html]:
+    names = metrics["class_names"]
+    numbers = {
+        "mean IoU": metrics["mean_iou"],
+        "pixel accuracy": metrics["pixel_accuracy"],
+        "mean accuracy": metrics["mean_accuracy"],
+        "images": metrics["examples"],
+    }
+    masks = mask_figures.masks_over_images(*zip(*shown, strict=True), names)
+    by_class = figures.accuracy_by_class(metrics["per_class_iou"], label="intersection over union")
+    share = np.asarray(metrics["confusion"], float)
+    percent = np.rint(100 * share / np.maximum(share.sum(axis=1, keepdims=True), 1)).astype(int)
+    confusion = figures.confusion_matrix(percent, names)
+    return [
+        html.section("Evaluation", html.metrics(numbers)),
+        html.section(
+            "Masks",
+            html.figure(
+                html.figure_png(masks, folder / "masks.png"),
+                "Images of the evaluation split, their true masks and the predicted ones.",
+            ),
+        ),
+        html.section(
+            "Classes",
+            html.figures(
+                html.figure(
+                    html.figure_png(by_class, folder / "iou_by_class.png"),
+                    "Intersection over union of each class.",
+                ),
+                html.figure(
+                    html.figure_png(confusion, folder / "confusion.png"),
+                    "Percent of a true class's pixels (row) that are given each class (column).",
+                ),
+            ),
+        ),
+        html.section(
+            "Errors by kind",
+            "Wrong pixels as a share of all: beside a true edge, and of the others those of an "
+            "object called ground (missed), of the ground called an object (invented), and of an "
+            "object given another's class (confused).",
+            html.table(
+                ["kind", "share of all pixels"],
+                [(kind, f"{share:.3%}") for kind, share in errors.items()],
+            ),
+        ),
+    ]

@@ -1,0 +1,104 @@
+"""The results and the report page of a run: its training, its evaluation, or both."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.reports import figures, html
+from cnn_jax.reports.html import Html
+from cnn_jax.training.log import read_log
+from cnn_jax.training.loop import Result
+from cnn_jax.workdir import write_results
+
+
+def read_results(workdir: str) -> dict[str, Any]:
+    """Return what `results.json` holds; {} where there is none."""
+    file = Path(workdir) / "results.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def read_training(workdir: str) -> dict[str, Any]:
+    """Return the training's part of `results.json`, whichever experiment wrote it last."""
+    results = read_results(workdir)
+    if "training" in results:
+        return results["training"]
+    keys = ("step", "loss", "images_per_second", "parameters_sha256")
+    return {key: results[key] for key in keys} if "images_per_second" in results else {}
+
+
+def write_training(workdir: str, result: Result) -> None:
+    """Write results.json and report.html of a training run."""
+    results = {name: value for name, value in result._asdict().items() if name != "evaluation"}
+    write_results(workdir, results | {"evaluation": result.evaluation})
+    sections = training_sections(workdir, results)
+    if result.evaluation is not None:
+        sections += evaluation_sections(workdir, result.evaluation)
+    write_page(workdir, sections)
+
+
+def write_page(workdir: str, sections: list[Html]) -> None:
+    """Write report.html: the sections, then the configuration."""
+    config = json.loads((Path(workdir) / "config.json").read_text())
+    title = " on ".join(str(config[key]) for key in ("model", "dataset") if config.get(key))
+    page = html.page(title, "Made by cnn_jax.", *sections, _configuration(config))
+    (Path(workdir) / "report.html").write_text(page)
+
+
+def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
+    """Return the section of the training curves; [] for a folder without a log."""
+    log = read_log(workdir)
+    if not log:
+        return []
+    numbers = {
+        "steps": results["step"],
+        "training loss": results["loss"],
+        "images a second": results["images_per_second"],
+    }
+    curves = html.figure_png(figures.training_curves(log), Path(workdir) / "training.png")
+    return [
+        html.section(
+            "Training",
+            html.metrics(numbers),
+            html.figure(
+                curves,
+                "Loss, accuracy and learning rate by step. The training loss holds smoothed "
+                "labels, auxiliary heads and the dice loss where used; the test loss does not.",
+            ),
+        )
+    ]
+
+
+def evaluation_sections(workdir: str, metrics: Mapping[str, Any]) -> list[Html]:
+    """Return the section of the errors, the confusion matrix and the accuracy by class."""
+    folder = Path(workdir)
+    numbers = {
+        "examples": metrics["examples"],
+        "top-1 error": f"{metrics['top1_error']:.2%}",
+        "top-5 error": f"{metrics['top5_error']:.2%}",
+        "loss (nats)": metrics["loss"],
+    }
+    names = metrics["class_names"]
+    confusion = figures.confusion_matrix(metrics["confusion"], names)
+    by_class = figures.accuracy_by_class(metrics["per_class_accuracy"])
+    return [
+        html.section(
+            "Evaluation",
+            html.metrics(numbers),
+            html.figures(
+                html.figure(
+                    html.figure_png(confusion, folder / "confusion.png"),
+                    "Counts of true (rows) and predicted classes (columns).",
+                ),
+                html.figure(
+                    html.figure_png(by_class, folder / "accuracy_by_class.png"),
+                    "Share of each class's examples that are classified right.",
+                ),
+            ),
+        )
+    ]
+
+
+def _configuration(config: Mapping[str, Any]) -> Html:
+    rows = [(name, json.dumps(value)) for name, value in config.items()]
+    return html.section("Configuration", html.table(["option", "value"], rows))

@@ -1,0 +1,1 @@
+"""Devices, XLA's settings, and loops that are fast on a platform."""

@@ -1,0 +1,1 @@
+"""Flags that several commands share, defined when a command asks for them."""

@@ -1,0 +1,126 @@
+"""The trained network that an experiment looks into or attacks, and the images it does so with.
+
+Its flags, beside those of `_network`: which images (--image, or examples of a data set) and where
+the results go.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from jaxtyping import Float, Int
+
+from cnn_jax.data import datasets, pipeline, preprocessing
+from cnn_jax.errors import UsageError
+from cnn_jax.trained import Trained
+from experiments import app
+from experiments.flags.network import load_dataset, load_network
+
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder of the results; by default one in the run's, named after the experiment.",
+    module_name="What",
+)
+_IMAGE = flags.DEFINE_multi_string(
+    "image", [], "An image file, of any size and mode.", module_name="Images"
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples",
+    8,
+    "Without --image: how many examples of the data set.",
+    lower_bound=1,
+    module_name="Images",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all that is drawn.", module_name="What")
+
+
+class Subject(NamedTuple):
+    """A network, its images and the folder of the results.
+
+    folder: exists and holds config.json.
+    pixels: in 0..1, preprocessed to the size that the network was evaluated at.
+    labels: None for the user's own images.
+    names: a title for each image.
+    class_names: of the network's outputs, numbers where they have no names.
+    """
+
+    network: Trained
+    folder: Path
+    pixels: Float[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, " n"] | None
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+def load(name: str) -> Subject:
+    """Return what the flags of the experiment of this name ask for.
+
+    Raises:
+      UsageError: flags that do not fit together, no such run, file or data set, an image that
+        cannot be read, or a results folder that holds another configuration's.
+    """
+    network = load_network()
+    if _IMAGE.value:
+        pixels, labels = _read_files(network), None
+        names = tuple(Path(file).name for file in _IMAGE.value)
+        class_names = network.class_names
+    else:
+        dataset = load_dataset(network)
+        pixels, labels = first_examples(network, dataset, _EXAMPLES.value)
+        class_names = network.class_names or dataset.class_names
+        names = tuple(class_names[label] for label in labels)
+    class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
+    folder = app.open_workdir(results_folder(name, network), configuration(network))
+    return Subject(network, folder, pixels, labels, names, class_names)
+
+
+def seed() -> int:
+    """Return the seed of all that is drawn."""
+    return _SEED.value
+
+
+def first_examples(
+    network: Trained, dataset: datasets.Dataset, count: int
+) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
+    """Return the pixels, in 0..1, and the labels of the data set's first examples."""
+    count = min(count, len(dataset.source))
+    batches = pipeline.evaluation_batches(
+        dataset, batch_size=count, preprocessing=network.preprocessing
+    )
+    batch = next(batches)
+    return batch["image"].astype(np.float32) / 255, batch["label"]
+
+
+def results_folder(name: str, network: Trained) -> Path:
+    """Return the folder of the results of the experiment of this name."""
+    if _OUTPUT.value is not None:
+        return Path(_OUTPUT.value)
+    if network.config is not None:
+        return Path(flags.FLAGS.workdir) / name
+    return Path(flags.FLAGS.workdir or f"runs/{name}_{network.model.name}")
+
+
+def configuration(network: Trained) -> Mapping[str, Any]:
+    """Return all flags of the experiment and the network's source, with its checkpoint's hash."""
+    chosen = app.flag_values()
+    for place in ("workdir", "output", "data_dir"):  # a run that was moved stays the same run
+        chosen.pop(place, None)
+    source = {key: value for key, value in network.source.items() if key != "workdir"}
+    return chosen | {"source": source}
+
+
+def _read_files(network: Trained) -> Float[np.ndarray, "n h w c"]:
+    images = []
+    for file in _IMAGE.value:
+        try:
+            image = pipeline.decode(Path(file).read_bytes(), len(network.mean))
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror}; give an image file") from None
+        except UsageError as error:
+            raise UsageError(f"{file}: {error}") from None
+        image = preprocessing.preprocess(image, network.preprocessing)
+        images.append(preprocessing.to_array(image))
+    return np.stack(images).astype(np.float32) / 255

@@ -1,0 +1,125 @@
+"""What the flags shared by all experiments that look into a network load."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+import cnn_jax
+from cnn_jax import UsageError, trained
+from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.recipes import recipe
+from experiments import app  # noqa: F401  (app defines the flags about processes)
+from experiments.flags import subject as subjects
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run of two steps."""
+    folder = tmp_path_factory.mktemp("subject")
+    options = recipe("digits") | {
+        "model": "lenet5",
+        "model_options": "filters=(4,), neurons=(8,)",
+        "steps": 2,
+        "epochs": None,
+        "data_dir": str(folder / "data"),
+    }
+    loop.train(TrainConfig(**options), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def given():
+    """given(name=value, ...) sets flags for the test."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    saved = flagsaver.save_flag_values()
+    yield lambda **values: [setattr(flags.FLAGS, name, value) for name, value in values.items()]
+    flagsaver.restore_flag_values(saved)
+
+
+def test_a_run_gives_its_network_and_examples_of_the_split_it_was_evaluated_on(run, given):
+    given(workdir=str(run), examples=5)
+    subject = subjects.load("saliency")
+    assert subject.folder == run / "saliency"
+    assert subject.pixels.shape == (5, 16, 16, 1)
+    assert (subject.pixels.min(), subject.pixels.max()) == (0, 1)
+    assert subject.names == tuple(map(str, subject.labels))
+    config = json.loads((subject.folder / "config.json").read_text())
+    assert config["examples"] == 5
+    assert config["source"]["parameters_sha256"] == subject.network.source["parameters_sha256"]
+    assert "coordinator_address" not in config
+
+
+def test_another_configuration_does_not_overwrite_results(run, given):
+    given(workdir=str(run), examples=3)
+    subjects.load("occlusion")
+    given(examples=4)
+    with pytest.raises(UsageError, match="examples: 3 there, 4 here"):
+        subjects.load("occlusion")
+
+
+def test_image_files_of_any_mode_are_read(run, given, tmp_path):
+    Image.new("RGBA", (40, 23), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("I;16", (9, 30), 65535).save(tmp_path / "deep.png")
+    given(workdir=str(run), image=[str(tmp_path / "clear.png"), str(tmp_path / "deep.png")])
+    subject = subjects.load("ascent")
+    np.testing.assert_array_equal(subject.pixels, np.ones((2, 16, 16, 1), np.float32))
+    assert subject.labels is None
+    assert subject.names == ("clear.png", "deep.png")
+
+
+def test_weights_are_looked_into_with_an_image(given, tmp_path):
+    model = cnn_jax.create_model("lenet5", num_classes=10)
+    images = np.zeros((1, model.image_size, model.image_size, model.channels), np.float32)
+    cnn_jax.save_weights(
+        "lenet5", model.init(jax.random.key(0), images), tmp_path / "w.safetensors"
+    )
+    Image.new("L", (50, 50), 128).save(tmp_path / "grey.png")
+    given(
+        weights=str(tmp_path / "w.safetensors"),
+        model="lenet5",
+        image=[str(tmp_path / "grey.png")],
+        workdir=str(tmp_path / "results"),
+    )
+    subject = subjects.load("saliency")
+    assert subject.folder == tmp_path / "results"
+    assert subject.class_names == tuple(map(str, range(10)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "give --workdir of a run, or --model and --weights"),
+        ({"weights": "w.pth"}, "--weights needs --model too"),
+        ({"workdir": "RUN", "model": "lenet5"}, "--model goes with --weights"),
+        ({"workdir": "RUN", "image": ["gone.png"]}, "cannot read gone.png: No such file"),
+        ({"workdir": "RUN", "image": [__file__]}, "not an image in a format"),
+        pytest.param(
+            {"workdir": "RUN", "dataset": "shapes"},
+            "shapes has 3 channels, the network takes 1",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(run, given, values, message):
+    given(data_dir=str(run.parent / "data"))
+    given(**{name: str(run) if value == "RUN" else value for name, value in values.items()})
+    with pytest.raises(UsageError, match=message):
+        subjects.load("saliency")
+
+
+def test_a_classifier_and_a_layer_of_it_take_pixels(run):
+    network = trained.from_workdir(run)
+    pixels = np.random.default_rng(0).uniform(size=(2, 16, 16, 1)).astype(np.float32)
+    normalized = (pixels - np.float32(network.mean)) / np.float32(network.std)
+    logits = network.model.apply(network.variables, normalized)
+    np.testing.assert_allclose(trained.classifier(network)(pixels), logits, atol=1e-6)
+    np.testing.assert_allclose(trained.layer(network, "head")(pixels), logits, atol=1e-6)
+    with pytest.raises(UsageError, match="unknown layer 'haed'; did you mean 'head'"):
+        trained.layer(network, "haed")(pixels)
