@@ -42,9 +42,9 @@ def read_photograph(path: str | None) -> tuple[np.ndarray, str]:
         return examples.load_image(folder / "china.jpg"), CHINA
     try:
         image = examples.load_image(path)
-    except OSError as error:
-        reason = error.strerror or "it is no image that Pillow reads"
-        raise UsageError(f"cannot read --image={path}: {reason}") from None
+    except (OSError, UsageError) as error:
+        reason = getattr(error, "strerror", None) or "it is no image that Pillow reads"
+        raise UsageError(f"cannot read --image={path}: {reason}") from error
     if min(image.shape[:2]) < SMALLEST:
         raise UsageError(
             f"--image={path} is {image.shape[1]}x{image.shape[0]} pixels when its longer side is "

@@ -1,15 +1,15 @@
 """A user's own folder of images as a data set: one sub-folder a class."""
 
-import io
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cnn_jax import errors
+from cnn_jax.data import decoding
 from cnn_jax.errors import UsageError
 
 TEST_FRACTION = 0.2
@@ -40,9 +40,8 @@ class FolderSource:
         path, label = self.files[index]
         try:
             content = path.read_bytes()
-            with Image.open(io.BytesIO(content)):  # reads the header only
-                pass
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            decoding.own_channels(content)  # reads the header only
+        except (OSError, UsageError) as error:
             raise _broken([path]) from error
         return {"image": content, "label": label, "filename": str(path)}
 
@@ -95,9 +94,8 @@ def verify(path: str) -> int:
         for file, _ in load(path, name)[0].files:
             count += 1
             try:
-                with Image.open(file) as image:
-                    image.load()
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                decoding.read(file, 3)
+            except UsageError:
                 broken.append(file)
     if broken:
         raise _broken(sorted(broken))

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from cnn_jax.data import pipeline, preprocessing
-from cnn_jax.errors import UsageError
+from cnn_jax.data import decoding, preprocessing
 
 
 def read(file: str, channels: int, longest_side: int | None = None) -> Float[np.ndarray, "h w c"]:
@@ -20,12 +19,7 @@ def read(file: str, channels: int, longest_side: int | None = None) -> Float[np.
     Raises:
       UsageError: a file that cannot be read or is no image.
     """
-    try:
-        image = pipeline.decode(Path(file).read_bytes(), channels)
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}; give an image file") from None
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}") from None
+    image = decoding.read(file, channels)
     if longest_side is not None:
         image.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     return preprocessing.to_array(image).astype(np.float32) / 255

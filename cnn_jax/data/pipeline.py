@@ -6,7 +6,6 @@ augmentation included, depends on the seed alone; only mixup and cutmix, which p
 one process, know the number of processes.
 """
 
-import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,12 +14,13 @@ from functools import cache, lru_cache, partial
 import grain
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from cnn_jax.data import augmentation as augmentations
 from cnn_jax.data import preprocessing as preprocessings
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
+from cnn_jax.data.decoding import decode
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 
@@ -224,40 +224,6 @@ def ordered_batches(
     padded = math.ceil(num_examples / batch_size) * batch_size
     examples = grain.MapDataset.range(padded)[process_index::process_count].map(padded_example)
     return _iterate(examples.batch(local_size), num_threads)
-
-
-def decode(encoded: bytes, channels: int) -> Image.Image:
-    """Decodes an image file as a person sees it.
-
-    Orientation tags are applied, transparency is put on white, 16-bit greys keep their high byte,
-    and palettes and CMYK become colours.
-
-    Args:
-      encoded: the file's bytes, in any format that Pillow reads.
-      channels: 1 for an image of mode "L", 3 for "RGB".
-
-    Raises:
-      UsageError: bytes that are no image, or only a part of one.
-    """
-    if channels not in (1, 3):
-        raise UsageError(f"images of {channels} channels are not supported; use 1 or 3")
-    mode = "L" if channels == 1 else "RGB"
-    try:
-        image = Image.open(io.BytesIO(encoded))
-        image.load()
-        if image.getexif():
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image if image.mode == mode else image.convert(mode)
-    except UnidentifiedImageError as error:
-        raise UsageError("not an image in a format that Pillow knows; replace the file") from error
-    # Pillow's decoders raise errors of a dozen types on damaged files.
-    except Exception as error:
-        raise UsageError(f"not a readable image ({error}); replace the file") from error
 
 
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, np.int32]:

@@ -5,6 +5,7 @@ Everything is float64: call under jax.enable_x64().
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from cnn_jax import ops
+from cnn_jax.data import decoding
 from cnn_jax.lecture import symbols
 from cnn_jax.ops import Window
 
@@ -432,9 +434,8 @@ def closed_form_gradients(seed: int) -> list[Results]:
 def load_image(path: str, side: int = 480) -> Float[np.ndarray, "h w 3"]:
     """Read a photograph, its longer side at most `side` pixels, as 0..1.
 
-    Raises OSError where it is no image.
+    Raises OSError where there is no such file, UsageError where it is no image.
     """
-    with Image.open(path) as image:
-        image = image.convert("RGB")
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        return np.asarray(image, float) / 255
+    image = decoding.decode(Path(path).read_bytes(), 3)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image, float) / 255

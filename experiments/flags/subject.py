@@ -12,8 +12,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
 
-from cnn_jax.data import datasets, pipeline, preprocessing
-from cnn_jax.errors import UsageError
+from cnn_jax.data import datasets, decoding, pipeline, preprocessing
 from cnn_jax.trained import Trained
 from experiments import app
 from experiments.flags.network import load_dataset, load_network
@@ -115,12 +114,7 @@ def configuration(network: Trained) -> Mapping[str, Any]:
 def _read_files(network: Trained) -> Float[np.ndarray, "n h w c"]:
     images = []
     for file in _IMAGE.value:
-        try:
-            image = pipeline.decode(Path(file).read_bytes(), len(network.mean))
-        except OSError as error:
-            raise UsageError(f"cannot read {file}: {error.strerror}; give an image file") from None
-        except UsageError as error:
-            raise UsageError(f"{file}: {error}") from None
+        image = decoding.read(file, len(network.mean))
         image = preprocessing.preprocess(image, network.preprocessing)
         images.append(preprocessing.to_array(image))
     return np.stack(images).astype(np.float32) / 255

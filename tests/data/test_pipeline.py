@@ -7,7 +7,7 @@ from PIL import Image
 
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.data.pipeline import decode, evaluation_batches, train_batches
+from cnn_jax.data.pipeline import evaluation_batches, train_batches
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 
@@ -257,42 +257,6 @@ def test_ten_crops_come_as_an_axis_of_their_own(channels):
 def test_evaluation_does_not_depend_on_threads():
     data = dataset()
     assert_same(evaluate(data, batch_size=4), evaluate(data, batch_size=4, num_threads=3))
-
-
-# Decoding.
-
-
-def test_palettes_and_cmyk_become_colours():
-    red = Image.new("RGB", (4, 4), (255, 0, 0))
-    for image, file_format in ((red.convert("P"), "PNG"), (red.convert("CMYK"), "TIFF")):
-        decoded = decode(encode(image, file_format), 3)
-        assert (decoded.mode, decoded.getpixel((1, 2))) == ("RGB", (255, 0, 0))
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_put_on_white(mode):
-    image = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
-    image.putpixel((1, 0), (0, 0, 0, 0))
-    decoded = decode(encode(image.convert(mode)), 3)
-    assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [(0, 0, 0), (255, 255, 255)]
-
-
-def test_16_bit_greys_keep_their_high_byte():
-    deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
-    np.testing.assert_array_equal(np.asarray(decode(encode(deep), 1)), [[0, 0, 1, 128, 255]])
-
-
-def test_orientation_tags_are_applied():
-    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
-    decoded = decode(encode(pixels, exif=exif), 1)
-    np.testing.assert_array_equal(np.asarray(decoded), np.rot90(pixels, -1))
-
-
-def test_the_data_set_decides_the_number_of_channels():
-    assert decode(encode(np.zeros((2, 2), np.uint8)), 3).mode == "RGB"
-    assert decode(encode(np.zeros((2, 2, 3), np.uint8)), 1).mode == "L"
 
 
 def test_images_of_other_sizes_are_resized():
