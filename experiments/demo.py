@@ -6,6 +6,7 @@ The whole story in a minute or two on a laptop: what ./launch.sh demo runs.
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from absl import flags
 from cnn_jax import evaluation, trained
 from cnn_jax.data import datasets
 from cnn_jax.data.pipeline import evaluation_batches
-from cnn_jax.reports import figures, html, looking_inside
+from cnn_jax.reports import figures, html, looking_inside, parts
 from cnn_jax.reports import synthesis as synthesis_report
 from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import bar, progress_bar
@@ -52,7 +53,10 @@ def configuration() -> TrainConfig:
 def pictures(
     network: trained.Trained, dataset: datasets.Dataset, folder: Path, seed: int
 ) -> tuple[dict[str, Any], list[html.Html]]:
-    """Return numbers, and sections on the data, the mistakes and what the network sees."""
+    """Return numbers, and sections on the data, the mistakes and what the network sees.
+
+    Where a part fails, its section tells why.
+    """
     probabilities, labels = evaluation.predict(
         network.model, network.variables, dataset, network.preprocessing
     )
@@ -62,8 +66,9 @@ def pictures(
     images = next(batches)["image"]
     predicted = probabilities.argmax(axis=1)
 
-    def picture(figure, name: str, caption: str) -> html.Html:
-        return html.figure(html.figure_png(figure, folder / f"{name}.png"), caption)
+    def picture(images, titles, name: str, caption: str, columns: int = 8) -> html.Html:
+        draw = partial(figures.image_grid, images, titles, columns)
+        return parts.picture(draw, folder / f"{name}.png", caption)
 
     def captioned(indices) -> tuple[list[np.ndarray], list[str]]:
         titles = [
@@ -81,48 +86,57 @@ def pictures(
             "The data",
             "Test images of handwritten digits: 8 x 8 scans enlarged to 16 x 16, and their labels.",
             picture(
-                figures.image_grid(
-                    [images[i] for i in examples], [str(labels[i]) for i in examples], columns=10
-                ),
+                [images[i] for i in examples],
+                [str(labels[i]) for i in examples],
                 "data",
                 f"Two of each class, of {len(labels)} test images.",
+                columns=10,
             ),
         ),
         html.section(
             "Mistakes and doubts",
             picture(
-                figures.image_grid(*captioned(wrong)),
+                *captioned(wrong),
                 "mistakes",
                 "The surest mistakes: the true digit, what it is read as, and how surely.",
             )
             if len(wrong)
             else "No test image is misread.",
             picture(
-                figures.image_grid(*captioned(doubtful)),
+                *captioned(doubtful),
                 "doubts",
                 "The images whose two likeliest classes are closest in probability.",
             ),
         ),
     ]
-    made, inside = looking_inside.sections(
-        network,
-        images.astype(np.float32) / 255,
-        labels,
-        dataset.class_names,
-        folder,
-        jax.random.key(seed),
-        progress=bar("method"),
-    )
-    synthesised = synthesis_report.sections(
-        network,
-        images[examples[:4]].astype(np.float32) / 255,
-        tuple(dataset.class_names[label] for label in labels[examples[:4]]),
-        tuple(dataset.class_names),
-        folder,
-        seed,
-        progress=bar("step"),
-    )
-    return made, [*sections, *inside, *synthesised]
+    numbers = {}
+
+    def inside() -> list[html.Html]:
+        made, looked = looking_inside.sections(
+            network,
+            images.astype(np.float32) / 255,
+            labels,
+            dataset.class_names,
+            folder,
+            jax.random.key(seed),
+            progress=bar("method"),
+        )
+        numbers.update(made)
+        return looked
+
+    def synthesised() -> list[html.Html]:
+        return synthesis_report.sections(
+            network,
+            images[examples[:4]].astype(np.float32) / 255,
+            tuple(dataset.class_names[label] for label in labels[examples[:4]]),
+            tuple(dataset.class_names),
+            folder,
+            seed,
+            progress=bar("step"),
+        )
+
+    sections += parts.attempt("Looking inside", inside)
+    return numbers, sections + parts.attempt("What the network makes of an image", synthesised)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -141,10 +155,17 @@ def main(argv: Sequence[str]) -> None:
     if jax.process_index() != 0:
         return
     training = {name: value for name, value in result._asdict().items() if name != "evaluation"}
-    inside, shown = pictures(network, dataset, Path(workdir), config.seed)
-    seconds = time.perf_counter() - start
-    results = metrics | {"training": training, "inside": inside, "seconds": seconds}
+    results = metrics | {"training": training}
     write_results(workdir, results)
+
+    def shown() -> list[html.Html]:
+        inside, sections = pictures(network, dataset, Path(workdir), config.seed)
+        results["inside"] = inside
+        return sections
+
+    sections = parts.attempt("Pictures", shown)
+    seconds = time.perf_counter() - start
+    write_results(workdir, results | {"seconds": seconds})
     numbers = {
         "test accuracy": f"{1 - metrics['top1_error']:.2%}",
         "test images": metrics["examples"],
@@ -154,9 +175,9 @@ def main(argv: Sequence[str]) -> None:
     }
     sections = [
         html.section("Result", html.metrics(numbers)),
-        *shown,
-        *training_report.training_sections(workdir, training),
-        *training_report.evaluation_sections(workdir, metrics),
+        *sections,
+        *parts.attempt("Training", training_report.training_sections, workdir, training),
+        *parts.attempt("Evaluation", training_report.evaluation_sections, workdir, metrics),
     ]
     training_report.write_page(workdir, sections)
     print(

@@ -78,12 +78,15 @@ def points(
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10" if labels.max() < 10 else "tab20"]
-    for label in np.unique(labels):
-        mine = labels == label
-        style = {"color": colours(label % colours.N), "label": class_names[label], "s": 9}
-        axes.scatter(*places[mine].T, **style)
-    if len(np.unique(labels)) <= 20:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    there, drawn = np.unique(labels), []
+    for label in there:
+        style = {"color": colours(label % colours.N), "s": 9}
+        drawn.append(axes.scatter(*places[labels == label].T, **style))
+    if len(there) <= 20:
+        names = [class_names[label] for label in there]
+        axes.legend(
+            drawn, names, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return figure

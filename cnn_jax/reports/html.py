@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 _STYLE = """
@@ -70,14 +72,14 @@ def page(title: str, introduction: str, *sections: Html) -> Html:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
     )
-    header = f"<header>\n<h1>{html.escape(title)}</h1>\n{_paragraph(introduction)}\n</header>"
+    header = f"<header>\n<h1>{html.escape(title)}</h1>\n{paragraph(introduction)}\n</header>"
     body = "\n".join(["<body>", header, *sections, "</body>", "</html>", ""])
     return Html((head + body).encode("ascii", "xmlcharrefreplace").decode())
 
 
 def section(title: str, *parts: str) -> Html:
     """A titled section of paragraphs (plain text) and of what the functions here return."""
-    inner = [part if isinstance(part, Html) else _paragraph(part) for part in parts]
+    inner = [part if isinstance(part, Html) else paragraph(part) for part in parts]
     return Html("\n".join(["<section>", f"<h2>{html.escape(title)}</h2>", *inner, "</section>"]))
 
 
@@ -138,8 +140,10 @@ def figures(*several: Html) -> Html:
 def figure_png(fig: Figure, path: str | os.PathLike | None = None) -> bytes:
     """Draws a figure without a display as PNG of 192 dots an inch, saved too if a path is given.
 
-    A `matplotlib.figure.Figure()` made without pyplot is freed by itself.
+    Its texts are drawn as they are written: a dollar in a name begins no formula. A
+    `matplotlib.figure.Figure()` made without pyplot is freed by itself.
     """
+    _keep_dollars(fig)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=192, bbox_inches="tight")
     if path is not None:
@@ -147,8 +151,22 @@ def figure_png(fig: Figure, path: str | os.PathLike | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"
+def _keep_dollars(fig: Figure) -> None:
+    """Turns matplotlib's formulas off, but for the powers of ten that it writes at an axis."""
+    powers = set()
+    for axes in fig.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = axis.get_ticklabels(which="both")  # made here, so that they are found below
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                powers.update(labels)
+    for text in fig.findobj(Text):
+        if text not in powers:
+            text.set_parse_math(False)
+
+
+def paragraph(text: str) -> Html:
+    """A paragraph of plain text."""
+    return Html(f"<p>{html.escape(text)}</p>")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """The results and the report page of a localisation run."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cnn_jax import trained
-from cnn_jax.reports import html
+from cnn_jax.reports import html, parts
 from cnn_jax.reports import training as training_report
 from cnn_jax.reports.figures import BLUE, ORANGE
 from cnn_jax.reports.html import Html
@@ -24,10 +25,10 @@ from cnn_jax.workdir import write_results
 def write(workdir: str, result: loop.Result, pictures: int) -> None:
     """Write results.json, the pictures and report.html of a run, and print its figures."""
     results: dict[str, Any] = result._asdict()
-    sections = training_report.training_sections(workdir, results)
     write_results(workdir, results)
+    sections = parts.attempt("Training", training_report.training_sections, workdir, results)
     if result.evaluation is not None:
-        sections += _sections(workdir, result.evaluation, pictures)
+        sections += parts.attempt("Evaluation", _sections, workdir, result.evaluation, pictures)
         print(
             f"{result.evaluation['examples']} examples: {LOCALIZATION.headline(result.evaluation)}"
         )
@@ -41,7 +42,6 @@ def _sections(workdir: str, metrics: dict[str, Any], pictures: int) -> list[Html
         for name, key in (("class", "error"), ("class and box", "localization_error"))
     ]
     kinds = [(f"{kind} wrong", f"{share:.2%}") for kind, share in metrics["error_kinds"].items()]
-    drawn = html.figure_png(_pictures(workdir, pictures), Path(workdir) / "boxes.png")
     return [
         html.section(
             "Evaluation",
@@ -57,7 +57,11 @@ def _sections(workdir: str, metrics: dict[str, Any], pictures: int) -> list[Html
         ),
         html.section(
             "Boxes",
-            html.figure(drawn, "True boxes in blue, first guesses in orange with their class."),
+            parts.picture(
+                partial(_pictures, workdir, pictures),
+                Path(workdir) / "boxes.png",
+                "True boxes in blue, first guesses in orange with their class.",
+            ),
         ),
         html.section("Errors by kind", html.table(["first guess", "share of images"], kinds)),
     ]

@@ -1,6 +1,6 @@
 """The sections that look into a classifier of small images: what the demo's page ends with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cnn_jax import trained
-from cnn_jax.reports import explanations, representations
+from cnn_jax.reports import explanations, parts, representations
 from cnn_jax.reports.html import Html
 from cnn_jax.reports.run_page import picture_in
 from cnn_jax.trained import Trained
@@ -52,46 +52,58 @@ def sections(
     shapes = representations.layer_shapes(network, images)
     spread = representations.spread(shapes)
     results: dict[str, Any] = {}
-    parts: list[Html] = []
+    made: list[Html] = []
 
-    def add(name: str, made: tuple[dict[str, Any], Html]) -> None:
-        results[name] = made[0]
-        parts.append(made[1])
+    def add(
+        name: str, make: Callable[..., tuple[dict[str, Any], Html]], *args: Any, **options: Any
+    ):
+        def one() -> list[Html]:
+            results[name], section = make(*args, **options)
+            return [section]
 
-    add("filters", representations.filters_section(network, shapes, [], "each", picture))
-    add("activations", representations.activations_section(network, images[0], spread, picture))
+        made.extend(parts.attempt(name.capitalize(), one))
+
+    add("filters", representations.filters_section, network, shapes, [], "each", picture)
+    add("activations", representations.activations_section, network, images[0], spread, picture)
     add(
         "patches",
-        representations.patches_section(
-            network, images, spread[1:3], picture, channels=6, batch_size=len(images)
-        ),
+        representations.patches_section,
+        network,
+        images,
+        spread[1:3],
+        picture,
+        channels=6,
+        batch_size=len(images),
     )
     add(
         "embedding",
-        representations.embedding_section(
-            network,
-            representations.features_layer(shapes),
-            images,
-            labels,
-            class_names,
-            tsne_key,
-            picture,
-            batch_size=len(images),
-        ),
+        representations.embedding_section,
+        network,
+        representations.features_layer(shapes),
+        images,
+        labels,
+        class_names,
+        tsne_key,
+        picture,
+        batch_size=len(images),
     )
     # occlusion has a section of its own; the deconvnet's backward pass would be one more to compile
     chosen = [name for name in methods.METHODS if name not in ("occlusion", "deconvnet", "rise")]
     maps, refused = explanations.explain(question, chosen, settings, progress)
     many = settings._replace(batch_size=100)  # as below, so that one compiled output serves all
     maps |= explanations.explain(question, ["rise"], many)[0]
-    add("maps", explanations.maps_section(question, maps, refused, settings, picture))
+    add("maps", explanations.maps_section, question, maps, refused, settings, picture)
     side = max(min(images.shape[1:3]) // 4, 2)
     places = {"window": (side, side), "stride": (max(side // 4, 1),) * 2, "fill": 0.5}
     add(
         "occlusion",
-        explanations.occlusion_section(
-            question, places, "mean", "probability", picture, batch_size=100
-        ),
+        explanations.occlusion_section,
+        question,
+        places,
+        "mean",
+        "probability",
+        picture,
+        batch_size=100,
     )
     judged = [name for name in _JUDGED if name in maps]
     controls, _ = explanations.explain(question, list(methods.CONTROLS), settings)
@@ -100,5 +112,5 @@ def sections(
     drawn = jax.jit(lambda key: network.model.init(key, image))(weight_key)
     curves = explanations.insertion_deletion(question, judged_maps, batch_size=100)
     cascade = explanations.randomization(question, [*judged, *controls], drawn, settings)
-    add("judgement", explanations.judgement_section(judged_maps, curves, cascade, {}, picture))
-    return results, parts
+    add("judgement", explanations.judgement_section, judged_maps, curves, cascade, {}, picture)
+    return results, made

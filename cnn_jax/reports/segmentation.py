@@ -11,7 +11,7 @@ import numpy as np
 
 from cnn_jax import trained
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.reports import figures, html, mask_figures
+from cnn_jax.reports import figures, html, mask_figures, parts
 from cnn_jax.reports import training as training_report
 from cnn_jax.reports.html import Html
 from cnn_jax.tasks import segmentation
@@ -45,63 +45,39 @@ def predictions(
 def write(workdir: str, result: loop.Result, pictures: int) -> None:
     """Write results.json, the pictures and report.html of a run, and print its figures."""
     results: dict[str, Any] = result._asdict()
-    sections = training_report.training_sections(workdir, results)
-    if result.evaluation is not None:
-        network = trained.from_workdir(workdir, task="segmentation")
-        _, dataset = loop.load_datasets(network.config, SEGMENTATION)
-        errors, shown = Counter(), []
-        for image, true, predicted in predictions(network, dataset, network.config.batch_size):
-            errors.update(segmentation.error_kinds(predicted, true))
-            if len(shown) < pictures:
-                shown.append((image, true, predicted))
-        pixels = result.evaluation["pixels"]
-        shares = {kind: count / pixels for kind, count in errors.items()}
-        results["errors"] = shares
-        results["image_size"] = network.preprocessing.image_size
-        sections += _sections(Path(workdir), result.evaluation, shares, shown)
     write_results(workdir, results)
-    training_report.write_page(workdir, sections)
+    sections = parts.attempt("Training", training_report.training_sections, workdir, results)
     if result.evaluation is not None:
-        print(
-            f"{result.evaluation['examples']} examples: {SEGMENTATION.headline(result.evaluation)}"
-        )
-        print("wrong pixels:", ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items()))
+        metrics = result.evaluation
+        print(f"{metrics['examples']} examples: {SEGMENTATION.headline(metrics)}")
+        sections += parts.attempt("Evaluation", _evaluation_sections, workdir, metrics)
+        sections += parts.attempt("Masks", _mask_sections, workdir, results, pictures)
+    training_report.write_page(workdir, sections)
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
-def _sections(folder: Path, metrics: dict, errors: dict, shown: list) -> list[Html]:
-    names = metrics["class_names"]
-    numbers = {
-        "mean IoU": metrics["mean_iou"],
-        "pixel accuracy": metrics["pixel_accuracy"],
-        "mean accuracy": metrics["mean_accuracy"],
-        "images": metrics["examples"],
-    }
-    masks = mask_figures.masks_over_images(*zip(*shown, strict=True), names)
-    by_class = figures.accuracy_by_class(metrics["per_class_iou"], label="intersection over union")
-    share = np.asarray(metrics["confusion"], float)
-    percent = np.rint(100 * share / np.maximum(share.sum(axis=1, keepdims=True), 1)).astype(int)
-    confusion = figures.confusion_matrix(percent, names)
+def _mask_sections(workdir: str, results: dict[str, Any], pictures: int) -> list[Html]:
+    """Predict the evaluation split's masks; results.json gets the kinds of errors too."""
+    network = trained.from_workdir(workdir, task="segmentation")
+    _, dataset = loop.load_datasets(network.config, SEGMENTATION)
+    errors, shown = Counter(), []
+    for image, true, predicted in predictions(network, dataset, network.config.batch_size):
+        errors.update(segmentation.error_kinds(predicted, true))
+        if len(shown) < pictures:
+            shown.append((image, true, predicted))
+    pixels = results["evaluation"]["pixels"]
+    shares = {kind: count / pixels for kind, count in errors.items()}
+    size = network.preprocessing.image_size
+    write_results(workdir, results | {"errors": shares, "image_size": size})
+    print("wrong pixels:", ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items()))
+    names = results["evaluation"]["class_names"]
     return [
-        html.section("Evaluation", html.metrics(numbers)),
         html.section(
             "Masks",
-            html.figure(
-                html.figure_png(masks, folder / "masks.png"),
+            parts.picture(
+                lambda: mask_figures.masks_over_images(*zip(*shown, strict=True), names),
+                Path(workdir) / "masks.png",
                 "Images of the evaluation split, their true masks and the predicted ones.",
-            ),
-        ),
-        html.section(
-            "Classes",
-            html.figures(
-                html.figure(
-                    html.figure_png(by_class, folder / "iou_by_class.png"),
-                    "Intersection over union of each class.",
-                ),
-                html.figure(
-                    html.figure_png(confusion, folder / "confusion.png"),
-                    "Percent of a true class's pixels (row) that are given each class (column).",
-                ),
             ),
         ),
         html.section(
@@ -111,7 +87,38 @@ def _sections(folder: Path, metrics: dict, errors: dict, shown: list) -> list[Ht
             "object given another's class (confused).",
             html.table(
                 ["kind", "share of all pixels"],
-                [(kind, f"{share:.3%}") for kind, share in errors.items()],
+                [(kind, f"{share:.3%}") for kind, share in shares.items()],
+            ),
+        ),
+    ]
+
+
+def _evaluation_sections(workdir: str, metrics: dict[str, Any]) -> list[Html]:
+    folder, names = Path(workdir), metrics["class_names"]
+    numbers = {
+        "mean IoU": metrics["mean_iou"],
+        "pixel accuracy": metrics["pixel_accuracy"],
+        "mean accuracy": metrics["mean_accuracy"],
+        "images": metrics["examples"],
+    }
+    share = np.asarray(metrics["confusion"], float)
+    percent = np.rint(100 * share / np.maximum(share.sum(axis=1, keepdims=True), 1)).astype(int)
+    iou = metrics["per_class_iou"]
+    return [
+        html.section("Evaluation", html.metrics(numbers)),
+        html.section(
+            "Classes",
+            html.figures(
+                parts.picture(
+                    partial(figures.accuracy_by_class, iou, label="intersection over union"),
+                    folder / "iou_by_class.png",
+                    "Intersection over union of each class.",
+                ),
+                parts.picture(
+                    partial(figures.confusion_matrix, percent, names),
+                    folder / "confusion.png",
+                    "Percent of a true class's pixels (row) that are given each class (column).",
+                ),
             ),
         ),
     ]

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.reports import figures, html
+from cnn_jax.reports import figures, html, parts
 from cnn_jax.reports.html import Html
 from cnn_jax.training.log import read_log
 from cnn_jax.training.loop import Result
@@ -31,14 +32,21 @@ def write_training(workdir: str, result: Result) -> None:
     """Write results.json and report.html of a training run."""
     results = {name: value for name, value in result._asdict().items() if name != "evaluation"}
     write_results(workdir, results | {"evaluation": result.evaluation})
-    sections = training_sections(workdir, results)
+    sections = parts.attempt("Training", training_sections, workdir, results)
     if result.evaluation is not None:
-        sections += evaluation_sections(workdir, result.evaluation)
+        sections += parts.attempt("Evaluation", evaluation_sections, workdir, result.evaluation)
     write_page(workdir, sections)
 
 
 def write_page(workdir: str, sections: list[Html]) -> None:
-    """Write report.html: the sections, then the configuration."""
+    """Write report.html: the sections, then the configuration; where it fails, say so."""
+    try:
+        _write_page(workdir, sections)
+    except Exception as error:  # training is done, and its results are written
+        parts.tell(f"writing {workdir}/report.html", error)
+
+
+def _write_page(workdir: str, sections: list[Html]) -> None:
     config = json.loads((Path(workdir) / "config.json").read_text())
     title = " on ".join(str(config[key]) for key in ("model", "dataset") if config.get(key))
     page = html.page(title, "Made by cnn_jax.", *sections, _configuration(config))
@@ -55,13 +63,13 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
         "training loss": results["loss"],
         "images a second": results["images_per_second"],
     }
-    curves = html.figure_png(figures.training_curves(log), Path(workdir) / "training.png")
     return [
         html.section(
             "Training",
             html.metrics(numbers),
-            html.figure(
-                curves,
+            parts.picture(
+                partial(figures.training_curves, log),
+                Path(workdir) / "training.png",
                 "Loss, accuracy and learning rate by step. The training loss holds smoothed "
                 "labels, auxiliary heads and the dice loss where used; the test loss does not.",
             ),
@@ -79,19 +87,19 @@ def evaluation_sections(workdir: str, metrics: Mapping[str, Any]) -> list[Html]:
         "loss (nats)": metrics["loss"],
     }
     names = metrics["class_names"]
-    confusion = figures.confusion_matrix(metrics["confusion"], names)
-    by_class = figures.accuracy_by_class(metrics["per_class_accuracy"])
     return [
         html.section(
             "Evaluation",
             html.metrics(numbers),
             html.figures(
-                html.figure(
-                    html.figure_png(confusion, folder / "confusion.png"),
+                parts.picture(
+                    partial(figures.confusion_matrix, metrics["confusion"], names),
+                    folder / "confusion.png",
                     "Counts of true (rows) and predicted classes (columns).",
                 ),
-                html.figure(
-                    html.figure_png(by_class, folder / "accuracy_by_class.png"),
+                parts.picture(
+                    partial(figures.accuracy_by_class, metrics["per_class_accuracy"]),
+                    folder / "accuracy_by_class.png",
                     "Share of each class's examples that are classified right.",
                 ),
             ),
