@@ -5,13 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Int
+
 from cnn_jax import errors
 from cnn_jax.data import folder
 from cnn_jax.data.preparation import locate, prepare
 from cnn_jax.data.tfrecord import TFRecordSource
 from cnn_jax.errors import UsageError
 
-__all__ = ["Dataset", "evaluation_split", "load", "prepare", "training_split"]
+__all__ = [
+    "Dataset",
+    "class_counts",
+    "evaluation_split",
+    "labels",
+    "load",
+    "prepare",
+    "training_split",
+]
 
 
 class Dataset(NamedTuple):
@@ -92,6 +103,30 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
         mean=mean,
         std=std,
     )
+
+
+def labels(dataset: Dataset) -> Int[np.ndarray, " n"]:
+    """Return every example's class; a folder's are known, records are read one by one.
+
+    Raises:
+      UsageError: an example without one of the classes.
+    """
+    known = getattr(dataset.source, "labels", None)
+    if known is None:
+        known = (dataset.source[i]["label"] for i in range(len(dataset.source)))
+    found = np.fromiter(known, np.int64, len(dataset.source))
+    wrong = np.flatnonzero((found < 0) | (found >= dataset.num_classes))
+    if len(wrong):
+        raise UsageError(
+            f"example {wrong[0]} of {dataset.name} ({dataset.split}) has label {found[wrong[0]]}, "
+            f"which is none of its {dataset.num_classes} classes; take another split"
+        )
+    return found
+
+
+def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
+    """Return the number of examples of each class."""
+    return np.bincount(labels(dataset), minlength=dataset.num_classes)
 
 
 def training_split(name: str, data_dir: str | None = None) -> str:

@@ -36,6 +36,11 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def labels(self) -> list[int]:
+        """Every image's label, without reading the files."""
+        return [label for _, label in self.files]
+
     def __getitem__(self, index: int) -> dict:
         path, label = self.files[index]
         try:

@@ -13,7 +13,7 @@ from functools import cache, lru_cache, partial
 
 import grain
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 from cnn_jax.data import augmentation as augmentations
@@ -41,6 +41,7 @@ def train_batches(
     num_threads: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    balanced_by: Int[np.ndarray, " n"] | None = None,
 ) -> Iterator[Batch]:
     """Shuffled and augmented batches without end; epochs follow each other within a batch.
 
@@ -50,6 +51,7 @@ def train_batches(
       seed: of shuffling and augmentation, 0 to 2**32 - 1.
       start_step: the number of the first batch; earlier ones are skipped without being read.
       num_threads: threads that build whole batches; 0: the caller's; None: one a core, at most 16.
+      balanced_by: each example's class: all classes are then drawn equally often, see balanced.
 
     Yields:
       {"image": uint8 [b, h, w, c], "label": int32 [b]} with b = batch_size / process_count; mixup
@@ -84,6 +86,7 @@ def train_batches(
         num_threads=num_threads,
         process_index=process_index,
         process_count=process_count,
+        balanced_by=balanced_by,
         change=mix,
     )
 
@@ -117,6 +120,7 @@ def shuffled_batches(
     num_threads: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    balanced_by: Int[np.ndarray, " n"] | None = None,
     change: Callable[[Batch, np.random.Generator], Batch] | None = None,
 ) -> Iterator[Batch]:
     """Batches without end of example(index, epoch, rng), with the arguments of train_batches.
@@ -131,25 +135,59 @@ def shuffled_batches(
     local_size = _local_batch_size(dataset, batch_size, process_index, process_count)
     num_examples = len(dataset.source)
 
-    # Not grain's shuffle, whose time an index grows as the data set shrinks: .3 ms at 100 examples.
-    @lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(num_examples)
-
-    def shuffled(position: int, _: int) -> tuple[int, int]:
-        epoch, place = divmod(position, num_examples)
-        return int(order(epoch)[place]), epoch
+    visit = shuffled(num_examples, seed) if balanced_by is None else balanced(balanced_by, seed)
 
     # Random numbers belong to the position in the global stream: slice after drawing them.
     # Not grain's endless repeat, whose length overflows in batches of one.
     stream = grain.MapDataset.range(num_examples).repeat(2**50 // num_examples)
-    stream = stream.map_with_index(shuffled)
+    stream = stream.map_with_index(lambda position, _: visit(position))
     examples = stream.seed(seed).random_map(lambda visit, rng: example(*visit, rng))
     examples = examples[process_index::process_count]
     batches = examples.batch(local_size)
     if change is not None:
         batches = batches.random_map(change)
     return _iterate(batches[start_step:], num_threads)
+
+
+def shuffled(num_examples: int, seed: int) -> Callable[[int], tuple[int, int]]:
+    """Return visit(position) -> (example, epoch): every example once an epoch, in random order."""
+
+    # Not grain's shuffle, whose time an index grows as the data set shrinks: .3 ms at 100 examples.
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng((seed, epoch)).permutation(num_examples)
+
+    def visit(position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, num_examples)
+        return int(order(epoch)[place]), epoch
+
+    return visit
+
+
+def balanced(labels: Int[np.ndarray, " n"], seed: int) -> Callable[[int], tuple[int, int]]:
+    """Return visit(position) -> (example, epoch) that visits all classes equally often.
+
+    Of k classes, every k positions from a multiple of k on hold each class once, in random order.
+    A class shows all of its examples before one comes again: the example's epoch counts that.
+    """
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    @lru_cache(maxsize=64)
+    def order(round: int) -> np.ndarray:
+        return np.random.default_rng((seed, round, 0)).permutation(len(classes))
+
+    @lru_cache(maxsize=2 * len(classes))
+    def members(number: int, epoch: int) -> np.ndarray:
+        random = np.random.default_rng((seed, epoch, number, 1))
+        return random.permutation(classes[number])
+
+    def visit(position: int) -> tuple[int, int]:
+        round, place = divmod(position, len(classes))
+        number = int(order(round)[place])
+        epoch, turn = divmod(round, len(classes[number]))
+        return int(members(number, epoch)[turn]), epoch
+
+    return visit
 
 
 def evaluation_batches(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 from PIL import Image
 
 from cnn_jax import errors
@@ -125,6 +126,14 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
         num_classes=len(masks.class_names),
         class_names=masks.class_names,
     )
+
+
+def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
+    """Return the number of pixels of each class, in all masks as they are in the files."""
+    counts = np.zeros(256, np.int64)
+    for i in range(len(dataset.source)):
+        counts += np.bincount(dataset.source[i]["mask"].ravel(), minlength=256)
+    return counts[: dataset.num_classes]
 
 
 def splits(name: str, data_dir: str | None = None) -> tuple[str, str]:

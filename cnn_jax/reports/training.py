@@ -71,7 +71,8 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
                 partial(figures.training_curves, log),
                 Path(workdir) / "training.png",
                 "Loss, accuracy and learning rate by step. The training loss holds smoothed "
-                "labels, auxiliary heads and the dice loss where used; the test loss does not.",
+                "labels, class weights, auxiliary heads and the dice loss where used; the test "
+                "loss does not.",
             ),
         )
     ]

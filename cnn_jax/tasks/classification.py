@@ -16,19 +16,40 @@ def cross_entropy(
     mixed_label: Int[Array, " n"] | None = None,
     mix: Float[Array, " n"] | None = None,
     smoothing: float = 0.0,
+    class_weights: Float[Array, " classes"] | None = None,
 ) -> Float[Array, " n"]:
     """Return each example's cross-entropy in nats, computed in float32 or better.
 
     The target is mix * onehot(label) + (1 - mix) * onehot(mixed_label), of which `smoothing` is
-    spread evenly over all classes (Szegedy et al. 2016, section 7).
+    spread evenly over all classes (Szegedy et al. 2016, section 7). With class weights, each class
+    counts by its own, as in torch.nn.CrossEntropyLoss(weight, reduction="none").
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     log_probs = jax.nn.log_softmax(logits)
+    if class_weights is not None:
+        log_probs = log_probs * jnp.asarray(class_weights, log_probs.dtype)
     chosen = jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]
     if mix is not None:
         other = jnp.take_along_axis(log_probs, mixed_label[:, None], axis=-1)[:, 0]
         chosen = mix * chosen + (1 - mix) * other
     return -(1 - smoothing) * chosen - smoothing * log_probs.mean(axis=-1)
+
+
+def target_weights(
+    label: Int[Array, " n"],
+    class_weights: Float[Array, " classes"],
+    *,
+    mixed_label: Int[Array, " n"] | None = None,
+    mix: Float[Array, " n"] | None = None,
+) -> Float[Array, " n"]:
+    """Return each example's own weight: that of its classes, in the shares they have in it.
+
+    The weighted mean of the cross-entropies is their sum by the sum of these.
+    """
+    own = jnp.take(class_weights, label, mode="fill")
+    if mix is None:
+        return own
+    return mix * own + (1 - mix) * jnp.take(class_weights, mixed_label, mode="fill")
 
 
 def in_top(logits: Float[Array, "n classes"], label: Int[Array, " n"], k: int) -> Bool[Array, " n"]:

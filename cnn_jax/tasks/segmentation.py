@@ -29,37 +29,54 @@ def _check_sizes(logits: Array, label: Array) -> None:
 
 
 def cross_entropy_sum(
-    logits: Float[Array, "n h w classes"], label: Int[Array, "n h w"]
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Return the sum of the pixels' cross-entropies (nats), and how many pixels count.
+    logits: Float[Array, "n h w classes"],
+    label: Int[Array, "n h w"],
+    class_weights: Float[Array, " classes"] | None = None,
+) -> Float[Array, ""]:
+    """Return the sum of the pixels' cross-entropies (nats), each times its class's weight.
 
     Computed in float32 or better. Labels are 0 to classes - 1, or IGNORED; a pixel of any other
     label makes the sum NaN.
     """
     _check_sizes(logits, label)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    counted = label != IGNORED
+    log_probs = jax.nn.log_softmax(logits)
+    if class_weights is not None:
+        log_probs = log_probs * jnp.asarray(class_weights, log_probs.dtype)
     # a mask, for the gradient of an index is a scatter, which takes a CPU as long as all else here
     true = label[..., None] == jnp.arange(logits.shape[-1])
-    chosen = jnp.where(true, jax.nn.log_softmax(logits), 0).sum(axis=-1)
+    chosen = jnp.where(true, log_probs, 0).sum(axis=-1)
     chosen = jnp.where(true.any(axis=-1), chosen, jnp.nan)
-    return -jnp.where(counted, chosen, 0).sum(), counted.sum()
+    return -jnp.where(label != IGNORED, chosen, 0).sum()
+
+
+def total_weight(
+    label: Int[Array, "n h w"], class_weights: Float[Array, " classes"] | None = None
+) -> Array:
+    """Return the sum of the weights of the pixels that count; without any, their number."""
+    if class_weights is None:
+        return (label != IGNORED).sum()
+    of_class = label[..., None] == jnp.arange(len(class_weights))
+    return of_class.sum(axis=(0, 1, 2)) @ jnp.asarray(class_weights)
 
 
 def cross_entropy(
     logits: Float[Array, "n h w classes"],
     label: Int[Array, "n h w"],
-    axis_name: str | None = None,
+    class_weights: Float[Array, " classes"] | None = None,
+    total: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """Return the mean cross-entropy (nats) of the pixels that count; 0 where none does.
+    """Return the (weighted) mean cross-entropy (nats) of the pixels that count; 0 without any.
 
     Args:
-      axis_name: a mapped axis. The pixels of all devices then weigh the same: the mean over the
-        axis of what is returned is the mean over all pixels.
+      class_weights: what a pixel of each class weighs, by default 1.
+      total: what the sum is divided by, by default total_weight. A part of a batch is given its
+        share of the whole batch's: the mean over equal parts is then that over all pixels.
     """
-    total, pixels = cross_entropy_sum(logits, label)
-    share = pixels if axis_name is None else jax.lax.pmean(pixels.astype(total.dtype), axis_name)
-    return total / jnp.maximum(share, jnp.where(share > 0, 0, 1)).astype(total.dtype)
+    if total is None:
+        total = total_weight(label, class_weights)
+    entropy = cross_entropy_sum(logits, label, class_weights)
+    return entropy / jnp.where(total > 0, total, 1).astype(entropy.dtype)
 
 
 def dice_loss(
@@ -97,18 +114,22 @@ def loss(
     label: Int[Array, "n h w"],
     axis_name: str | None = None,
     dice_weight: float = 0.0,
+    class_weights: Float[Array, " classes"] | None = None,
+    total: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """Return the logits' cross-entropy, and AUXILIARY_WEIGHT times that of each other head.
 
     Args:
+      axis_name: the mapped axis of dice_loss.
       dice_weight: that of the dice loss, which is added to each cross-entropy.
+      class_weights, total: of cross_entropy.
     """
 
     def of(logits):
-        total = cross_entropy(logits, label, axis_name)
+        sum_of_losses = cross_entropy(logits, label, class_weights, total)
         if dice_weight:
-            total += dice_weight * dice_loss(logits, label, axis_name)
-        return total
+            sum_of_losses += dice_weight * dice_loss(logits, label, axis_name)
+        return sum_of_losses
 
     return of(logits) + AUXILIARY_WEIGHT * sum(map(of, auxiliary))
 
@@ -133,11 +154,10 @@ def metric_sums(
     examples, pixels (that count), loss, confusion [true class, predicted class].
     """
     label = jnp.where(weight[:, None, None] > 0, label, IGNORED)
-    total, pixels = cross_entropy_sum(logits, label)
     return {
         "examples": (weight > 0).sum(),
-        "pixels": pixels,
-        "loss": total,
+        "pixels": total_weight(label),
+        "loss": cross_entropy_sum(logits, label),
         "confusion": confusion_matrix(logits.argmax(axis=-1), label, logits.shape[-1]),
     }
 

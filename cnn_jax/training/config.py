@@ -96,6 +96,13 @@ class TrainConfig:
         "axes, or the first two and both shifted.",
         choices=tuple(VIEWS),
     )
+    sampler: str = option(
+        "shuffle",
+        "Data",
+        "shuffle: every example once an epoch. balanced: every class equally often, the examples "
+        "of a rare one more often; an epoch is then as many examples as there are.",
+        choices=("shuffle", "balanced"),
+    )
     num_threads: int | None = option(
         None, "Data", "Threads that read and augment; by default one a core.", result=False
     )
@@ -205,6 +212,12 @@ class TrainConfig:
     decay_norms_and_biases: bool = option(
         False, "Optimizer", "Decay the norms' scales and all biases too.", needs=("weight_decay",)
     )
+    class_weights: str | None = option(
+        None,
+        "Optimizer",
+        "What the classes weigh in the loss: balanced (rarely seen ones more), a number for each "
+        "class, or NAME:WEIGHT,NAME:WEIGHT; the loss is the weighted mean over the batch.",
+    )
     label_smoothing: float = option(0.0, "Optimizer", "Share of the target spread evenly.")
     dice_weight: float = option(
         0.0, "Optimizer", "Weight of the dice loss beside the cross-entropy, in segmentation."
@@ -291,6 +304,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"--{name}={value} is out of range; give 0 or more, below 1")
+        if self.class_weights == "balanced" and self.sampler == "balanced":
+            raise UsageError(
+                "--class_weights=balanced and --sampler=balanced would favour rare classes twice; "
+                "give one of them"
+            )
         if not 0 < self.adversary_eps <= 1:
             raise UsageError(
                 f"--adversary_eps={self.adversary_eps} is not for pixels in 0..1; of 255 it is "

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.errors import ScopeParamShapeError
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from cnn_jax import evaluation
 from cnn_jax.data import datasets
@@ -26,7 +26,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
 from cnn_jax.runtime import parallel
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, class_weights
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import open_log, read_log
@@ -143,7 +143,11 @@ def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels:
 
 
 def _batches(
-    config: TrainConfig, task: Task, train_set: datasets.Dataset, start: int
+    config: TrainConfig,
+    task: Task,
+    train_set: datasets.Dataset,
+    start: int,
+    labels: Int[np.ndarray, " n"] | None,
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """The run's batches from a step on, whose images grow where the configuration says so."""
     for size, end in configs.image_sizes(config):
@@ -158,9 +162,36 @@ def _batches(
                 num_threads=config.num_threads,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
+                balanced_by=labels,
             )
             yield from itertools.islice(batches, end - start)
             start = end
+
+
+def _class_weights(
+    config: TrainConfig,
+    task: Task,
+    train_set: datasets.Dataset,
+    say: Callable[[str], None],
+) -> Float[np.ndarray, " classes"] | None:
+    """The weights of the network's outputs in the loss; None where all weigh the same."""
+    if config.class_weights is None:
+        return None
+    if config.class_weights == class_weights.BALANCED:
+        counts = task.class_counts(train_set)
+        weights = class_weights.balanced(counts)
+        absent = [train_set.class_names[i] for i in np.flatnonzero(counts == 0)]
+        if absent:
+            say(f"without training examples, so of weight 1: {', '.join(absent)}")
+    else:
+        weights = class_weights.parse(config.class_weights, train_set.class_names)
+    most, least = weights.argmax(), weights.argmin()
+    say(
+        f"class weights: {weights[least]:.3g} ({train_set.class_names[least]}) to "
+        f"{weights[most]:.3g} ({train_set.class_names[most]})"
+    )
+    beyond = np.ones(config.num_classes - len(weights))  # outputs that the data set has no class of
+    return np.concatenate([weights, beyond]).astype(np.float32)
 
 
 def _first_images(
@@ -240,11 +271,20 @@ def train(
     _check_sizes(config, model, variables, channels)
     if config.whiten is not None:
         variables = whitened(variables, config.whiten, _first_images(config, task, train_set))
+    to_say: list[str] = []  # once it is certain that the run begins
+    labels = datasets.labels(train_set) if config.sampler == "balanced" else None
     optimizer = create_optimizer(config, variables["params"])
     over = parallel.PARALLEL[config.parallel](devices)
     step_function = over.compile(
         create_train_step(
-            model, optimizer, config, train_set.mean, train_set.std, over.axis_name, task
+            model,
+            optimizer,
+            config,
+            train_set.mean,
+            train_set.std,
+            over.axis_name,
+            task,
+            _class_weights(config, task, train_set, to_say.append),
         )
     )
     evaluate = evaluation.create_evaluator(
@@ -260,6 +300,8 @@ def train(
     )
     state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
     open_workdir(workdir, configs.identity(config))
+    for line in to_say:
+        progress.say(line)
     manager = checkpoint.open_checkpoints(
         checkpoint_directory(workdir), keep=config.keep, warn=progress.say
     )
@@ -273,7 +315,7 @@ def train(
             start = 0
         state = over.put_state(host_state)
         del host_state, variables
-        batches = _batches(config, task, train_set, start)
+        batches = _batches(config, task, train_set, start, labels)
         return _run(
             config,
             task,

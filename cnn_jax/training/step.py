@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree, UInt8
 
@@ -47,6 +48,7 @@ def create_train_step(
     std: Sequence[float],
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
+    class_weights: Float[np.ndarray, " classes"] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return step(state, batch) -> (state, metrics), to be jitted over a mesh or pmapped.
 
@@ -55,6 +57,8 @@ def create_train_step(
       mean, std: of the data set's channels, in 0..1 units.
       axis_name: the mapped axis when pmapped: gradients and metrics are averaged over it.
       task: what the network is for: its loss is taken of the outputs and the batch.
+      class_weights: what each class weighs in the loss, a weighted mean over the whole batch, all
+        devices and accumulated parts together; by default all weigh the same.
 
     The metrics are loss (nats), accuracy, gradient_norm (before clipping) and learning_rate, of the
     whole batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c], "label": int32 [b]},
@@ -68,7 +72,7 @@ def create_train_step(
     if trades and task is not CLASSIFICATION:
         raise UsageError("--adversary=trades compares classifications; take --adversary=pgd")
 
-    def loss_of(params, batch_stats, batch, key):
+    def loss_of(params, batch_stats, batch, key, share):
         auxiliary: dict[str, Array] = {}
         heads = [head for head in AUXILIARY_HEADS if head in params]
 
@@ -84,11 +88,14 @@ def create_train_step(
                 **options,
             )
 
+        def loss_of_outputs(outputs, auxiliary):
+            return task.loss(outputs, auxiliary, batch, config, axis_name, class_weights, share)
+
         images = normalized(batch["image"])
         if config.adversary != "none":
             changed = perturbed(
                 lambda pixels: apply(normalized(255 * pixels))[0],
-                lambda outputs: task.loss(outputs, {}, batch, config, axis_name)[0],
+                lambda outputs: loss_of_outputs(outputs, {})[0],
                 batch["image"].astype(jnp.float32) / 255,
                 jax.random.fold_in(key, 0),
                 adversary=config.adversary,
@@ -101,7 +108,7 @@ def create_train_step(
         if trades:
             outputs, others = jnp.split(outputs, 2)
             auxiliary = {head: jnp.split(values, 2)[0] for head, values in auxiliary.items()}
-        loss, metrics = task.loss(outputs, auxiliary, batch, config, axis_name)
+        loss, metrics = loss_of_outputs(outputs, auxiliary)
         if trades:
             loss += config.trades_beta * divergence(outputs, others).mean()
             metrics = metrics | {"loss": loss}
@@ -109,7 +116,7 @@ def create_train_step(
 
     gradient_of = jax.grad(loss_of, has_aux=True)
 
-    def accumulated(params, batch_stats, batch, key):
+    def accumulated(params, batch_stats, batch, key, share):
         """Average gradients over the parts; batch statistics pass from part to part."""
 
         def part(carry, inputs):
@@ -117,14 +124,14 @@ def create_train_step(
             part_batch, index = inputs
             part_key = jax.random.fold_in(key, index)
             gradients, (batch_stats, metrics) = gradient_of(
-                params, batch_stats, part_batch, part_key
+                params, batch_stats, part_batch, part_key, share
             )
             total = jax.tree.map(jnp.add, total, (gradients, metrics))
             return (batch_stats, total), None
 
         parts = _micro_batches(batch, config.accumulate)
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradient_of, params, batch_stats, first, key)
+        shapes = jax.eval_shape(gradient_of, params, batch_stats, first, key, share)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
         # a convolution inside a loop is several times slower on the CPU, so there it is unrolled
         (batch_stats, total), _ = jax.lax.scan(
@@ -136,12 +143,22 @@ def create_train_step(
         gradients, metrics = jax.tree.map(lambda x: x / config.accumulate, total)
         return gradients, (batch_stats, metrics)
 
+    def share_of_weight(batch):
+        """What one part on one device divides by, so that the mean of all is the batch's."""
+        total = task.total_weight(batch, class_weights)
+        if total is None:
+            return None
+        total = total / config.accumulate  # a float now
+        return total if axis_name is None else jax.lax.pmean(total, axis_name)
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(base_key, state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         compute = gradient_of if config.accumulate == 1 else accumulated
-        gradients, (batch_stats, metrics) = compute(state.params, state.batch_stats, batch, key)
+        gradients, (batch_stats, metrics) = compute(
+            state.params, state.batch_stats, batch, key, share_of_weight(batch)
+        )
         if axis_name is not None:
             gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from cnn_jax.data import augmentation, datasets, pipeline
@@ -11,11 +13,11 @@ from cnn_jax.data import segmentation as masked
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.tasks import classification, localization, segmentation
-from cnn_jax.training.config import TrainConfig
 from cnn_jax.views import VIEWS
 
 Batch = Mapping[str, Array]
 Metrics = Mapping[str, Array]
+ClassWeights = Array | np.ndarray | None
 Auxiliary = Mapping[str, Array]  # the outputs of the auxiliary heads, by path
 
 # Szegedy et al. 2015, section 5: the auxiliary classifiers' share of the loss
@@ -30,8 +32,11 @@ class Task(NamedTuple):
     validate(augmentation) raises UsageError for options that its images cannot take.
     load(name, split, data_dir) -> Dataset; splits(name, data_dir) -> (to train on, to evaluate on).
     train_batches, evaluation_batches: of a data set, with the arguments of those of data.pipeline.
-    loss(outputs, auxiliary, batch, config, axis_name) -> (scalar, metrics): of the network's
-      outputs and those of its auxiliary heads; metrics hold "loss" and "accuracy".
+    class_counts(dataset) -> int [classes]: how often each class is there to be learnt.
+    total_weight(batch, class_weights) -> what the loss divides its sum by, or None: the examples.
+    loss(outputs, auxiliary, batch, config, axis_name, class_weights, total) -> (scalar, metrics):
+      of the network's outputs and those of its auxiliary heads; metrics hold "loss" and "accuracy".
+      class_weights are float [classes] or None; total is the batch's share of total_weight.
     metric_sums(outputs, batch) -> sums over the examples of weight 1, to be added up.
     summarize(sums, class_names) -> metrics of a whole split.
     logged: the metrics of an evaluation that go into the log.  headline: metrics -> a line of them.
@@ -45,7 +50,9 @@ class Task(NamedTuple):
     splits: Callable[[str, str | None], tuple[str, str]]
     train_batches: Callable[..., Iterator[Batch]]
     evaluation_batches: Callable[..., Iterator[Batch]]
-    loss: Callable[[Any, Auxiliary, Batch, TrainConfig, str | None], tuple[Array, Metrics]]
+    class_counts: Callable[[Dataset], np.ndarray]
+    total_weight: Callable[[Batch, ClassWeights], Array | None]
+    loss: Callable[..., tuple[Array, Metrics]]
     metric_sums: Callable[[Any, Batch], Metrics]
     summarize: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]]
     logged: tuple[str, ...]
@@ -57,17 +64,28 @@ def _usual_splits(name, data_dir):
     return datasets.training_split(name, data_dir), datasets.evaluation_split(name, data_dir)
 
 
-def _classification_loss(logits, auxiliary, batch, config, axis_name):
+def _classification_weight(batch, class_weights):
+    if class_weights is None:
+        return None
+    mixed = {name: batch.get(name) for name in ("mixed_label", "mix")}
+    return classification.target_weights(batch["label"], class_weights, **mixed).sum()
+
+
+def _classification_loss(logits, auxiliary, batch, config, axis_name, class_weights, total):
     del axis_name  # every device has as many examples
 
     def mean_loss(logits):
-        return classification.cross_entropy(
+        losses = classification.cross_entropy(
             logits,
             batch["label"],
             mixed_label=batch.get("mixed_label"),
             mix=batch.get("mix"),
             smoothing=config.label_smoothing,
-        ).mean()
+            class_weights=class_weights,
+        )
+        if total is None:
+            return losses.mean()
+        return losses.sum() / jnp.where(total > 0, total, 1).astype(losses.dtype)
 
     loss = mean_loss(logits)
     for each in auxiliary.values():
@@ -84,6 +102,8 @@ CLASSIFICATION = Task(
     splits=_usual_splits,
     train_batches=pipeline.train_batches,
     evaluation_batches=pipeline.evaluation_batches,
+    class_counts=datasets.class_counts,
+    total_weight=_classification_weight,
     loss=_classification_loss,
     metric_sums=lambda logits, batch: classification.metric_sums(
         logits, batch["label"], batch["weight"]
@@ -97,9 +117,11 @@ CLASSIFICATION = Task(
 )
 
 
-def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
+def _segmentation_loss(logits, auxiliary, batch, config, axis_name, class_weights, total):
     mask, heads = batch["mask"], tuple(auxiliary.values())
-    loss = segmentation.loss(logits, heads, mask, axis_name, config.dice_weight)
+    loss = segmentation.loss(
+        logits, heads, mask, axis_name, config.dice_weight, class_weights, total
+    )
     counted = mask != segmentation.IGNORED
     right = ((logits.argmax(axis=-1) == mask) & counted).sum()
     return loss, {"loss": loss, "accuracy": right / counted.sum().clip(1)}
@@ -107,12 +129,16 @@ def _segmentation_loss(logits, auxiliary, batch, config, axis_name):
 
 SEGMENTATION = Task(
     name="segmentation",
-    unused=("label_smoothing",),
+    unused=("label_smoothing", "sampler"),
     validate=masked.validate,
     load=masked.load,
     splits=masked.splits,
     train_batches=masked.train_batches,
     evaluation_batches=masked.evaluation_batches,
+    class_counts=masked.class_counts,
+    total_weight=lambda batch, class_weights: segmentation.total_weight(
+        batch["mask"], class_weights
+    ),
     loss=_segmentation_loss,
     metric_sums=lambda logits, batch: segmentation.metric_sums(
         logits, batch["mask"], batch["weight"]
@@ -126,8 +152,8 @@ SEGMENTATION = Task(
 )
 
 
-def _localization_loss(outputs, auxiliary, batch, config, axis_name):
-    del auxiliary, config, axis_name  # every device has as many examples
+def _localization_loss(outputs, auxiliary, batch, config, axis_name, class_weights, total):
+    del auxiliary, config, axis_name, class_weights, total  # every device has as many examples
     label = batch["label"]
     entropy, distance = localization.loss(outputs, label, batch["boxes"])
     loss = entropy.mean() + localization.BOX_WEIGHT * distance.mean()
@@ -137,12 +163,14 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name):
 
 LOCALIZATION = Task(
     name="localization",
-    unused=("label_smoothing", "dice_weight"),
+    unused=("label_smoothing", "dice_weight", "class_weights"),
     validate=masked.validate,
     load=boxed.load,
     splits=_usual_splits,
     train_batches=boxed.train_batches,
     evaluation_batches=boxed.evaluation_batches,
+    class_counts=datasets.class_counts,
+    total_weight=lambda batch, class_weights: None,
     loss=_localization_loss,
     metric_sums=lambda outputs, batch: localization.metric_sums(
         outputs, batch["label"], batch["boxes"], batch["weight"]

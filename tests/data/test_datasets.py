@@ -6,6 +6,7 @@ import pickle
 import shutil
 import time
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -301,3 +302,17 @@ def test_official_builder_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds, "builder", lambda name, **kwargs: Builder())
     with pytest.raises(UsageError, match=r"^cannot prepare 'cats_vs_dogs': Max retries exceeded$"):
         datasets.prepare("cats_vs_dogs", tmp_path)
+
+
+def test_labels_and_class_counts_are_the_examples_own(data_dir):
+    dataset = datasets.load("digits", "train[:40]", data_dir)
+    expected = [dataset.source[i]["label"] for i in range(40)]
+    np.testing.assert_array_equal(datasets.labels(dataset), expected)
+    assert datasets.class_counts(dataset).tolist() == [expected.count(i) for i in range(10)]
+
+
+def test_a_split_without_labels_has_no_classes_to_count(data_dir):
+    dataset = datasets.load("digits", "train[:3]", data_dir)
+    dataset = dataset._replace(source=[{"label": 2}, {"label": -1}])
+    with pytest.raises(UsageError, match=r"example 1 of digits .* has label -1"):
+        datasets.labels(dataset)

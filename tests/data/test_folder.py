@@ -160,3 +160,11 @@ def test_unknown_split(animals):
         datasets.load(f"folder:{animals}", "validation")
     with pytest.raises(UsageError, match=r"cannot read the split 'train\[half\]'"):
         datasets.load(f"folder:{animals}", "train[half]")
+
+
+def test_labels_are_known_without_reading_the_images(animals):
+    dataset = datasets.load(f"folder:{animals}", "train")
+    expected = [example["label"] for example in dataset.source]
+    for file, _ in dataset.source.files:
+        file.unlink()
+    np.testing.assert_array_equal(datasets.labels(dataset), expected)

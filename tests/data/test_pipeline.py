@@ -124,6 +124,61 @@ def test_the_alternating_flip_mirrors_each_image_in_every_second_epoch():
     np.testing.assert_array_equal(mirrored[1:], ~mirrored[:-1])
 
 
+def drawn(data, steps, classes, **options):
+    """The examples' numbers and classes in the order in which a balanced sampler draws them."""
+    numbers = labels(train(data, steps, balanced_by=classes, **options))
+    return numbers, classes[numbers]
+
+
+def test_a_balanced_sampler_draws_every_class_equally_often():
+    classes = np.repeat([0, 1, 2], [17, 4, 2])
+    numbers, found = drawn(dataset(), 34, classes)  # 204 examples, 68 of each class
+    for each in found.reshape(-1, 3):
+        assert sorted(each) == [0, 1, 2]
+    assert len({tuple(each) for each in found.reshape(-1, 3)}) == 6
+    for label, size in enumerate((17, 4, 2)):  # all examples of a class before one comes again
+        for epoch in numbers[found == label].reshape(-1, size):
+            assert sorted(epoch) == list(np.flatnonzero(classes == label))
+    rarely = numbers[found == 0].reshape(4, 17)
+    assert len({tuple(epoch) for epoch in rarely}) == 4
+
+
+def test_a_balanced_sampler_is_decided_by_seed_and_step():
+    data, options = dataset(), {"balanced_by": np.repeat([0, 1], [20, 3])}
+    whole = train(data, 8, augmentation=EVERYTHING, **options)
+    later = train(data, 3, augmentation=EVERYTHING, start_step=5, num_threads=3, **options)
+    assert_same(later, whole[5:])
+    other = train(data, 8, augmentation=EVERYTHING, seed=1, **options)
+    assert not np.array_equal(labels(other), labels(whole))
+
+
+def test_processes_share_what_a_balanced_sampler_draws():
+    options = {"balanced_by": np.repeat([0, 1], [20, 3])}
+    whole = labels(train(dataset(), 7, **options)).reshape(7, 6)
+    shares = [
+        labels(train(dataset(), 7, process_index=i, process_count=3, **options)).reshape(7, 2)
+        for i in range(3)
+    ]
+    np.testing.assert_array_equal(np.stack(shares, axis=2).reshape(7, 6), whole)
+
+
+def test_a_balanced_sampler_passes_over_classes_without_examples():
+    _, found = drawn(dataset(), 4, np.repeat([1, 4], [20, 3]))
+    assert np.bincount(found).tolist() == [0, 12, 0, 0, 12]
+
+
+def test_the_alternating_flip_follows_a_balanced_samplers_own_epochs():
+    data, classes = dataset(), np.repeat([0, 1], [21, 2])
+    batches = train(data, 4, augmentation=Augmentation(alternating_flip=True), balanced_by=classes)
+    images = np.concatenate([batch["image"] for batch in batches])
+    numbers = labels(batches)
+    for number in (21, 22):  # each comes six times
+        seen = [image.tobytes() for image in images[numbers == number]]
+        assert seen[0::2] == [seen[0]] * 3
+        assert seen[1::2] == [seen[1]] * 3
+        assert seen[0] != seen[1]
+
+
 def test_the_seed_decides_order_and_augmentation():
     data = dataset()
     assert_same(train(data, 8, augmentation=EVERYTHING), train(data, 8, augmentation=EVERYTHING))

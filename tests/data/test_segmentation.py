@@ -155,3 +155,9 @@ def test_voc_s_own_folder(tmp_path):
 def test_a_data_set_without_masks_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"unknown data set with masks 'digits'; .*shapes"):
         segmentation.load("digits", "train", str(tmp_path))
+
+
+def test_class_counts_are_of_the_masks_as_they_are_in_the_files():
+    masks = [np.array([[0, 1], [9, 1]], np.uint8), np.array([[0, 0, 0]], np.uint8)]
+    dataset = dataset_of([(np.repeat(mask[..., None], 3, -1), mask) for mask in masks])
+    np.testing.assert_array_equal(segmentation.class_counts(dataset), [4, 2, 0])

@@ -99,15 +99,26 @@ def test_without_a_pixel_that_counts_the_loss_is_zero_and_so_is_its_gradient(cas
         summary_of(logits, label)
 
 
-@pytest.mark.parametrize("loss", [segmentation.cross_entropy, segmentation.dice_loss])
-def test_pixels_of_all_devices_weigh_the_same(case, loss):
+def test_pixels_of_all_devices_weigh_the_same_in_the_dice_loss(case):
     logits, label = jnp.asarray(case[0], jnp.float32), jnp.asarray(case[1])
     label = label.at[0, :4].set(segmentation.IGNORED)  # the devices count different numbers
+    loss = segmentation.dice_loss
     mean = jax.vmap(
         lambda logits, label: loss(logits[None], label[None], "devices"),
         axis_name="devices",
     )
     assert mean(logits, label).mean() == pytest.approx(float(loss(logits, label)), rel=1e-6)
+
+
+def test_parts_that_know_the_total_have_the_mean_of_the_whole(case):
+    logits, label = jnp.asarray(case[0], jnp.float32), jnp.asarray(case[1])
+    label = label.at[0, :4].set(segmentation.IGNORED)  # the parts count different numbers
+    share = segmentation.total_weight(label) / 2
+    parts = [
+        segmentation.cross_entropy(logits[i : i + 1], label[i : i + 1], total=share) for i in (0, 1)
+    ]
+    whole = segmentation.cross_entropy(logits, label)
+    assert np.mean(parts) == pytest.approx(float(whole), rel=1e-6)
 
 
 def test_a_label_that_is_no_class_shows_as_nan(case):

@@ -109,6 +109,23 @@ def test_a_damaged_newest_checkpoint_is_made_again(whole, config, tmp_path):
     assert result.parameters_sha256 == whole[0].parameters_sha256
 
 
+@pytest.mark.parametrize("options", [{"class_weights": "balanced"}, {"sampler": "balanced"}])
+def test_a_balanced_run_resumed_has_the_bits_of_the_whole(config, tmp_path, options):
+    config = dataclasses.replace(config, train_split="train[:50]", **options)
+    unbalanced = dataclasses.replace(config, class_weights=None, sampler="shuffle")
+    balanced = run(config, tmp_path / "run")
+    assert balanced.parameters_sha256 != run(unbalanced, tmp_path / "other").parameters_sha256
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "12")
+    assert run(config, tmp_path / "run").parameters_sha256 == balanced.parameters_sha256
+
+
+def test_the_weights_of_the_classes_are_said(config, tmp_path):
+    said = []
+    config = dataclasses.replace(config, steps=1, class_weights="3:0.25,8:4")
+    run(config, tmp_path, progress=loop.Progress(say=said.append))
+    assert "class weights: 0.25 (3) to 4 (8)" in said
+
+
 def test_another_configuration_is_refused_and_nothing_changes(whole, config):
     before = {p: p.read_bytes() for p in whole[1].rglob("*") if p.is_file()}
     with pytest.raises(UsageError, match="learning_rate"):
@@ -158,6 +175,7 @@ def test_a_mistake_writes_nothing(config, tmp_path):
         {"freeze": "none"},
         {"crop": "resized", "crop_scale": (2.0, 3.0)},
         {"erasing": 1.5},
+        {"class_weights": "eleven:2"},
     ):
         with pytest.raises(UsageError):
             run(dataclasses.replace(config, **options), tmp_path / "run")
