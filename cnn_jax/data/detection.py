@@ -38,8 +38,8 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
 
 def fit(image: Image.Image, canvas: int) -> Image.Image:
     """Return the image scaled until its longer side is the canvas's."""
-    scale = canvas / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    longest = max(image.size)
+    width, height = (max(1, round(side * canvas / longest)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 

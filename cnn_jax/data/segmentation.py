@@ -151,8 +151,8 @@ def fit(
     Args:
       fill: the colour of the filling; the mask's is IGNORED.
     """
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    longest = max(image.size)
+    width, height = (max(1, round(side * size / longest)) for side in image.size)
     if (width, height) != image.size:
         image = image.resize((width, height), resample)
         mask = mask.resize((width, height), Image.Resampling.NEAREST)

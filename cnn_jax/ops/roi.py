@@ -3,6 +3,10 @@
 Bilinear interpolation is separable, so a region's rows and columns are two small matrices and
 RoIAlign is two products with them: nothing of the size of regions x samples x channels is made.
 All functions are of one image; vmap makes them of a batch.
+
+XLA may divide by a number by multiplying by its rounded reciprocal, after which floor and ceil are
+off by one where the quotient is whole. So they are only taken as a // b, whose remainder is exact,
+and limits are compared without a division.
 """
 
 import functools
@@ -28,18 +32,21 @@ def _bin_weights(
     sampling_ratio: int | None,
 ) -> Float[Array, "k outputs size"]:
     """Return the weight of each pixel of an axis in each bin: the mean over the bin's samples."""
-    step = length / outputs
     samples = math.ceil(size / outputs) if sampling_ratio is None else sampling_ratio
     drawn = jnp.full_like(length, samples)
     if sampling_ratio is None:
-        drawn = jnp.clip(jnp.ceil(step), 0, samples)
-    first = start[:, None] + jnp.arange(outputs) * step[:, None]
+        drawn = jnp.clip(-(-length // outputs), 0, samples)
+    start, length = start[:, None], length[:, None]
+    count = jnp.maximum(drawn, 1)[:, None]
+    parts = 2 * outputs * count  # of the length; a sample lies after an odd number of them
     weights = 0.0
     for i in range(samples):
-        y = first + ((i + 0.5) * step / jnp.maximum(drawn, 1))[:, None]
-        counted = (y >= -1) & (y <= size) & (i < drawn)[:, None]
+        covered = length * (2 * (jnp.arange(outputs) * count + i) + 1)
+        counted = ((start + 1) * parts + covered >= 0) & ((start - size) * parts + covered <= 0)
+        counted &= i < drawn[:, None]
+        y = start + covered / parts
         weights += jnp.where(counted[..., None], _interpolation(y, size), 0)
-    return weights / jnp.maximum(drawn, 1)[:, None, None]
+    return weights / count[..., None]
 
 
 def _align_weights(boxes, outputs, sizes, scale, sampling_ratio, aligned):
@@ -91,9 +98,9 @@ def pyramid_level(
     """
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     root = jnp.sqrt(sides[..., 0] * sides[..., 1])
-    # log2(0) is -inf, which the clamp takes to the lowest level; 1e-6 as in torchvision
-    found = jnp.floor(level + jnp.log2(root / size) + 1e-6)
-    return jnp.clip(found, low, high).astype(jnp.int32)
+    # 1e-6 as in torchvision, so that a root that was rounded down still counts
+    least = [size * 2.0 ** (each - level - 1e-6) for each in range(low + 1, high + 1)]
+    return low + (root[..., None] >= jnp.asarray(least, root.dtype)).sum(-1, dtype=jnp.int32)
 
 
 def pyramid_roi_align(
@@ -130,9 +137,8 @@ def _bin_ranges(
 ) -> tuple[Int[Array, "k outputs"], Int[Array, "k outputs"]]:
     """Return each bin's first pixel on an axis, and how many of a region with both ends it has."""
     low, high = _round_half_away(low)[:, None], _round_half_away(high)[:, None]
-    step = jnp.maximum(high - low + 1, 1) / outputs
-    bins = jnp.arange(outputs)
-    first, last = low + jnp.floor(bins * step), low + jnp.ceil((bins + 1) * step)
+    length, bins = jnp.maximum(high - low + 1, 1), jnp.arange(outputs)
+    first, last = low + bins * length // outputs, low - (-(bins + 1) * length // outputs)
     first, last = (jnp.clip(x, 0, size).astype(jnp.int32) for x in (first, last))
     return first, last - first
 
@@ -192,11 +198,13 @@ def paste_masks(
     As torchvision does it: the mask gets a border of one zero, the box grows likewise and loses
     its fractions, and its last pixel counts.
     """
-    size = masks.shape[-1] + 2
+    inner, size = masks.shape[-1], masks.shape[-1] + 2
     masks = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
-    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    half = sides * (size / (size - 2)) / 2
-    low, high = jnp.trunc(centres - half), jnp.trunc(centres + half)
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) * inner, (boxes[:, 2:] - boxes[:, :2]) * size
+    low, high = (
+        jnp.sign(ends) * (jnp.abs(ends) // (2 * inner))
+        for ends in (centres - sides, centres + sides)
+    )
     lengths = jnp.maximum(high - low + 1, 1)
 
     def axis_weights(low, length, pixels):
