@@ -201,9 +201,9 @@ def resized_crop_box(
             return left, top, left + w, top + h
     w, h = width, height
     if width / height < ratio[0]:
-        h = round(width / ratio[0])
+        h = max(1, round(width / ratio[0]))
     elif width / height > ratio[1]:
-        w = round(height * ratio[1])
+        w = max(1, round(height * ratio[1]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 

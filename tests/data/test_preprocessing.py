@@ -1,10 +1,13 @@
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.data.augmentation import Augmentation, augment
 from cnn_jax.data.preprocessing import (
+    RESAMPLING,
     Preprocessing,
     center_crop,
     preprocess,
@@ -79,3 +82,40 @@ def test_small_images_are_enlarged():
 def test_options_that_cannot_work_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         validate(options)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("resize", [32, 37])
+@pytest.mark.parametrize("size", [(2000, 1), (1, 2000), (1500, 7), (33, 3000), (1700, 100)])
+def test_a_long_image_gives_the_crops_of_the_whole_resized_one(size, resize, interpolation):
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    options = Preprocessing(32, resize, interpolation)
+    whole = resize_shorter_side(image, resize, RESAMPLING[interpolation])
+    mirrored = whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    expected = []
+    for each in (whole, mirrored):
+        right, bottom = each.width - 32, each.height - 32
+        corners = [(0, 0), (right, 0), (0, bottom), (right, bottom)]
+        expected += [each.crop((x, y, x + 32, y + 32)) for x, y in corners]
+        expected.append(center_crop(each, 32))
+    expected = np.stack([np.asarray(crop, np.int16) for crop in expected])
+    found = np.concatenate([ten_crop(image, options), [to_array(preprocess(image, options))]])
+    difference = np.abs(found - np.concatenate([expected, expected[4:5]]))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 5e-3
+
+
+@pytest.mark.parametrize("size", [(20000, 1), (1, 20000)])
+def test_a_thin_image_takes_little_memory(size):
+    stripe = Image.new("RGB", size, (10, 20, 30))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    crops = ten_crop(stripe, Preprocessing(224))
+    preprocess(stripe, Preprocessing(224))
+    for crop in ("none", "pad", "resized"):
+        options = Augmentation(crop=crop, crop_ratio=(0.1, 0.3))
+        rng, fill = np.random.default_rng(0), np.zeros(3, np.uint8)
+        augment(stripe, rng, options, image_size=224, fill=fill)
+    assert (crops == [10, 20, 30]).all()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 2**17  # KiB
