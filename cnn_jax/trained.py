@@ -2,23 +2,26 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from absl import logging
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from cnn_jax import taps
+from cnn_jax.data import classes
+from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
 from cnn_jax.models.registry import MODELS, check_task
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
+from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.loop import checkpoint_directory
 from cnn_jax.weights import load_weights
 
 
@@ -27,9 +30,12 @@ class Trained(NamedTuple):
 
     model, variables: what model.apply takes.
     preprocessing: resize and crop before it.  mean, std: of the channels, in 0..1 units.
-    class_names: of the classes it was trained on; () where the file does not tell.
+    class_names: of the classes it was trained on, in the order of its outputs; () where nobody
+      tells, and fewer than its outputs where it was given more.
     source: where it comes from, its step and the SHA-256 of its parameters and batch statistics.
     config: the training options; None for a weights file.
+    other_names: each the same classes in the same order under other names, by which a data set may
+      call them too (as ImageNet's WordNet numbers).
     """
 
     model: Model
@@ -40,14 +46,18 @@ class Trained(NamedTuple):
     class_names: tuple[str, ...]
     source: Mapping[str, Any]
     config: TrainConfig | None
+    other_names: tuple[tuple[str, ...], ...] = ()
 
 
 def from_workdir(
-    workdir: str | os.PathLike, step: int | None = None, task: str = "classification"
+    workdir: str | os.PathLike, step: int | None = None, task: str | None = "classification"
 ) -> Trained:
     """Return the network of a run's newest intact checkpoint, or of the given step.
 
     The averaged weights are taken where the run kept some.
+
+    Args:
+      task: what the network must be for; None: for whatever.
 
     Raises:
       UsageError: no run there, no such step, no intact checkpoint, or a network for another task.
@@ -57,7 +67,8 @@ def from_workdir(
     found = checkpoint.load(checkpoint_directory(workdir), step)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     config = configs.from_dict({name: found.config[name] for name in fields & found.config.keys()})
-    check_task(config.model, task)
+    if task is not None:
+        check_task(config.model, task)
     state = found.state
     variables = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
     source = {"workdir": os.fspath(workdir), "step": found.step, "averaged": bool(state["ema"])}
@@ -78,14 +89,23 @@ def from_weights(
     path: str | os.PathLike,
     num_classes: int | None = None,
     task: str = "classification",
+    class_names: Sequence[str] = (),
 ) -> Trained:
     """Return the named model with the weights of a published file, and their preprocessing.
 
+    Args:
+      num_classes: by default as many as class_names, or without these as many as published.
+      class_names: of the file's classes, in the order of its outputs, where they are known.
+
     Raises:
-      UsageError: an unknown model, one for another task, or a file that is not this model's.
+      UsageError: an unknown model, one for another task, a file that is not this model's, or
+        another number of names than of classes.
     """
     check_task(name, task)
     entry = MODELS[name]
+    num_classes = num_classes or len(class_names) or None
+    if class_names and len(class_names) != num_classes:
+        raise UsageError(f"{len(class_names)} class names are given for {num_classes} classes")
     variables = load_weights(name, path, num_classes, replace_head=False)
     source = {"weights": os.fspath(path)}
     return Trained(
@@ -94,9 +114,34 @@ def from_weights(
         Preprocessing(entry.image_size, entry.resize, entry.interpolation),
         entry.mean,
         entry.std,
-        (),
+        tuple(class_names),
         source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
         None,
+    )
+
+
+def labelled(
+    network: Trained, dataset: Dataset, warn: Callable[[str], None] = logging.warning
+) -> Dataset:
+    """Return the data set with its labels in the numbers of the network's classes.
+
+    Whatever compares a network's answers with labels begins with this; see data.classes.matched.
+
+    Args:
+      warn: is told where classes can be matched by their numbers alone.
+
+    Raises:
+      UsageError: the data set has classes that the network does not know, or, of a network whose
+        classes nobody names, another number of classes.
+    """
+    owner = network.source.get("workdir") or network.source.get("weights") or network.model.name
+    if not network.class_names and dataset.num_classes != network.model.num_classes:
+        raise UsageError(
+            f"{dataset.name} has {dataset.num_classes} classes, {owner} tells "
+            f"{network.model.num_classes} apart and does not name them; name them, in their order"
+        )
+    return classes.matched(
+        dataset, network.class_names, owner, other_names=network.other_names, warn=warn
     )
 
 

@@ -32,12 +32,12 @@ _GALLERY = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = subjects.load("activations")
+    subject = subjects.load("activations", answers=False)
     network, pixels = subject.network, subject.pixels
     layers = _LAYER.value or representations.spread(representations.layer_shapes(network, pixels))
     gallery = pixels
     if subject.labels is not None:
-        dataset = subjects.load_dataset(network)
+        dataset = subjects.load_dataset(network, answers=False)
         gallery, _ = subjects.first_examples(network, dataset, _GALLERY.value)
     picture = run_page.picture_in(subject.folder)
     way, way_section = representations.activations_section(network, pixels[0], layers, picture)

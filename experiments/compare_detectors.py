@@ -25,7 +25,7 @@ from absl import flags
 from jaxtyping import Float
 
 from cnn_jax import trained
-from cnn_jax.data import datasets, proposals
+from cnn_jax.data import classes, datasets, proposals
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
@@ -167,6 +167,7 @@ def reused_faster(workdir: str, dataset: Dataset, canvas: int) -> Detector:
     settings = detector.settings_of(network.config)
     if not settings.anchor_sizes:
         raise UsageError(f"--faster={workdir} proposes no regions; give a Faster or Mask R-CNN's")
+    classes.matched(dataset, network.class_names, f"--faster={workdir}", whole=True, first=1)
     if (network.class_names, network.config.image_size) != (dataset.class_names, canvas):
         raise UsageError(f"--faster={workdir} was trained on other classes or another image size")
     detect = detector.create_detector(
@@ -249,6 +250,7 @@ def main(argv: Sequence[str]) -> None:
             _EVAL_SPLIT.value or datasets.evaluation_split(name, folder),
         )
     )
+    eval_set = classes.matched(eval_set, train_set.class_names, "the training split", first=1)
     canvas = config_of("fastrcnn_shapes", train_set).image_size
     faster = reused_faster(_FASTER.value, eval_set, canvas) if _FASTER.value else None
     workdir = app.open_workdir(_WORKDIR.value, identity(train_set, eval_set))

@@ -149,7 +149,7 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
     network = trained.from_workdir(workdir)
     split = datasets.evaluation_split("digits", config.data_dir)
-    dataset = datasets.load("digits", split, config.data_dir)
+    dataset = trained.labelled(network, datasets.load("digits", split, config.data_dir))
     evaluate = evaluation.create_evaluator(network.model, dataset, network.preprocessing)
     metrics = evaluate(network.variables)
     if jax.process_index() != 0:

@@ -127,6 +127,7 @@ def main(argv: Sequence[str]) -> None:
     training = config.train_split or datasets.training_split(name, folder)
     held_out = config.eval_split or datasets.evaluation_split(name, folder)
     train_set, eval_set = (data.load(name, split, folder) for split in (training, held_out))
+    train_set, eval_set = detector.in_numbers_of_run(_WORKDIR.value, train_set, eval_set)
     config = configs.resolve(config, train_set)
     if detector.settings_of(config).mask_layers and "instance_mask" not in train_set.source[0]:
         raise UsageError(f"{name} has no instance masks; take --model=fasterrcnn_resnet10_fpn")

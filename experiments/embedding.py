@@ -36,11 +36,11 @@ _PERPLEXITY = flags.DEFINE_float(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = subjects.load("embedding")
+    subject = subjects.load("embedding", answers=False)
     if subject.labels is None:
         raise UsageError("neighbours come from a data set; leave --image out")
     network = subject.network
-    dataset = subjects.load_dataset(network)
+    dataset = subjects.load_dataset(network, answers=False)
     images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
     shapes = representations.layer_shapes(network, images)
     results, section = representations.embedding_section(
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         _LAYER.value or representations.features_layer(shapes),
         images,
         labels,
-        subject.class_names,
+        dataset.class_names,
         jax.random.key(subjects.seed()),
         run_page.picture_in(subject.folder),
         perplexity=_PERPLEXITY.value,

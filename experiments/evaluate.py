@@ -61,11 +61,6 @@ def main(argv: Sequence[str]) -> None:
     subject = network_flags.load_network()
     config, dataset = subject.config, network_flags.load_dataset(subject)
     name, split = dataset.name, dataset.split
-    if dataset.num_classes > subject.model.num_classes:
-        raise UsageError(
-            f"{name} has {dataset.num_classes} classes, the network tells "
-            f"{subject.model.num_classes} apart; evaluate on what it was trained for"
-        )
     preprocessing = subject.preprocessing
     if _IMAGE_SIZE.value is not None:
         preprocessing = preprocessing._replace(

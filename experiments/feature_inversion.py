@@ -67,7 +67,7 @@ def variation_weights() -> tuple[float, float]:
 def main(argv: Sequence[str]) -> None:
     del argv
     weights = variation_weights()
-    subject = subjects.load("feature_inversion")
+    subject = subjects.load("feature_inversion", answers=False)
     network, pixels = subject.network, subject.pixels
     paths = layer_flags.chosen(network, pixels.shape[1:])
     f = trained.layers(network, paths)

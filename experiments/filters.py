@@ -27,7 +27,7 @@ _NORMALIZATION = flags.DEFINE_enum(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = subjects.load("filters")
+    subject = subjects.load("filters", answers=False)
     shapes = representations.layer_shapes(subject.network, subject.pixels)
     results, section = representations.filters_section(
         subject.network,

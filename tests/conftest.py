@@ -5,7 +5,9 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_jax.runtime import xla
 
@@ -19,3 +21,19 @@ def _compiled_programs_end_with_their_module():
     """XLA aborts when the compiled programs of a long process exhaust its memory mappings."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def draw_pets():
+    """draw_pets(folder, name=colour, ...) makes a folder of images of its colour a class."""
+
+    def draw(folder, count=10, **colours):
+        random = np.random.default_rng(0)
+        for name, colour in colours.items():
+            (folder / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 60, (8, 8, 3)) + 190 * np.array(colour)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+        return f"folder:{folder}"
+
+    return draw

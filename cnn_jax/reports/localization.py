@@ -70,7 +70,7 @@ def _sections(workdir: str, metrics: dict[str, Any], pictures: int) -> list[Html
 def _pictures(workdir: str, count: int) -> Figure:
     """The first images of the evaluation split with their true and guessed boxes."""
     network = trained.from_workdir(workdir, task="localization")
-    _, dataset = loop.load_datasets(network.config, LOCALIZATION)
+    _, dataset = loop.load_datasets(network.config, LOCALIZATION, network.class_names)
     batches = LOCALIZATION.evaluation_batches(
         dataset, batch_size=count, preprocessing=network.preprocessing
     )

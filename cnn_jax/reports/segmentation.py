@@ -59,7 +59,7 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
 def _mask_sections(workdir: str, results: dict[str, Any], pictures: int) -> list[Html]:
     """Predict the evaluation split's masks; results.json gets the kinds of errors too."""
     network = trained.from_workdir(workdir, task="segmentation")
-    _, dataset = loop.load_datasets(network.config, SEGMENTATION)
+    _, dataset = loop.load_datasets(network.config, SEGMENTATION, network.class_names)
     errors, shown = Counter(), []
     for image, true, predicted in predictions(network, dataset, network.config.batch_size):
         errors.update(segmentation.error_kinds(predicted, true))

@@ -35,6 +35,11 @@ _DAMAGED = ".damaged"
 PyTree = Any
 
 
+def checkpoint_directory(workdir: str | os.PathLike) -> Path:
+    """Return where a run keeps its checkpoints."""
+    return Path(workdir) / "checkpoints"
+
+
 class Checkpoint(NamedTuple):
     """A checkpoint in host memory, every leaf checked.
 
@@ -305,6 +310,16 @@ def load(
 def read_config(directory: str | os.PathLike, step: int | None = None) -> dict:
     """The configuration in a checkpoint, by default the newest intact one; errors as in `load`."""
     return load(directory, step).config
+
+
+def newest_config(directory: str | os.PathLike) -> dict | None:
+    """The configuration in the newest readable manifest, without the arrays; None if none is."""
+    for step in reversed(steps(directory)):
+        try:
+            return _read_manifest(_absolute(directory) / str(step))["config"]
+        except Exception:  # Whatever the damage makes of the reader; `restore` tells of it.
+            continue
+    return None
 
 
 def restore_variables(

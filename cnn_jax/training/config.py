@@ -7,6 +7,7 @@ keeps them, and evaluation rebuilds the model from them.
 import ast
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from cnn_jax import errors
@@ -15,6 +16,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
+from cnn_jax.training import checkpoint
 from cnn_jax.views import VIEWS
 
 
@@ -240,7 +242,11 @@ class TrainConfig:
         "Path of a convolution of the images whose filters start as those that whiten patches.",
     )
     init_from: str | None = option(
-        None, "Optimizer", "Weights to start from: a published file, .safetensors or .pth."
+        None,
+        "Optimizer",
+        "Weights to start from: a published file, .safetensors or .pth, or the folder of a run, of "
+        "which the newest intact checkpoint is taken, averaged if it keeps averages; of its head "
+        "stays what belongs to classes of the same names.",
     )
     freeze: str | None = option(
         None, "Optimizer", "Regular expression of parameter paths that stay as they are."
@@ -399,7 +405,9 @@ def resolve(config: TrainConfig, train_set: Dataset, default_epochs: float = 90.
     if config.warmup_epochs is not None:
         warmup_steps = round(config.warmup_epochs * examples / config.batch_size)
     if config.init_from and config.image_size is None:
-        image_size = build_model(config, classes).image_size
+        folder = checkpoint.checkpoint_directory(Path(config.init_from).expanduser())
+        run = checkpoint.newest_config(folder) or {}
+        image_size = run.get("image_size") or build_model(config, classes).image_size
     else:
         image_size = config.image_size or _image_size(config, train_set, classes)
     if config.start_image_size is not None and config.start_image_size > image_size:

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cnn_jax.data import classes
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
@@ -26,9 +27,11 @@ from cnn_jax.runtime import parallel
 from cnn_jax.tasks import detection
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
+from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.initial import initial_variables
 from cnn_jax.training.log import open_log
-from cnn_jax.training.loop import Diverged, checkpoint_directory, initial_variables
+from cnn_jax.training.loop import Diverged
 from cnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import normalize_images
@@ -173,6 +176,22 @@ class Result(NamedTuple):
     variables: PyTree
 
 
+def in_numbers_of_run(
+    workdir: str | os.PathLike, train_set: Dataset, eval_set: Dataset
+) -> tuple[Dataset, Dataset]:
+    """Return both splits with their labels in the numbers of the run's network, if there is one.
+
+    Raises:
+      UsageError: the training split's classes are not the run's, or the evaluation split has others
+        than the training split.
+    """
+    known = (checkpoint.newest_config(checkpoint_directory(workdir)) or {}).get("class_names", ())
+    owner = f"the run in {workdir}"
+    train_set = classes.matched(train_set, known, owner, whole=True, first=1)
+    names, owner = train_set.class_names, f"its split {train_set.split}"
+    return train_set, classes.matched(eval_set, names, owner, first=1)
+
+
 def train(
     config: TrainConfig,
     workdir: str | os.PathLike,
@@ -198,7 +217,16 @@ def train(
     if (proposals is None) != bool(settings.anchor_sizes):
         kind = "proposes regions itself" if settings.anchor_sizes else "needs proposals of regions"
         raise UsageError(f"{config.model} {kind}; take another --model, or compare_detectors")
-    variables = initial_variables(config, model, 3, jax.random.key(config.seed))
+    before = checkpoint.newest_config(checkpoint_directory(workdir))
+    dataset, _ = in_numbers_of_run(workdir, dataset, dataset)
+    variables = initial_variables(
+        dataclasses.replace(config, init_from=None) if before else config,  # goes on from its own
+        model,
+        3,
+        jax.random.key(config.seed),
+        class_names=dataset.class_names,
+        say=say,
+    )
     optimizer = create_optimizer(config, variables["params"])
     over = parallel.over_mesh()
     step_function = over.compile(create_train_step(config, settings, optimizer, dataset))

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.errors import ScopeParamShapeError
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from cnn_jax import evaluation
-from cnn_jax.data import datasets
+from cnn_jax.data import classes, datasets
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
@@ -28,14 +28,15 @@ from cnn_jax.models.registry import check_task
 from cnn_jax.runtime import parallel
 from cnn_jax.training import checkpoint, class_weights
 from cnn_jax.training import config as configs
+from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.initial import initial_variables
 from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import TrainState, create_state, evaluated_variables
 from cnn_jax.training.step import create_train_step, normalize_images
 from cnn_jax.training.task import CLASSIFICATION, Task
 from cnn_jax.training.whitening import EXAMPLES, whitened
-from cnn_jax.weights import load_weights
 from cnn_jax.workdir import open_workdir
 
 # How many steps the host may run ahead of the metrics it looks at.
@@ -72,11 +73,6 @@ class Progress(NamedTuple):
     update: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
 
 
-def checkpoint_directory(workdir: str | os.PathLike) -> Path:
-    """Return where a run keeps its checkpoints."""
-    return Path(workdir) / "checkpoints"
-
-
 def saved_config(config: TrainConfig, train_set: datasets.Dataset) -> dict[str, Any]:
     """Return what a checkpoint keeps: the options, and what evaluation needs of the data set."""
     return dataclasses.asdict(config) | {
@@ -87,41 +83,29 @@ def saved_config(config: TrainConfig, train_set: datasets.Dataset) -> dict[str, 
 
 
 def load_datasets(
-    config: TrainConfig, task: Task = CLASSIFICATION
+    config: TrainConfig,
+    task: Task = CLASSIFICATION,
+    class_names: Sequence[str] = (),
+    owner: str = "the run",
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Return the training and the evaluation split that the configuration names."""
+    """Return the training and the evaluation split that the configuration names.
+
+    Args:
+      class_names: those of a network that was trained on this data, in whose numbers the labels
+        are then; by default the training split's own.
+      owner: whose names these are, for messages.
+
+    Raises:
+      UsageError: unknown names or no such data, or splits whose classes are not the same ones.
+    """
     name, data_dir = config.dataset, config.data_dir
     train, held_out = config.train_split, config.eval_split
     if train is None or held_out is None:
         usual = task.splits(name, data_dir)
         train, held_out = train or usual[0], held_out or usual[1]
-    return task.load(name, train, data_dir), task.load(name, held_out, data_dir)
-
-
-def initial_variables(
-    config: TrainConfig, model: Model, channels: int, key: Array | None = None
-) -> PyTree:
-    """Return the variables that training starts from: drawn by the seed, or read from a file."""
-    if key is None:  # folded so that weights and dropout never share one
-        key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1)
-    shape = (1, config.image_size, config.image_size, channels)
-    try:
-        variables = model.init(key, jax.ShapeDtypeStruct(shape, jnp.float32))
-    except (UsageError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"{model.name} cannot be built for images of {shape[1:]}: {error}; "
-            f"its own size is --image_size={model.image_size}"
-        ) from error
-    if config.init_from is None:
-        return variables
-    return load_weights(
-        model.name,
-        config.init_from,
-        model.num_classes,
-        key=key,
-        image_shape=shape[1:],
-        **configs.literal_options(config.model_options),
-    )
+    train_set = classes.matched(task.load(name, train, data_dir), class_names, owner, whole=True)
+    eval_set = task.load(name, held_out, data_dir)
+    return train_set, classes.matched(eval_set, train_set.class_names, f"its split {train}")
 
 
 def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels: int) -> None:
@@ -260,18 +244,26 @@ def train(
     """
     workdir = Path(workdir).absolute()
     check_task(config.model, task.name)
-    train_set, eval_set = load_datasets(config, task)
+    before = checkpoint.newest_config(checkpoint_directory(workdir)) or {}
+    known, owner = before.get("class_names", ()), f"the run in {workdir}"
+    train_set, eval_set = load_datasets(config, task, known, owner)
     config = configs.resolve(config, train_set)
     configs.refuse(config, task.unused, task.name)
     task.validate(configs.augmentation(config))
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     channels = train_set.image_shape[-1]
     model = configs.build_model(config)
-    variables = initial_variables(config, model, channels)
+    to_say: list[str] = []  # once it is certain that the run begins
+    variables = initial_variables(
+        dataclasses.replace(config, init_from=None) if before else config,  # goes on from its own
+        model,
+        channels,
+        class_names=train_set.class_names,
+        say=to_say.append,
+    )
     _check_sizes(config, model, variables, channels)
     if config.whiten is not None:
         variables = whitened(variables, config.whiten, _first_images(config, task, train_set))
-    to_say: list[str] = []  # once it is certain that the run begins
     labels = datasets.labels(train_set) if config.sampler == "balanced" else None
     optimizer = create_optimizer(config, variables["params"])
     over = parallel.PARALLEL[config.parallel](devices)

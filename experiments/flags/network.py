@@ -1,5 +1,7 @@
 """The trained network and the data set that an experiment is about: flags and what they load."""
 
+from pathlib import Path
+
 from absl import flags
 
 from cnn_jax import trained
@@ -17,6 +19,13 @@ _MODEL = flags.DEFINE_string("model", None, "Model that --weights are of.", modu
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Published weights, .safetensors or .pth.", module_name="What"
 )
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names",
+    None,
+    "Text file with the names of the classes of --weights, one a line, in the order of the "
+    "network's outputs: a data set's classes are then matched by name.",
+    module_name="What",
+)
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Data set; by default the one of the run.", module_name="Data"
 )
@@ -33,7 +42,11 @@ def load_network() -> Trained:
     if _WEIGHTS.value is not None:
         if _MODEL.value is None:
             raise UsageError("--weights needs --model too")
-        return trained.from_weights(_MODEL.value, _WEIGHTS.value)
+        return trained.from_weights(
+            _MODEL.value, _WEIGHTS.value, class_names=_read_names(_CLASS_NAMES.value)
+        )
+    if _CLASS_NAMES.value is not None:
+        raise UsageError("--class_names goes with --weights; a run knows its own classes")
     if _WORKDIR.value is None:
         raise UsageError("no network given; give --workdir of a run, or --model and --weights")
     if _MODEL.value is not None:
@@ -41,11 +54,19 @@ def load_network() -> Trained:
     return trained.from_workdir(_WORKDIR.value, _STEP.value)
 
 
-def load_dataset(network: Trained, split: str | None = None) -> datasets.Dataset:
+def load_dataset(
+    network: Trained, split: str | None = None, *, answers: bool = True
+) -> datasets.Dataset:
     """Return the data set of --dataset and --split, else that of the run.
 
     Args:
       split: instead of the one that is evaluated.
+      answers: whether the network's answers are looked at: its classes are then compared with the
+        data set's, whose labels become the network's numbers. False keeps the data set's own
+        labels and names, for what looks at features alone, of images of any classes.
+
+    Raises:
+      UsageError: no such data set or split, other classes or another number of channels.
     """
     name, config = _DATASET.value, network.config
     if name is None and config is None:
@@ -64,4 +85,14 @@ def load_dataset(network: Trained, split: str | None = None) -> datasets.Dataset
         raise UsageError(
             f"{name} has {dataset.image_shape[-1]} channels, the network takes {len(network.mean)}"
         )
-    return dataset
+    return trained.labelled(network, dataset) if answers else dataset
+
+
+def _read_names(file: str | None) -> tuple[str, ...]:
+    if file is None:
+        return ()
+    try:
+        lines = Path(file).expanduser().read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read --class_names={file}: {error}; give a text file") from None
+    return tuple(line.strip() for line in lines if line.strip())

@@ -41,7 +41,7 @@ class Subject(NamedTuple):
 
     folder: exists and holds config.json.
     pixels: in 0..1, preprocessed to the size that the network was evaluated at.
-    labels: None for the user's own images.
+    labels: in the network's numbers, or as `load` was told; None for the user's own images.
     names: a title for each image.
     class_names: of the network's outputs, numbers where they have no names.
     """
@@ -54,12 +54,16 @@ class Subject(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load(name: str) -> Subject:
+def load(name: str, *, answers: bool = True) -> Subject:
     """Return what the flags of the experiment of this name ask for.
+
+    Args:
+      answers: as of load_dataset; without, labels are the data set's own.
 
     Raises:
       UsageError: flags that do not fit together, no such run, file or data set, an image that
-        cannot be read, or a results folder that holds another configuration's.
+        cannot be read, other classes than the network's, or a results folder that holds another
+        configuration's.
     """
     network = load_network()
     if _IMAGE.value:
@@ -67,10 +71,10 @@ def load(name: str) -> Subject:
         names = tuple(Path(file).name for file in _IMAGE.value)
         class_names = network.class_names
     else:
-        dataset = load_dataset(network)
+        dataset = load_dataset(network, answers=answers)
         pixels, labels = first_examples(network, dataset, _EXAMPLES.value)
         class_names = network.class_names or dataset.class_names
-        names = tuple(class_names[label] for label in labels)
+        names = tuple(dataset.class_names[label] for label in labels)
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
     folder = app.open_workdir(results_folder(name, network), configuration(network))
     return Subject(network, folder, pixels, labels, names, class_names)

@@ -201,6 +201,71 @@ def test_the_checkpoint_rebuilds_the_averaged_network(whole):
     assert logits.shape == (1, 10)
 
 
+def coloured(draw_pets, folder, **options):
+    """A configuration of four steps on a folder of birds, cats and dogs."""
+    dataset = draw_pets(folder, bird=(1, 0, 0), cat=(0, 1, 0), dog=(0, 0, 1))
+    small = {"dataset": dataset, "image_size": 8, "batch_size": 8, "steps": 4, "mixup": 0.0}
+    return dataclasses.replace(CONFIG, **small, **options)
+
+
+def test_a_class_renamed_between_two_halves_of_a_run_is_one_error(draw_pets, tmp_path):
+    """The folders' order would give the cats, now kittens, the label that the dogs had."""
+    config = coloured(draw_pets, tmp_path / "images", checkpoint_every=2)
+    run(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    (tmp_path / "images" / "cat").rename(tmp_path / "images" / "kitten")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(UsageError, match=r"'kitten' \(1 of 3\) unknown; 'cat' \(1 of 3\) missing"):
+        run(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "images" / "kitten")
+    with pytest.raises(UsageError, match=r"the run in .*: 'cat' \(1 of 3\) missing"):
+        run(config, tmp_path / "run")
+    assert all(p.read_bytes() == content for p, content in before.items() if p.exists())
+
+
+def test_a_run_goes_on_by_the_names_of_its_classes(draw_pets, tmp_path):
+    """A data set may come to list its classes in another order, as one prepared anew."""
+
+    def listed_backwards(name, split, data_dir=None):
+        dataset = datasets.load(name, split, data_dir)
+        last = dataset.num_classes - 1
+        turned = [x | {"label": last - x["label"]} for x in dataset.source]
+        return dataset._replace(source=turned, class_names=dataset.class_names[::-1])
+
+    config = coloured(draw_pets, tmp_path / "images", checkpoint_every=2)
+    whole = run(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    task = CLASSIFICATION._replace(load=listed_backwards)
+    resumed = run(config, tmp_path / "run", task=task)
+    assert resumed.parameters_sha256 == whole.parameters_sha256
+    assert resumed.evaluation == whole.evaluation
+
+
+def test_the_splits_of_one_folder_are_matched_by_name(draw_pets, tmp_path):
+    options = {"train_split": "train", "eval_split": "validation"}
+    config = coloured(draw_pets, tmp_path / "train", **options)
+    config = dataclasses.replace(config, dataset=f"folder:{tmp_path}")
+    draw_pets(tmp_path / "val", dog=(0, 0, 1))
+    result = run(config, tmp_path / "run")
+    assert result.evaluation["class_names"] == ["bird", "cat", "dog"]
+    assert sum(result.evaluation["confusion"][2]) == 10
+    draw_pets(tmp_path / "val", fox=(1, 1, 0))
+    with pytest.raises(UsageError, match="fox"):
+        run(config, tmp_path / "other")
+
+    def other_names(name, split, data_dir=None):
+        dataset = datasets.load("folder:" + str(tmp_path / "train"), "test")
+        return (
+            dataset if split == "train" else dataset._replace(class_names=("bird", "cat", "wolf"))
+        )
+
+    with pytest.raises(
+        UsageError, match=r"not those of its split train: 'wolf' \(1 of 3\) unknown"
+    ):
+        run(config, tmp_path / "other", task=CLASSIFICATION._replace(load=other_names))
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.slow
 def test_fine_tuning_takes_all_but_the_head_from_the_file(config, tmp_path):
     options = {"depth": 8}

@@ -92,6 +92,35 @@ def test_weights_are_looked_into_with_an_image(given, tmp_path):
     assert subject.class_names == tuple(map(str, range(10)))
 
 
+def test_weights_with_class_names_know_the_classes_of_a_folder(given, draw_pets, tmp_path):
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    model = cnn_jax.create_model("resnet20", num_classes=3)
+    file = tmp_path / "w.safetensors"
+    variables = model.init(jax.random.key(0), images)
+    cnn_jax.save_weights("resnet20", variables, file, num_classes=3)
+    (tmp_path / "names.txt").write_text("dog\nbird\ncat\n")
+    given(
+        weights=str(file),
+        model="resnet20",
+        class_names=str(tmp_path / "names.txt"),
+        dataset=draw_pets(tmp_path / "images", cat=(0, 1, 0), dog=(0, 0, 1)),
+        workdir=str(tmp_path / "results"),
+    )
+    subject = subjects.load("saliency")
+    assert subject.class_names == ("dog", "bird", "cat")
+    assert subject.names == tuple("cat" if label == 2 else "dog" for label in subject.labels)
+    assert [image.mean((0, 1)).argmax() for image in subject.pixels] == [
+        1 if name == "cat" else 2 for name in subject.names
+    ]
+    given(class_names=str(tmp_path / "gone.txt"))
+    with pytest.raises(UsageError, match=r"cannot read --class_names=.*gone.txt"):
+        subjects.load("saliency")
+    given(class_names=None, weights=None, model=None, dataset=None, workdir="a run")
+    given(class_names="names.txt")
+    with pytest.raises(UsageError, match="--class_names goes with --weights"):
+        subjects.load("saliency")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

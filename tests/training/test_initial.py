@@ -1,0 +1,110 @@
+"""Where training starts from: another run's network, with its head for the classes it knows."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import trained
+from cnn_jax.errors import UsageError
+from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
+
+RED, GREEN, BLUE = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+SETTINGS = {
+    "model": "lenet5",
+    "model_options": "filters=(4,), neurons=(8,)",
+    "image_size": 8,
+    "batch_size": 8,
+    "learning_rate": 0.02,
+    "checkpoint_every": 20,
+}
+
+
+def train(dataset, workdir, **options):
+    said = []
+    config = TrainConfig(**{**SETTINGS, "dataset": dataset, **options})
+    result = loop.train(config, workdir, loop.Progress(say=said.append), devices=jax.devices()[:1])
+    return result, said
+
+
+@pytest.fixture(scope="module")
+def pets(draw_pets, tmp_path_factory):
+    """A run that tells bird, cat and dog apart without a mistake."""
+    folder = tmp_path_factory.mktemp("pets")
+    dataset = draw_pets(folder / "images", bird=RED, cat=GREEN, dog=BLUE)
+    result, _ = train(dataset, folder / "run", steps=60, ema_decay=0.8)
+    assert result.evaluation["top1_error"] == 0
+    return folder / "run"
+
+
+def head_of(workdir):
+    return trained.from_workdir(workdir).variables["params"]["head"]
+
+
+def test_a_run_goes_on_from_another_runs_averaged_weights(pets, tmp_path):
+    dataset = trained.from_workdir(pets).config.dataset
+    options = {"init_from": str(pets), "image_size": None}  # of the run, not LeNet's 32
+    result, said = train(dataset, tmp_path, steps=1, learning_rate=0.0, **options)
+    assert result.evaluation["top1_error"] == 0
+    assert said[0] == f"starting from the averaged weights of {pets}, step 60: the head with it"
+    one, other = (trained.from_workdir(each).variables["params"] for each in (pets, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_head_is_kept_for_the_classes_of_the_same_names(pets, draw_pets, tmp_path):
+    """cat and dog are learnt already, in whatever place they are now; ant is new."""
+    dataset = draw_pets(tmp_path / "images", ant=(1, 1, 0), cat=GREEN, dog=BLUE)
+    options = {"steps": 1, "learning_rate": 0.0}
+    _, said = train(dataset, tmp_path / "run", init_from=str(pets), **options)
+    assert said[0].endswith(
+        "of the head 2 of 3 classes, by name (cat, dog); the others are drawn anew"
+    )
+    train(dataset, tmp_path / "fresh", **options)
+    ours, theirs, fresh = map(head_of, (tmp_path / "run", pets, tmp_path / "fresh"))
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(ours[name][..., 1:], theirs[name][..., 1:])
+        np.testing.assert_array_equal(ours[name][..., 0], fresh[name][..., 0])
+
+
+def test_classes_in_other_places_keep_their_part_of_the_head(pets, draw_pets, tmp_path):
+    dataset = draw_pets(tmp_path / "images", cat=GREEN, dog=BLUE)
+    result, said = train(dataset, tmp_path / "run", init_from=str(pets), steps=1, learning_rate=0.0)
+    assert result.evaluation["top1_error"] == 0
+    assert said[0].endswith("of the head 2 of 2 classes, by name (cat, dog)")
+    np.testing.assert_array_equal(
+        head_of(tmp_path / "run")["kernel"], head_of(pets)["kernel"][:, 1:]
+    )
+
+
+def test_classes_without_names_keep_nothing_of_a_head_of_others(pets, draw_pets, tmp_path):
+    dataset = draw_pets(tmp_path / "images", **{"0": RED, "1": GREEN, "2": BLUE})
+    _, said = train(dataset, tmp_path / "run", init_from=str(pets), steps=1, learning_rate=0.0)
+    assert said[0].endswith("of the head 0 of 3 classes, by name; the others are drawn anew")
+    assert not np.array_equal(head_of(tmp_path / "run")["kernel"], head_of(pets)["kernel"])
+
+
+def test_a_resumed_run_goes_on_from_its_own_weights(pets, tmp_path):
+    dataset = trained.from_workdir(pets).config.dataset
+    config = {"init_from": str(pets), "steps": 2}
+    first, _ = train(dataset, tmp_path, **config)
+    again, said = train(dataset, tmp_path, **config)
+    assert again.parameters_sha256 == first.parameters_sha256
+    assert not any("starting" in line for line in said)
+
+
+def test_a_run_of_another_network_is_one_error_that_says_which(pets, tmp_path):
+    options = {"init_from": str(pets), "model_options": "filters=(5,), neurons=(8,)"}
+    other = dataclasses.replace(trained.from_workdir(pets).config, **options)
+    with pytest.raises(UsageError, match=r"fit .*--model_options='filters=\(4,\)") as error:
+        loop.train(other, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    config = TrainConfig(**SETTINGS, dataset="digits", init_from=str(tmp_path / "empty"), steps=1)
+    with pytest.raises(UsageError, match="no checkpoint in"):
+        loop.train(dataclasses.replace(config, data_dir=str(tmp_path / "data")), tmp_path / "run")
