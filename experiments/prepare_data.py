@@ -34,7 +34,7 @@ def main(argv):
     del argv
     name = _DATASET.value
     if name.startswith("folder:"):
-        count = folder.verify(name.removeprefix("folder:"))
+        count = folder.verify(name.removeprefix("folder:"), say=lambda line: print(f"note: {line}"))
         print(f"{name}: all {count} images can be read")
         return
     path = datasets.prepare(name, _DATA_DIR.value, _SOURCE_DIR.value)

@@ -1,12 +1,14 @@
 import io
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data import datasets, folder
+from cnn_jax.data import datasets, folder, pipeline
+from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 
 
@@ -168,3 +170,213 @@ def test_labels_are_known_without_reading_the_images(animals):
     for file, _ in dataset.source.files:
         file.unlink()
     np.testing.assert_array_equal(datasets.labels(dataset), expected)
+
+
+# What counts.
+
+
+def save_tree(root, *folders, count=3):
+    """Images in each of these folders, every one of another content."""
+    for number, name in enumerate(folders):
+        save_images(root / name, count, value=number)
+
+
+def all_files(path, *splits):
+    splits = splits or folder.split_names(path)
+    return [name for split in splits for name in filenames(datasets.load(f"folder:{path}", split))]
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".AppleDouble", "$RECYCLE.BIN", "lost+found"],
+)
+def test_what_systems_leave_behind_is_neither_a_class_nor_in_one(tmp_path, left_behind):
+    save_tree(tmp_path, "cat", "dog", left_behind, f"cat/{left_behind}", f"dog/deep/{left_behind}")
+    dataset = datasets.load(f"folder:{tmp_path}", "train")
+    assert dataset.class_names == ("cat", "dog")
+    assert len(all_files(tmp_path)) == folder.verify(tmp_path) == 6
+
+
+def test_thumbs_and_desktop_files_are_no_images(tmp_path):
+    save_tree(tmp_path, "cat", "dog")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._00.png"):
+        (tmp_path / "cat" / name).write_bytes(b"not an image")
+        (tmp_path / name).write_bytes(b"not an image")
+    assert folder.verify(tmp_path) == 6
+
+
+def test_hidden_folders_beside_the_splits_are_no_splits(tmp_path):
+    save_tree(tmp_path, "train/cat", "train/dog", "train/.git", ".val/cat", "__MACOSX/train/cat")
+    assert folder.split_names(tmp_path) == ("train", "test")
+    assert len(all_files(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "deep"])
+def test_a_link_within_a_class_multiplies_nothing(tmp_path, target):
+    save_tree(tmp_path / "own", "cat", "cat/deep", "dog")
+    (tmp_path / "own" / "cat" / "again").symlink_to(target)
+    assert len(set(all_files(tmp_path / "own"))) == len(all_files(tmp_path / "own")) == 9
+    assert not any("again" in file for file in all_files(tmp_path / "own"))
+
+
+def test_a_link_to_the_folder_itself_is_no_class(tmp_path):
+    save_tree(tmp_path, "cat", "dog")
+    (tmp_path / "all").symlink_to(".")
+    (tmp_path / "up").symlink_to("..")
+    assert datasets.load(f"folder:{tmp_path}", "train").class_names == ("cat", "dog")
+
+
+def test_classes_and_images_may_be_links_to_elsewhere(tmp_path):
+    save_tree(tmp_path / "store", "a", "b", "c")
+    own = tmp_path / "own"
+    (own / "dog").mkdir(parents=True)
+    (own / "cat").symlink_to(tmp_path / "store" / "a")
+    (own / "dog" / "more").symlink_to(tmp_path / "store" / "b")
+    for name in ("one.png", "the_same.png"):
+        (own / "dog" / name).symlink_to(tmp_path / "store" / "c" / "00.png")
+    assert sorted(all_files(own)) == [
+        *(f"{own}/cat/0{i}.png" for i in range(3)),
+        *(f"{own}/dog/more/0{i}.png" for i in range(3)),
+        f"{own}/dog/one.png",
+    ]
+
+
+def test_a_link_to_nothing_is_named(animals):
+    (animals / "cat" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(UsageError, match=r"cannot read image file: .*gone\.png \(No such file"):
+        folder.verify(animals)
+
+
+# Splits.
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("Train", "Test", "test"),
+        ("TRAIN", "TEST", "test"),
+        ("train", "Val", "validation"),
+        ("Train", "val", "validation"),
+        ("training", "Testing", "test"),
+        ("Training", "VALIDATION", "validation"),
+        ("train", "Valid", "validation"),
+    ],
+)
+def test_splits_are_known_by_the_names_people_give_them(tmp_path, train, other, split):
+    save_tree(tmp_path, f"{train}/cat", f"{train}/dog", f"{other}/cat", f"{other}/dog")
+    name = f"folder:{tmp_path}"
+    assert folder.split_names(tmp_path) == ("train", split)
+    assert datasets.evaluation_split(name) == split
+    assert datasets.load(name, "train").class_names == ("cat", "dog")
+    assert all(f"/{other}/" in file for file in all_files(tmp_path, split))
+    assert len(all_files(tmp_path, other)) == len(all_files(tmp_path, train)) == 6
+    assert len(all_files(tmp_path, f"{other.upper()}[:50%]")) == 3
+
+
+def test_three_splits_of_mixed_names(tmp_path):
+    save_tree(tmp_path, *(f"{s}/{c}" for s in ("Test", "VAL", "train") for c in ("cat", "dog")))
+    assert folder.split_names(tmp_path) == ("train", "validation", "test")
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    save_tree(tmp_path, "train/cat", "train/dog", "val/cat", "Validation/cat")
+    with pytest.raises(UsageError, match=r"Validation and .*val are both the split validation"):
+        datasets.load(f"folder:{tmp_path}", "train")
+
+
+def test_a_split_alone_can_be_evaluated(tmp_path):
+    save_tree(tmp_path, "val/cat", "val/dog")
+    assert folder.split_names(tmp_path) == ("validation",)
+    dataset = datasets.load(f"folder:{tmp_path}", "validation")
+    assert (dataset.class_names, len(dataset.source)) == (("cat", "dog"), 6)
+    with pytest.raises(UsageError, match=r"unknown split of .* 'train'; known: validation"):
+        datasets.load(f"folder:{tmp_path}", "train")
+
+
+def test_a_train_folder_that_may_be_a_class_is_refused(tmp_path):
+    save_tree(tmp_path, "train/2019", "train/2020", "bus")
+    with pytest.raises(UsageError, match=r"train/ with sub-folders beside bus/: .*\?"):
+        datasets.load(f"folder:{tmp_path}", "train")
+
+
+def test_a_test_folder_without_labels_is_told_and_left_out(tmp_path, caplog):
+    save_tree(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "test")
+    assert datasets.evaluation_split(f"folder:{tmp_path}") == "validation"
+    assert f"{tmp_path / 'test'} has no sub-folder for each class" in caplog.text
+
+
+# Copies.
+
+
+def test_files_of_one_content_in_two_splits_are_told_once(tmp_path, caplog):
+    save_tree(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog")
+    original, copy = tmp_path / "train" / "cat" / "01.png", tmp_path / "val" / "dog" / "again.png"
+    copy.write_bytes(original.read_bytes())
+    for split in ("train", "validation"):
+        datasets.load(f"folder:{tmp_path}", split)
+    lines = [line.getMessage() for line in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"1 image has the content of an image of another split, such as {copy} and {original}"
+    )
+    said = []
+    assert folder.verify(tmp_path, say=said.append) == 13
+    assert said == lines
+
+
+def test_copies_within_one_split_and_files_of_one_size_are_none(tmp_path, caplog):
+    save_tree(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog")
+    image = tmp_path / "train" / "cat" / "00.png"
+    (tmp_path / "train" / "cat" / "again.png").write_bytes(image.read_bytes())
+    said = []
+    folder.verify(tmp_path, say=said.append)
+    datasets.load(f"folder:{tmp_path}", "train")
+    assert said == []
+    assert caplog.text == ""
+
+
+def test_a_folder_that_takes_long_to_compare_is_compared_by_its_check(
+    tmp_path, caplog, monkeypatch
+):
+    save_tree(tmp_path, "train/cat", "train/dog")
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    monkeypatch.setattr(folder, "COMPARED_BYTES", 100)
+    datasets.load(f"folder:{tmp_path}", "train")
+    assert caplog.text == ""
+    said = []
+    folder.verify(tmp_path, say=said.append)
+    assert said[0].startswith("6 images have the content of an image of another split")
+
+
+# The check.
+
+
+def test_the_check_reads_what_training_reads(animals):
+    numbers = np.array([[0.0, 300.0]], np.float32)
+    Image.fromarray(numbers).save(animals / "cat" / "depth.tiff")
+    with pytest.raises(UsageError, match=r"depth\.tiff \(floating-point values of 0 to 300"):
+        folder.verify(animals)
+    dataset = datasets.load(f"folder:{animals}", "train+test")
+    with pytest.raises(UsageError, match=r"depth\.tiff: floating-point values of 0 to 300"):
+        list(pipeline.evaluation_batches(dataset, batch_size=26, preprocessing=Preprocessing(4)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "line"),
+    [
+        ("L", 3, "all images are grey; --channels=1 reads one channel"),
+        ("L", 1, None),
+        ("RGB", 3, None),
+        ("RGB", 1, "6 of 6 images have colours, which become grey"),
+        ("RGBA", 3, "6 of 6 images have transparency, which is put on white"),
+        ("RGBA", 4, None),
+    ],
+)
+def test_the_check_tells_what_channels_there_are(tmp_path, mode, channels, line):
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new(mode, (4 + number, 4 + i)).save(tmp_path / name / f"{i}.png")
+    said = []
+    folder.verify(tmp_path, channels, said.append)
+    assert said == ([line] if line else [])
