@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from absl import logging
@@ -50,13 +50,16 @@ class Trained(NamedTuple):
 
 
 def from_workdir(
-    workdir: str | os.PathLike, step: int | None = None, task: str | None = "classification"
+    workdir: str | os.PathLike,
+    step: int | Literal["best"] | None = None,
+    task: str | None = "classification",
 ) -> Trained:
     """Return the network of a run's newest intact checkpoint, or of the given step.
 
     The averaged weights are taken where the run kept some.
 
     Args:
+      step: a number; "best" for the best checkpoint of a run that keeps it (keep_best).
       task: what the network must be for; None: for whatever.
 
     Raises:
@@ -64,7 +67,8 @@ def from_workdir(
     """
     if not Path(workdir).is_dir():
         raise UsageError(f"there is no folder {workdir}; give the --workdir of a training run")
-    found = checkpoint.load(checkpoint_directory(workdir), step)
+    directory = checkpoint_directory(workdir)
+    found = checkpoint.load(directory, _best_step(directory) if step == "best" else step)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     config = configs.from_dict({name: found.config[name] for name in fields & found.config.keys()})
     if task is not None:
@@ -82,6 +86,24 @@ def from_workdir(
         source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
         config,
     )
+
+
+def _best_step(directory: Path) -> int:
+    """The step of the best checkpoint, by the metric that the run keeps it for."""
+    metric = (checkpoint.newest_config(directory) or {}).get("keep_best")
+    there = ", ".join(map(str, checkpoint.steps(directory)))
+    if metric not in configs.BETTER:
+        raise UsageError(
+            f"the run in {directory.parent} keeps no best checkpoint; train with --keep_best, or "
+            f"give one of its steps: {there}"
+        )
+    found = checkpoint.best_step(directory, metric, configs.BETTER[metric])
+    if found is None:
+        raise UsageError(
+            f"no checkpoint in {directory} has a {metric} to be the best by; give one of its "
+            f"steps: {there}"
+        )
+    return found[0]
 
 
 def from_weights(

@@ -24,8 +24,8 @@ def read_training(workdir: str) -> dict[str, Any]:
     results = read_results(workdir)
     if "training" in results:
         return results["training"]
-    keys = ("step", "loss", "images_per_second", "parameters_sha256")
-    return {key: results[key] for key in keys} if "images_per_second" in results else {}
+    keys = ("step", "loss", "images_per_second", "parameters_sha256", "best")
+    return {key: results.get(key) for key in keys} if "images_per_second" in results else {}
 
 
 def write_training(workdir: str, result: Result) -> None:
@@ -63,6 +63,8 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
         "training loss": results["loss"],
         "images a second": results["images_per_second"],
     }
+    if best := results.get("best"):
+        numbers[f"best {best['metric']}"] = f"{best['value']:.4f} at step {best['step']}"
     return [
         html.section(
             "Training",

@@ -357,8 +357,13 @@ def steps(directory: str | os.PathLike) -> list[int]:
     return sorted(int(path.name) for path in directory.iterdir() if _is_step_folder(path))
 
 
-def best_step(directory: str | os.PathLike, metric: str, mode: str = "max") -> int | None:
-    """The step whose saved metric is best, the later of two equals; None if none has the metric."""
+def best_step(
+    directory: str | os.PathLike, metric: str, mode: str = "max"
+) -> tuple[int, float] | None:
+    """The step whose saved metric is best, the later of two equals, and the metric there.
+
+    None if no checkpoint has the metric, or it is NaN or infinitely bad in all.
+    """
     best, best_score = None, -math.inf
     for step in steps(directory):
         try:
@@ -367,7 +372,7 @@ def best_step(directory: str | os.PathLike, metric: str, mode: str = "max") -> i
             continue
         score = _score(manifest["metrics"], metric, mode)
         if score > -math.inf and score >= best_score:
-            best, best_score = step, score
+            best, best_score = (step, manifest["metrics"][metric]), score
     return best
 
 

@@ -40,6 +40,17 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# The metrics by which a checkpoint can be the best, and whether the highest or the lowest is.
+BETTER = {
+    "loss": "min",
+    "top1_error": "min",
+    "top5_error": "min",
+    "top1_localization_error": "min",
+    "mean_iou": "max",
+    "pixel_accuracy": "max",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """All that decides what a training run computes; None: derived, as the help says."""
@@ -288,6 +299,14 @@ class TrainConfig:
 
     checkpoint_every: int = option(1000, "Output", "Updates between checkpoints.", result=False)
     keep: int = option(3, "Output", "How many of the latest checkpoints stay.", result=False)
+    keep_best: str | None = option(
+        None,
+        "Output",
+        "Metric of the evaluation whose best checkpoint stays beside the latest ones (--step=best "
+        "takes it); every checkpoint is evaluated. By default as in the run so far, else none.",
+        choices=("none", *BETTER),
+        result=False,
+    )
     eval_every: int | None = option(
         None, "Output", "Updates between evaluations; by default at the end only.", result=False
     )
@@ -298,7 +317,7 @@ class TrainConfig:
             if isinstance(getattr(self, field.name), list):  # as JSON and flags give them
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
             choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in choices:
+            if choices and value not in (field.default, *choices):
                 raise errors.unknown(f"--{field.name}", value, choices)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("both --steps and --epochs are given; give one of them")

@@ -19,7 +19,7 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from jaxtyping import Float, Int, PyTree
 
-from cnn_jax import evaluation
+from cnn_jax import errors, evaluation
 from cnn_jax.data import classes, datasets
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
@@ -56,6 +56,7 @@ class Result(NamedTuple):
       the last logged one where this call made too few steps.
     parameters_sha256: checkpoint.parameters_sha256 of params and batch_stats.
     evaluation: the task's summary of the last evaluation, or None.
+    best: of a run that keeps its best checkpoint, {"metric", "step", "value"}.
     """
 
     step: int
@@ -63,6 +64,7 @@ class Result(NamedTuple):
     images_per_second: float | None
     parameters_sha256: str
     evaluation: dict[str, Any] | None
+    best: dict[str, Any] | None = None
 
 
 class Progress(NamedTuple):
@@ -178,6 +180,18 @@ def _class_weights(
     return np.concatenate([weights, beyond]).astype(np.float32)
 
 
+def _keeping_best(config: TrainConfig, task: Task, before: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with the metric whose best checkpoint is kept: the run's, if not given.
+
+    Args:
+      before: the configuration in the run's newest checkpoint.
+    """
+    metric = before.get("keep_best") if config.keep_best is None else config.keep_best
+    if metric not in (None, "none", *task.logged):
+        raise errors.unknown(f"metric of {task.name}", metric, task.logged)
+    return dataclasses.replace(config, keep_best=metric)
+
+
 def _first_images(
     config: TrainConfig, task: Task, train_set: datasets.Dataset
 ) -> Float[np.ndarray, "n h w c"]:
@@ -249,6 +263,8 @@ def train(
     train_set, eval_set = load_datasets(config, task, known, owner)
     config = configs.resolve(config, train_set)
     configs.refuse(config, task.unused, task.name)
+    config = _keeping_best(config, task, before)
+    mode = configs.BETTER.get(config.keep_best)  # None where no best one is kept
     task.validate(configs.augmentation(config))
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     channels = train_set.image_shape[-1]
@@ -295,7 +311,11 @@ def train(
     for line in to_say:
         progress.say(line)
     manager = checkpoint.open_checkpoints(
-        checkpoint_directory(workdir), keep=config.keep, warn=progress.say
+        checkpoint_directory(workdir),
+        keep=config.keep,
+        best_metric=config.keep_best if mode else None,
+        best_mode=mode or "max",
+        warn=progress.say,
     )
     try:
         host_state = jax.tree.map(np.asarray, state)
@@ -308,7 +328,7 @@ def train(
         state = over.put_state(host_state)
         del host_state, variables
         batches = _batches(config, task, train_set, start, labels)
-        return _run(
+        result = _run(
             config,
             task,
             workdir,
@@ -323,6 +343,12 @@ def train(
         )
     finally:
         checkpoint.finish(manager)
+    found = mode and checkpoint.best_step(checkpoint_directory(workdir), config.keep_best, mode)
+    if not found:
+        return result
+    step, value = found
+    progress.say(f"best {config.keep_best} of the checkpoints: {value:.4f} at step {step}")
+    return result._replace(best={"metric": config.keep_best, "step": step, "value": value})
 
 
 def _run(
@@ -334,7 +360,7 @@ def _run(
     over: parallel.Parallel,
     step_function: Callable,
     evaluate: Callable,
-    save_checkpoint: Callable[[int, PyTree], Any],
+    save_checkpoint: Callable[..., Any],
     state: PyTree,
     start: int,
 ) -> Result:
@@ -343,7 +369,8 @@ def _run(
     pending: collections.deque = collections.deque()
     since_log: list[dict[str, float]] = []
     timer = _Timer()
-    metrics_of_eval, step = None, start
+    metrics_of_eval, evaluated, step = None, None, start
+    keeps_best = config.keep_best in configs.BETTER
 
     def settle(ahead: int) -> None:
         """Look at the metrics of all but the newest `ahead` steps."""
@@ -368,12 +395,27 @@ def _run(
     def save() -> None:
         settle(0)
         state_to_save: TrainState = over.get_state(state)
+        metrics = {}
+        if evaluated == step:
+            metrics = {name: metrics_of_eval[name] for name in task.logged}
+            metrics = {name: value for name, value in metrics.items() if value is not None}
         try:
-            save_checkpoint(step, state_to_save)
+            save_checkpoint(step, state_to_save, metrics=metrics)
         except FloatingPointError as error:
             good = checkpoint.steps(checkpoint_directory(workdir))
             where = f"step {good[-1]}" if good else "none was saved yet"
             raise Diverged(f"{error}; last good checkpoint: {where}") from error
+
+    def evaluate_once() -> None:
+        """Evaluate and log this step, unless that is done."""
+        nonlocal metrics_of_eval, evaluated
+        if evaluated == step:
+            return
+        settle(0)
+        metrics_of_eval = evaluate(evaluated_variables(over.get_state(state)))
+        evaluated = step
+        _log_evaluation(log, step, metrics_of_eval, progress, task)
+        timer.pause()
 
     progress.start(start, config.steps)
     with _told_to_stop() as told_to_stop:
@@ -388,22 +430,24 @@ def _run(
                 stopping = told_to_stop()
                 if jax.process_count() > 1:  # all hosts stop at one step, or none does
                     stopping = _any_process(stopping, step)
-                if stopping or step % config.checkpoint_every == 0 or step == config.steps:
-                    save()
+                due = step % config.checkpoint_every == 0 or step == config.steps
+                if stopping or due:
+                    settle(0)
+                    try:
+                        if keeps_best and due:  # not where the run just happens to be stopped
+                            evaluate_once()
+                    finally:  # an evaluation that fails must not lose the steps before it
+                        save()
                     timer.pause()
                 if stopping and step < config.steps:
                     progress.say(f"told to stop: saved step {step}; the same command goes on")
                     break
                 if config.eval_every and step % config.eval_every == 0 and step < config.steps:
-                    settle(0)
-                    metrics_of_eval = evaluate(evaluated_variables(over.get_state(state)))
-                    _log_evaluation(log, step, metrics_of_eval, progress, task)
-                    timer.pause()
+                    evaluate_once()
             settle(0)
             final = over.get_state(state)
             if step == config.steps:
-                metrics_of_eval = evaluate(evaluated_variables(final))
-                _log_evaluation(log, step, metrics_of_eval, progress, task)
+                evaluate_once()
         finally:
             if log is not None:
                 log.close()

@@ -12,8 +12,12 @@ from cnn_jax.trained import Trained
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of a training run; with --weights, of the results.", module_name="What"
 )
-_STEP = flags.DEFINE_integer(
-    "step", None, "Checkpoint to take; by default the newest intact one.", module_name="What"
+_STEP = flags.DEFINE_string(
+    "step",
+    None,
+    "Checkpoint to take: its step, or best, of a run with --keep_best; by default the newest "
+    "intact one.",
+    module_name="What",
 )
 _MODEL = flags.DEFINE_string("model", None, "Model that --weights are of.", module_name="What")
 _WEIGHTS = flags.DEFINE_string(
@@ -51,7 +55,12 @@ def load_network() -> Trained:
         raise UsageError("no network given; give --workdir of a run, or --model and --weights")
     if _MODEL.value is not None:
         raise UsageError("--model goes with --weights; a run knows its own model")
-    return trained.from_workdir(_WORKDIR.value, _STEP.value)
+    step = _STEP.value
+    if step not in (None, "best"):
+        if not step.isdecimal():
+            raise UsageError(f"--step={step} is no step; give a number, or best")
+        step = int(step)
+    return trained.from_workdir(_WORKDIR.value, step)
 
 
 def load_dataset(

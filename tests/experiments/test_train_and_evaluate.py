@@ -65,6 +65,23 @@ def test_evaluation_needs_nothing_but_the_folder_and_counts_each_example_once(tr
 
 
 @pytest.mark.slow
+def test_the_best_checkpoint_is_evaluated_to_what_training_kept_it_for(folder):
+    flags = ["--keep_best=loss", "--checkpoint_every=2", "--keep=1", "--learning_rate=0.5"]
+    done = run("train", *TINY, *flags, f"--data_dir={folder}/data", f"--workdir={folder}/best")
+    assert done.returncode == 0, done.stderr
+    best = json.loads((folder / "best" / "results.json").read_text())["best"]
+    done = run("evaluate", f"--workdir={folder}/best", "--step=best")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "best" / "results.json").read_text())
+    assert results["step"] == best["step"]
+    assert results["loss"] == pytest.approx(best["value"], rel=1e-5)
+    assert results["training"]["best"] == best
+    assert "best loss" in (folder / "best" / "report.html").read_text()
+    done = run("evaluate", f"--workdir={folder}/best", "--step=bset")
+    assert done.stderr == "error: --step=bset is no step; give a number, or best\n"
+
+
+@pytest.mark.slow
 def test_ten_crops_are_another_protocol(trained):
     done = run("evaluate", f"--workdir={trained[0]}", "--ten_crop", "--resize=18")
     assert done.returncode == 0, done.stderr

@@ -246,8 +246,8 @@ def test_the_latest_checkpoints_and_the_best_stay(tmp_path):
             checkpoint.save(manager, step, {"x": jnp.ones(2)}, {}, metrics)
         checkpoint.finish(manager)
     assert checkpoint.steps(tmp_path) == [2, 4, 5]
-    assert checkpoint.best_step(tmp_path, "accuracy") == 2
-    assert checkpoint.best_step(tmp_path, "accuracy", mode="min") == 4
+    assert checkpoint.best_step(tmp_path, "accuracy") == (2, pytest.approx(0.9))
+    assert checkpoint.best_step(tmp_path, "accuracy", mode="min") == (4, pytest.approx(0.7))
     assert checkpoint.best_step(tmp_path, "loss") is None
 
 

@@ -16,11 +16,12 @@ import pytest
 from cnn_jax import create_model, save_weights, trained
 from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
-from cnn_jax.training import loop
+from cnn_jax.training import checkpoint, loop
+from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import read_log
 from cnn_jax.training.recipes import recipe
-from cnn_jax.training.task import CLASSIFICATION
+from cnn_jax.training.task import CLASSIFICATION, LOCALIZATION, SEGMENTATION
 
 CONFIG = TrainConfig(
     model="lenet5",
@@ -94,6 +95,77 @@ def test_a_finished_run_repeats_its_result(whole, config):
     again = run(config, whole[1])
     assert again.parameters_sha256 == whole[0].parameters_sha256
     assert again.loss == whole[0].loss
+
+
+def evaluating_to(values):
+    """Classification whose evaluations come to these top-1 errors, one after the other."""
+    left = iter(values)
+
+    def summarize(sums, names):
+        return CLASSIFICATION.summarize(sums, names) | {"top1_error": next(left)}
+
+    return CLASSIFICATION._replace(summarize=summarize)
+
+
+def test_the_best_checkpoint_stays_beside_the_latest_and_can_be_taken(config, tmp_path):
+    config = dataclasses.replace(
+        config, steps=6, checkpoint_every=1, keep=1, keep_best="top1_error", eval_every=2
+    )
+    task = evaluating_to([0.5, 0.2, float("nan"), 0.2, 0.4, 0.3])  # each step evaluated once
+    said = []
+    result = run(config, tmp_path, task=task, progress=loop.Progress(say=said.append))
+    assert result.best == {"metric": "top1_error", "step": 4, "value": 0.2}  # the later of equals
+    assert "best top1_error of the checkpoints: 0.2000 at step 4" in said
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 6]
+    assert trained.from_workdir(tmp_path, "best").source["step"] == 4
+    assert trained.from_workdir(tmp_path).source["step"] == 6
+
+
+def test_a_resumed_run_still_knows_its_best_checkpoint(config, tmp_path):
+    config = dataclasses.replace(config, steps=6, checkpoint_every=1, keep=1)
+    best = dataclasses.replace(config, keep_best="top1_error")
+
+    def stop_at_three(step, metrics):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    task = evaluating_to([0.5, 0.1, 0.4, 0.3, 0.3, 0.3, 0.3])
+    first = run(best, tmp_path, task=task, progress=loop.Progress(update=stop_at_three))
+    assert first.step < 6
+    assert first.best["step"] == 2
+    assert run(config, tmp_path, task=task).best["step"] == 2  # though it does not say so again
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2, 6]
+
+
+def test_a_run_that_keeps_no_best_checkpoint_says_so(whole):
+    with pytest.raises(UsageError, match=r"keeps no best checkpoint.* its steps: 4, 8, 12"):
+        trained.from_workdir(whole[1], "best")
+
+
+def test_metrics_that_are_never_numbers_leave_no_best_checkpoint(config, tmp_path):
+    config = dataclasses.replace(config, steps=2, keep_best="top1_error")
+    result = run(config, tmp_path, task=evaluating_to([float("nan")]))
+    assert result.best is None
+    with pytest.raises(UsageError, match="has a top1_error to be the best by"):
+        trained.from_workdir(tmp_path, "best")
+
+
+def test_an_evaluation_that_fails_loses_no_training(config, tmp_path):
+    config = dataclasses.replace(config, steps=4, keep_best="loss")
+    with pytest.raises(StopIteration):
+        run(config, tmp_path, task=evaluating_to([]))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION, LOCALIZATION])
+def test_all_that_an_evaluation_logs_can_choose_the_best_checkpoint(task):
+    assert set(task.logged) <= set(configs.BETTER)
+
+
+def test_a_metric_of_another_task_keeps_nothing(config, tmp_path):
+    with pytest.raises(UsageError, match="unknown metric of classification 'mean_iou'"):
+        run(dataclasses.replace(config, keep_best="mean_iou"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_newest_checkpoint_is_made_again(whole, config, tmp_path):
