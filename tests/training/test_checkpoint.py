@@ -172,6 +172,17 @@ def test_the_configuration_of_each_step_is_read_without_a_state(tmp_path):
     assert checkpoint.read_config(tmp_path, step=10) == {"seed": 1}
 
 
+def test_the_newest_readable_configuration_is_found_without_reading_arrays(tmp_path):
+    assert checkpoint.newest_config(tmp_path / "absent") is None
+    write(tmp_path, {10: 1, 20: 2})
+    assert checkpoint.newest_config(tmp_path) == {"seed": 2}
+    shutil.rmtree(tmp_path / "20" / "state")
+    assert checkpoint.newest_config(tmp_path) == {"seed": 2}
+    for file in (tmp_path / "20" / "manifest").iterdir():
+        file.write_text(file.read_text().replace('"seed"', '"sead"'))
+    assert checkpoint.newest_config(tmp_path) == {"seed": 1}
+
+
 def test_variables_are_read_without_knowing_the_optimizer(two_steps):
     variables = checkpoint.restore_variables(two_steps, ["params", "batch_stats", "ema"])
     expected = make_state(2)

@@ -119,6 +119,66 @@ def test_a_stopped_run_goes_on_to_the_bits_of_a_whole_one(tmp_path, name, given)
     assert all(np.isfinite(list(line.values())).all() for line in read_log(tmp_path / "whole"))
 
 
+def turned(scenes):
+    """The same scenes of a data set that lists its classes in the opposite order."""
+    last = scenes.num_classes - 2
+
+    def example(scene):
+        objects = scene["objects"]
+        return scene | {"objects": objects | {"label": last - np.asarray(objects["label"])}}
+
+    ground, *names = scenes.class_names
+    return scenes._replace(
+        source=list(map(example, scenes.source)), class_names=(ground, *names[::-1])
+    )
+
+
+def test_a_run_goes_on_by_the_names_of_its_classes(tmp_path):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", say=stop_at_three)
+    train_set, eval_set = detector.in_numbers_of_run(
+        tmp_path / "stopped", turned(SCENES), turned(turned(SCENES))
+    )
+    assert train_set.class_names == eval_set.class_names == SCENES.class_names
+    for i, scene in enumerate(SCENES.source):
+        for again in (train_set, eval_set):
+            np.testing.assert_array_equal(
+                again.source[i]["objects"]["label"], scene["objects"]["label"]
+            )
+    resumed = detector.train(CONFIG, tmp_path / "stopped", turned(SCENES), max_objects=8)
+    assert same(resumed.variables, whole.variables)
+
+
+def test_a_class_renamed_between_two_halves_of_a_run_is_one_error(tmp_path):
+    with pytest.raises(Stopped):
+        run(tmp_path, say=stop_at_three)
+    names = ("background", "blob", *SCENES.class_names[2:])
+    with pytest.raises(UsageError, match=r"'blob' \(1 of 9\) unknown"):
+        detector.train(CONFIG, tmp_path, SCENES._replace(class_names=names), max_objects=8)
+
+
+def test_a_detector_starts_from_another_s_network_and_keeps_the_classes_it_knows(tmp_path):
+    first = run(tmp_path / "first", dataclasses.replace(CONFIG, steps=2))
+    config = dataclasses.replace(CONFIG, steps=1, learning_rate=0.0, weight_decay=0.0)
+    config = dataclasses.replace(config, init_from=str(tmp_path / "first"))
+    said = []
+    again = run(tmp_path / "again", config, say=said.append)
+    assert said[0].endswith("step 2: the head with it")
+    assert same(again.variables, first.variables)
+    names = ("background", "blob", *SCENES.class_names[2:])
+    other = detector.train(
+        config,
+        tmp_path / "other",
+        SCENES._replace(class_names=names),
+        max_objects=8,
+        say=said.append,
+    )
+    assert any("of the head 8 of 9 classes, by name" in line for line in said)
+    kept, new = (each.variables["params"] for each in (first, other))
+    np.testing.assert_array_equal(kept["conv"]["kernel"], new["conv"]["kernel"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(Diverged, match=r"a loss is not finite at step \d"):
         run(tmp_path, dataclasses.replace(CONFIG, learning_rate=1e30))
