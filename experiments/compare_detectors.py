@@ -13,7 +13,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,8 +28,10 @@ from cnn_jax import trained
 from cnn_jax.data import classes, datasets, proposals
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
+from cnn_jax.detection_evaluation import in_original_pixels, true_regions
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import detector_comparison as comparison_report
+from cnn_jax.reports import parts
 from cnn_jax.tasks import average_precision as ap
 from cnn_jax.training import config as configs
 from cnn_jax.training import detector, rcnn
@@ -57,7 +59,10 @@ _EVAL_SPLIT = flags.DEFINE_string(
     "eval_split", None, "Split to compare on; by default test.", module_name="Data"
 )
 _MAX_OBJECTS = flags.DEFINE_integer(
-    "max_objects", 5, "Room for this many objects an image.", module_name="Data"
+    "max_objects",
+    None,
+    "Room for this many objects a training image; by default what coco:FOLDER needs, else 5.",
+    module_name="Data",
 )
 _MAX_PROPOSALS = flags.DEFINE_integer(
     "max_proposals", 200, "Proposals an image, at most.", module_name="Data"
@@ -100,6 +105,10 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def room(train_set: Dataset) -> int:
+    return data.room_for(train_set, _MAX_OBJECTS.value)
+
+
 def config_of(name: str, train_set: Dataset) -> TrainConfig:
     """Return the recipe's configuration, resolved, as the flags change it."""
     options = recipe(name) | {
@@ -124,7 +133,7 @@ def train(
     say(f"{config.model}: {config.steps} steps")
     given = {} if boxes is None else {"proposals": boxes, "max_proposals": _MAX_PROPOSALS.value}
     result = detector.train(
-        config, folder, train_set, max_objects=_MAX_OBJECTS.value, say=say, **given
+        config, folder, train_set, max_objects=room(train_set), say=say, **given
     )
     return config, result
 
@@ -136,7 +145,7 @@ def train_rcnn(workdir: Path, train_set: Dataset, boxes: Sequence[np.ndarray]) -
     file = workdir / "rcnn_shapes" / "fitted.npz"
     if not file.exists():
         say("R-CNN: support vector machines and regressions of boxes")
-        batches = evaluation_batches(train_set, config.image_size, boxes)
+        batches = evaluation_batches(train_set, config.image_size, boxes, room(train_set))
         batches = islice(batches, math.ceil(_FITTED_ON.value / BATCH))
         rcnn.save(file, rcnn.fit(result.variables, batches, classes, settings, train_set))
     detect = rcnn.create_detector(settings, classes, train_set)
@@ -149,13 +158,16 @@ def summary(config: TrainConfig, result: detector.Result) -> dict[str, Any]:
 
 
 def evaluation_batches(
-    dataset: Dataset, canvas: int, boxes: Sequence[Float[np.ndarray, "_p 4"]] | None
-):
+    dataset: Dataset,
+    canvas: int,
+    boxes: Sequence[Float[np.ndarray, "_p 4"]] | None,
+    max_objects: int | None = None,
+) -> Iterator[data.Batch]:
     return data.evaluation_batches(
         dataset,
         batch_size=BATCH,
         canvas=canvas,
-        max_objects=_MAX_OBJECTS.value,
+        max_objects=max_objects,
         proposals=boxes,
         max_proposals=_MAX_PROPOSALS.value,
     )
@@ -192,22 +204,26 @@ def seconds_per_image(one: Detector, batch: dict[str, np.ndarray]) -> float:
 def evaluate(
     one: Detector, dataset: Dataset, canvas: int, boxes: Sequence[np.ndarray]
 ) -> tuple[dict[str, Any], list[ap.Found]]:
-    """Return AP50 and seconds an image, and what was found in each."""
+    """Return AP50 and seconds an image, and what was found in each, on the canvas."""
     batches = partial(evaluation_batches, dataset, canvas, boxes if one.proposed else None)
-    found, objects = [], []
+    found, measured, objects = [], [], []
     for example, ours in detector.detect_all(one.detect, one.learnt, batches()):
-        there, seen = ours.valid, example["valid"]
+        there = ours.valid
+        objects.append(true_regions(dataset, len(found))["box"])
+        measured.append(in_original_pixels(example, ours)["box"])
         found.append(ap.Found(ours.boxes[there], ours.scores[there], ours.labels[there]))
-        truth = (example["boxes"][seen], example["labels"][seen], example["difficult"][seen])
-        objects.append(ap.Objects(*truth))
-    measured = ap.mean_average_precision(found, objects, dataset.class_names, iou=ap.box_iou)
+    precision = ap.mean_average_precision(measured, objects, dataset.class_names, iou=ap.box_iou)
     results = {
-        "ap50": measured["map"],
-        "ap50_per_class": measured["per_class"],
+        "ap50": precision["map"],
+        "ap50_per_class": precision["per_class"],
         "seconds_per_image": seconds_per_image(one, next(batches())),
-        **one.training,
     }
     return results, found
+
+
+def example_of(dataset: Dataset, canvas: int, index: int) -> dict[str, np.ndarray]:
+    """Return an example with all of its objects."""
+    return data.read(dataset, len(dataset.source[index]["objects"]["label"]), canvas, index)
 
 
 def search_results(
@@ -216,14 +232,11 @@ def search_results(
     """Return how many proposals there are, what part of the objects they hold, and their time."""
     recalled = []
     for i, own in enumerate(boxes):
-        example = data.read(dataset, _MAX_OBJECTS.value, canvas, i)
+        example = example_of(dataset, canvas, i)
         objects = example["boxes"][example["valid"] & ~example["difficult"]]
         overlaps = ap.box_iou(own[: _MAX_PROPOSALS.value], objects)
         recalled += list(overlaps.max(0, initial=0) >= 0.5)
-    images = [
-        data.read(dataset, _MAX_OBJECTS.value, canvas, i)["image"]
-        for i in range(min(BATCH, len(boxes)))
-    ]
+    images = [example_of(dataset, canvas, i)["image"] for i in range(min(BATCH, len(boxes)))]
     start = time.perf_counter()
     for image in images:
         proposals.selective_search(image)
@@ -231,7 +244,7 @@ def search_results(
         "images": len(boxes),
         "proposals_per_image": float(np.mean([len(own) for own in boxes])),
         "cut_off_at": _MAX_PROPOSALS.value,
-        "recall_at_50": float(np.mean(recalled)),
+        "recall_at_50": float(np.mean(recalled)) if recalled else None,
         "seconds_per_image": (time.perf_counter() - start) / len(images),
     }
 
@@ -251,6 +264,7 @@ def main(argv: Sequence[str]) -> None:
         )
     )
     eval_set = classes.matched(eval_set, train_set.class_names, "the training split", first=1)
+    data.room_for(train_set, _MAX_OBJECTS.value)  # before anything is written
     canvas = config_of("fastrcnn_shapes", train_set).image_size
     faster = reused_faster(_FASTER.value, eval_set, canvas) if _FASTER.value else None
     workdir = app.open_workdir(_WORKDIR.value, identity(train_set, eval_set))
@@ -274,23 +288,43 @@ def main(argv: Sequence[str]) -> None:
     except Diverged as error:
         sys.exit(f"error: {error}")
 
-    results = {"split": eval_set.split, "proposals": search_results(eval_set, canvas, eval_boxes)}
-    results["detectors"], found = {}, {}
-    for one in (*compared, faster):
+    detectors = (*compared, faster)
+    results = {
+        "split": eval_set.split,
+        "images": len(eval_boxes),
+        "detectors": {one.title: dict(one.training) for one in detectors},
+    }
+    write_results(workdir, results)  # whatever becomes of the rest
+    found = {}
+    try:
+        results["proposals"] = search_results(eval_set, canvas, eval_boxes)
+        outside = results["proposals"]["seconds_per_image"]
+    except Exception as error:  # as it is with any part of a report
+        parts.tell("measuring selective search", error)
+        outside = None
+    for one in detectors:
         say(f"{one.title}: {len(eval_boxes)} images")
-        own, found[one.title] = evaluate(one, eval_set, canvas, eval_boxes)
-        outside = results["proposals"]["seconds_per_image"] if one.proposed else 0.0
-        own["seconds_per_image_with_proposals"] = own["seconds_per_image"] + outside
-        results["detectors"][one.title] = own
+        try:
+            own, found[one.title] = evaluate(one, eval_set, canvas, eval_boxes)
+        except Exception as error:
+            parts.tell(f"evaluating {one.title}", error)
+            continue
+        needed = outside if one.proposed else 0.0
+        own["seconds_per_image_with_proposals"] = (
+            None if needed is None else own["seconds_per_image"] + needed
+        )
+        results["detectors"][one.title] = own | results["detectors"][one.title]
     write_results(workdir, results)
     shown = range(min(_PICTURES.value, len(eval_boxes)))
-    examples = [data.read(eval_set, _MAX_OBJECTS.value, canvas, i) for i in shown]
+    try:
+        examples = [example_of(eval_set, canvas, i) for i in shown]
+    except Exception as error:
+        examples = []
+        parts.tell("reading the images to draw", error)
     comparison_report.write(workdir, results, examples, found, eval_set.class_names)
     for title, own in results["detectors"].items():
-        print(
-            f"{title}: AP50 {own['ap50']:.3f}, {own['seconds_per_image']:.4f} s an image, "
-            f"{own['seconds_per_image_with_proposals']:.4f} s with proposals"
-        )
+        if "ap50" in own:
+            print(f"{title}: {comparison_report.headline(own)}")
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
@@ -300,9 +334,10 @@ def create(config: TrainConfig, dataset: Dataset) -> Callable[..., Any]:
 
 def identity(train_set: Dataset, eval_set: Dataset) -> dict[str, Any]:
     """Return what makes this comparison this comparison."""
-    names = ("dataset", "max_objects", "max_proposals", "fitted_on", "steps", "image_size")
+    names = ("dataset", "max_proposals", "fitted_on", "steps", "image_size")
     names += ("seed", "faster")
     given = {name: flags.FLAGS[name].value for name in names}
+    given["max_objects"] = room(train_set)
     return given | {"train_split": train_set.split, "eval_split": eval_set.split}
 
 

@@ -125,6 +125,12 @@ class Relabelled:
         """Every example's label, of a source that knows them without reading."""
         return self._renumbered(self._source.labels).tolist()
 
+    def __getattr__(self, name: str) -> Any:
+        """What else the source knows of its examples, such as its most_objects."""
+        if name.startswith("_"):  # an unpickled one has no source yet
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
     def _renumbered(self, values: Any) -> np.ndarray:
         values = np.asarray(values)
         is_class = (values >= 0) & (values < len(self._numbers))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cnn_jax import errors
-from cnn_jax.data import folder
+from cnn_jax.data import coco, folder
 from cnn_jax.data.preparation import locate, prepare
 from cnn_jax.data.tfrecord import TFRecordSource
 from cnn_jax.errors import UsageError
@@ -87,6 +87,11 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
     """
     if name.startswith("folder:"):
         return _load_folder(name, split)
+    if name.startswith(coco.PREFIX):
+        raise UsageError(
+            f"{name} has objects, and no class of an image as a whole; it is for detect, "
+            "compare_detectors and segment"
+        )
     info = _open(name, data_dir)
     image, classes = _image_and_classes(name, info.features)
     channels = image.shape[-1] or 3
@@ -146,6 +151,8 @@ def _default_splits(name: str, data_dir: str | None) -> tuple[str, str]:
     if name.startswith("folder:"):
         splits = folder.split_names(name.removeprefix("folder:"))
         return "train", "test" if "test" in splits else "validation"
+    if name.startswith(coco.PREFIX):
+        return coco.splits(name.removeprefix(coco.PREFIX))
     info = _open(name, data_dir)
     if "test" in info.splits and _is_annotated(_open_records(name, info, "test")):
         return "train", "test"
@@ -252,6 +259,17 @@ class ExampleSource:
             raise IndexError(f"example {index} of {len(self)}")
         record = self._records[index]
         return self._features.deserialize_example_np(record, decoders=self._decoders)
+
+
+def load_coco(name: str, split: str) -> Dataset:
+    """Open one split of "coco:FOLDER", whose source has objects and no labels; see data.coco.
+
+    Raises:
+      UsageError: as coco.load.
+    """
+    source, class_names = coco.load(name.removeprefix(coco.PREFIX), split)
+    shape = (None, None, 3)
+    return Dataset(name, split, source, len(class_names), class_names, shape, *IMAGENET)
 
 
 def _load_folder(name: str, split: str) -> Dataset:

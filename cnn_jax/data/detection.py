@@ -7,33 +7,90 @@ a fixed number of objects and a mask that says which are there. Class 0 is the b
 import io
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
+from pycocotools import mask as run_lengths
 
-from cnn_jax.data import datasets, pipeline
+from cnn_jax.data import coco, datasets, pipeline
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import CACHE_BYTES, Batch
 from cnn_jax.errors import UsageError
 
 
+class Objects(NamedTuple):
+    """The true objects of an image, in the pixels of its file.
+
+    boxes: (x1, y1, x2, y2).  labels: from 1 on.  difficult: those that no evaluation counts.
+    areas: in pixels, as the data set gives them, else of the mask, else of the box.
+    masks: run-length encodings of pycocotools, as an array; None of data sets without masks.
+    """
+
+    boxes: Float[np.ndarray, "m 4"]
+    labels: Int[np.ndarray, " m"]
+    difficult: Bool[np.ndarray, " m"]
+    areas: Float[np.ndarray, " m"]
+    masks: np.ndarray | None
+
+
 def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
-    """Open one split of a data set whose examples have objects, such as shapes, voc or coco.
+    """Open one split of a data set whose examples have objects: shapes, voc, coco, coco:FOLDER.
 
     num_classes and class_names count the background, as class 0.
 
     Raises:
-      UsageError: as datasets.load, or the examples have no objects with boxes.
+      UsageError: as datasets.load and coco.load, no examples, or they have no objects with boxes.
     """
-    dataset = datasets.load(name, split, data_dir)
-    if len(dataset.source) and "objects" not in dataset.source[0]:
-        raise UsageError(f"data set {name!r} has no objects with boxes; take shapes, voc or coco")
+    if name.startswith(coco.PREFIX):
+        dataset = datasets.load_coco(name, split)
+    else:
+        dataset = datasets.load(name, split, data_dir)
+    if not len(dataset.source):
+        raise UsageError(f"{name} ({split}) has no examples; choose another split")
+    if "objects" not in dataset.source[0]:
+        raise UsageError(
+            f"data set {name!r} has no objects with boxes; take shapes, voc, coco or coco:FOLDER"
+        )
     return dataset._replace(
         num_classes=dataset.num_classes + 1, class_names=("background", *dataset.class_names)
     )
+
+
+def check_masks(dataset: Dataset) -> None:
+    """Raise UsageError where the objects have no masks."""
+    unmasked = getattr(dataset.source, "unmasked", None)
+    if unmasked:
+        raise UsageError(
+            f"{unmasked} annotations of {dataset.name} ({dataset.split}) have no segmentation; "
+            "take a detector of boxes: --model=fasterrcnn_resnet10_fpn"
+        )
+    if unmasked is None and "instance_mask" not in dataset.source[0]:
+        raise UsageError(
+            f"{dataset.name} has no instance masks; take --model=fasterrcnn_resnet10_fpn"
+        )
+
+
+def room_for(dataset: Dataset, wanted: int | None, usual: int = 5) -> int:
+    """Return the room for objects that a training set's images are given.
+
+    Args:
+      wanted: None: as many as the fullest image has where the data set tells, else the usual.
+
+    Raises:
+      UsageError: an image is known to have more than wanted.
+    """
+    most = getattr(dataset.source, "most_objects", None)
+    if wanted is None:
+        return usual if most is None else max(most, 1)
+    if most is not None and most > wanted:
+        raise UsageError(
+            f"an image of {dataset.name} ({dataset.split}) has {most} objects; give "
+            f"--max_objects={most}, or leave it out"
+        )
+    return wanted
 
 
 def fit(image: Image.Image, canvas: int) -> Image.Image:
@@ -43,33 +100,43 @@ def fit(image: Image.Image, canvas: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def read(dataset: Dataset, max_objects: int, canvas: int, index: int) -> Batch:
+def read(dataset: Dataset, max_objects: int | None, canvas: int, index: int) -> Batch:
     """Return one example, scaled to fit the canvas.
+
+    Args:
+      max_objects: the room m for objects; None: without them.
 
     Returns:
       image: uint8 [canvas, canvas, 3], black beside the image.  size: int32 [2], its height and
-      width.  boxes: float32 [m, 4] as (x1, y1, x2, y2) in pixels.  labels: int32 [m], from 1 on.
-      valid: bool [m], the objects that are there.  difficult: bool [m], those that no evaluation
-      counts.  instances: uint8 [canvas, canvas], i + 1 where object i is visible; of data sets with
-      an instance mask.
+      width there.  original_size: int32 [2], those of the file.  boxes: float32 [m, 4] as
+      (x1, y1, x2, y2) in pixels.  labels: int32 [m], from 1 on.  valid: bool [m], the objects that
+      are there.  difficult: bool [m], those that no evaluation counts.  instances: uint8
+      [canvas, canvas, m / 8 rounded up], whose bit i (the lowest first) is set where object i is
+      visible; of data sets with masks.
 
     Raises:
       UsageError: more objects than there is room for, or a mask of another size than the image.
     """
     example = dataset.source[index]
-    place = f"example {index} of {dataset.name} ({dataset.split})"
-    objects = example["objects"]
-    boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4)
-    if len(boxes) > max_objects:
-        raise UsageError(
-            f"{place} has {len(boxes)} objects, there is room for {max_objects}; "
-            f"give --max_objects={len(boxes)} at least"
-        )
-    image = pipeline.decode(example["image"], 3)
+    image = _decode(dataset, example, index)
     scaled = fit(image, canvas)
     width, height = scaled.size
     pixels = np.zeros((canvas, canvas, 3), np.uint8)
     pixels[:height, :width] = np.asarray(scaled)
+    found = {
+        "image": pixels,
+        "size": np.array([height, width], np.int32),
+        "original_size": np.array(image.size[::-1], np.int32),
+    }
+    if max_objects is None:
+        return found
+    objects = example["objects"]
+    boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4)
+    if len(boxes) > max_objects:
+        raise UsageError(
+            f"{_place(dataset, index)} has {len(boxes)} objects, there is room for {max_objects}; "
+            f"give --max_objects={len(boxes)} at least"
+        )
 
     def padded(values: Any, dtype: type) -> np.ndarray:
         values = np.asarray(values, dtype)
@@ -77,37 +144,96 @@ def read(dataset: Dataset, max_objects: int, canvas: int, index: int) -> Batch:
         out[: len(values)] = values
         return out
 
-    none = np.zeros(len(boxes), bool)
-    found = {
-        "image": pixels,
-        "size": np.array([height, width], np.int32),
-        # TFDS has (y1, x1, y2, x2) as shares of the image
-        "boxes": padded(boxes[:, [1, 0, 3, 2]] * [width, height, width, height], np.float32),
-        "labels": padded(np.asarray(objects["label"]) + 1, np.int32),
-        "valid": padded(~none, bool),
-        "difficult": padded(objects.get("is_difficult", objects.get("is_crowd", none)), bool),
-    }
-    if "instance_mask" in example:
-        found["instances"] = _instances(
-            example, objects, place, image.size, (width, height), canvas
-        )
+    # TFDS has (y1, x1, y2, x2) as shares of the image
+    found["boxes"] = padded(boxes[:, [1, 0, 3, 2]] * [width, height, width, height], np.float32)
+    found["labels"] = padded(np.asarray(objects["label"]) + 1, np.int32)
+    found["valid"] = padded(np.ones(len(boxes)), bool)
+    found["difficult"] = padded(_difficult(objects), bool)
+    masks = _masks(example, image.size, _place(dataset, index))
+    if masks is not None:
+        seen = np.zeros((max_objects, canvas, canvas), bool)
+        for i, mask in enumerate(masks):
+            resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+            seen[i, :height, :width] = np.asarray(resized)
+        found["instances"] = np.packbits(np.moveaxis(seen, 0, -1), axis=-1, bitorder="little")
     return found
 
 
-def _instances(example, objects, place, image_size, size, canvas) -> np.ndarray:
-    """The instance mask with i + 1 for object i, whatever value stands for it in the file."""
+def true_objects(dataset: Dataset, index: int) -> Objects:
+    """Return an example's objects in the pixels of its file, all of them, whatever the canvas."""
+    example = dataset.source[index]
+    objects = example["objects"]
+    width, height = _decode(dataset, example, index).size
+    boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
+    boxes = boxes * [width, height, width, height]
+    encoded = objects.get("segmentation")
+    if encoded is None:
+        masks = _masks(example, (width, height), _place(dataset, index))
+        if masks is not None:
+            encoded = [run_lengths.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    if "area" in objects:
+        areas = np.asarray(objects["area"], np.float64)
+    elif encoded:
+        areas = run_lengths.area(encoded).astype(np.float64)
+    else:
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return Objects(
+        boxes,
+        np.asarray(objects["label"], np.int64).reshape(-1) + 1,
+        _difficult(objects),
+        areas,
+        None if encoded is None else array_of(encoded),
+    )
+
+
+def array_of(encoded: Sequence[dict]) -> np.ndarray:
+    """Return run-length encodings as an array, which can be indexed by a mask."""
+    out = np.empty(len(encoded), object)
+    out[:] = encoded
+    return out
+
+
+def _place(dataset: Dataset, index: int) -> str:
+    return f"example {index} of {dataset.name} ({dataset.split})"
+
+
+def _decode(dataset: Dataset, example: Batch, index: int) -> Image.Image:
+    """The example's image, which is as large as its annotations say."""
+    place = example.get("filename", _place(dataset, index))
+    try:
+        image = pipeline.decode(example["image"], 3)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from error
+    if image.size != example.get("size", image.size):
+        raise UsageError(
+            f"{place}: an image of {image.width}x{image.height} does not fit annotations of "
+            f"{example['size'][0]}x{example['size'][1]} pixels; mend one of them (an orientation "
+            "tag of the image is obeyed)"
+        )
+    return image
+
+
+def _difficult(objects: Batch) -> Bool[np.ndarray, " m"]:
+    none = np.zeros(len(objects["label"]), bool)
+    return np.asarray(objects.get("is_difficult", objects.get("is_crowd", none)), bool)
+
+
+def _masks(example: Batch, size: tuple[int, int], place: str) -> Bool[np.ndarray, "m h w"] | None:
+    """The objects' masks in an image of this width and height; None where there are none."""
+    objects = example["objects"]
+    if "segmentation" in objects:
+        masks = [run_lengths.decode(one) for one in objects["segmentation"]]
+        return np.array(masks, bool).reshape(-1, *size[::-1])
+    if "instance_mask" not in example:
+        return None
     with Image.open(io.BytesIO(example["instance_mask"])) as mask:
-        if mask.size != image_size:
+        if mask.size != size:
             raise UsageError(
                 f"{place}: a mask of {mask.width}x{mask.height} does not fit an image of "
-                f"{image_size[0]}x{image_size[1]}; mend one of them"
+                f"{size[0]}x{size[1]}; mend one of them"
             )
-        values = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
-    table = np.zeros(256, np.uint8)
-    table[np.asarray(objects["instance"], int)] = np.arange(1, len(objects["instance"]) + 1)
-    out = np.zeros((canvas, canvas), np.uint8)
-    out[: size[1], : size[0]] = table[values]
-    return out
+        values = np.asarray(mask)
+    return values == np.asarray(objects["instance"], int)[:, None, None]
 
 
 def with_proposals(example: Batch, boxes: Float[np.ndarray, "p 4"], room: int) -> Batch:
@@ -180,11 +306,15 @@ def evaluation_batches(
     *,
     batch_size: int,
     canvas: int,
-    max_objects: int,
+    max_objects: int | None,
     proposals: Sequence[Float[np.ndarray, "_p 4"]] | None = None,
     max_proposals: int = 0,
 ) -> Iterator[Batch]:
-    """Every example once, in order; "weight" (float32 [b]) is 0 for what fills the last batch."""
+    """Every example once, in order; "weight" (float32 [b]) is 0 for what fills the last batch.
+
+    Args:
+      max_objects: None: without the objects, of which there may then be any number.
+    """
     count = len(dataset.source)
 
     def example(number: int) -> Batch:

@@ -1,7 +1,7 @@
 """The pictures and the page of a detector: boxes and masks over images, AP by class, errors."""
 
-import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnn_jax.reports import html
+from cnn_jax.reports import html, parts
 from cnn_jax.reports.html import Html
+from cnn_jax.reports.training import write_page
 from cnn_jax.training.log import read_log
 
 # By class, from Okabe & Ito's palette and lighter turns of it: told apart by the colour-blind too.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
+
+LEAST_SCORE = 0.5  # of the detections that are drawn
 
 
 def draw_objects(
@@ -44,25 +47,30 @@ def draw_objects(
 def pictures(examples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> Figure:
     """Pairs of pictures: the truth, and what was found.
 
-    Each example holds image, and of "truth" and "found" boxes, labels and masks (or None), and the
-    scores of what was found.
+    Args:
+      examples: each holds image, and of "truth" and "found" boxes, labels and masks (or None), and
+        the scores of what was found, of which the sure are drawn.
     """
     columns = 4
-    rows = -(-2 * len(examples) // columns)
+    rows = max(-(-2 * len(examples) // columns), 1)
     figure = Figure(figsize=(columns * 2.3, rows * 2.5), layout="constrained")
     cells = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for axes in cells:
         axes.set_axis_off()
     for i, example in enumerate(examples):
         for j, side in enumerate(("truth", "found")):
-            labels = example[side]["labels"]
+            own = example[side]
+            if side == "found":
+                sure = own["scores"] >= LEAST_SCORE
+                own = {key: None if x is None else x[sure] for key, x in own.items()}
+            labels = own["labels"]
             titles = [class_names[label] for label in labels]
             if side == "found":
-                scores = example["found"]["scores"]
+                scores = own["scores"]
                 titles = [f"{t} {s:.2f}" for t, s in zip(titles, scores, strict=True)]
             colours = [COLOURS[(label - 1) % len(COLOURS)] for label in labels]
-            axes, boxes = cells[2 * i + j], example[side]["boxes"]
-            draw_objects(example["image"], boxes, titles, colours, axes, example[side]["masks"])
+            axes = cells[2 * i + j]
+            draw_objects(example["image"], own["boxes"], titles, colours, axes, own["masks"])
             axes.set_title(side, fontsize=7, pad=8)
     return figure
 
@@ -82,12 +90,50 @@ def loss_curves(log: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def write(workdir: Path, results: Mapping[str, Any], shown: Figure) -> None:
-    """Write pictures and report.html of what results.json holds."""
+def headline(results: Mapping[str, Any]) -> str:
+    """Return the mean precisions in one line."""
+    kinds = [kind for kind in ("box", "mask") if f"{kind}_ap50" in results]
+    return ", ".join(
+        f"{kind} AP50 {shown_precision(results[f'{kind}_ap50']['map'])}" for kind in kinds
+    )
+
+
+def shown_precision(precision: float | None) -> str:
+    """Return a precision with three digits, or that no object decides it."""
+    return "undefined (no objects)" if precision is None else f"{precision:.3f}"
+
+
+def write(
+    workdir: Path,
+    results: Mapping[str, Any],
+    examples: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+) -> None:
+    """Write pictures and report.html of what results.json holds, as far as there is something."""
+    sections: list[Html] = []
+    if "box_ap50" in results:
+        sections += parts.attempt("Average precision", _precision, results)
+        sections.append(
+            html.section(
+                "Found objects",
+                parts.picture(
+                    partial(pictures, examples, class_names),
+                    workdir / "detections.png",
+                    "Each image twice: with its true objects and with those found at a score of "
+                    ".5.",
+                ),
+            )
+        )
+        sections += parts.attempt("Errors by kind", _errors, results)
+    sections += parts.attempt("Training", _training, workdir)
+    write_page(str(workdir), sections)
+
+
+def _precision(results: Mapping[str, Any]) -> list[Html]:
     box, mask = results["box_ap50"], results.get("mask_ap50")
-    numbers = {"box AP50": f"{box['map']:.3f}"}
+    numbers = {"box AP50": shown_precision(box["map"])}
     if mask:
-        numbers["mask AP50"] = f"{mask['map']:.3f}"
+        numbers["mask AP50"] = shown_precision(mask["map"])
     numbers |= {"images": results["images"], "seconds an image": results["seconds_per_image"]}
     table = html.table(
         ["class", "box AP50", *(["mask AP50"] if mask else [])],
@@ -104,24 +150,17 @@ def write(workdir: Path, results: Mapping[str, Any], shown: Figure) -> None:
             for name in results["box_coco"]
         ],
     )
+    return [html.section("Average precision", html.metrics(numbers), table, coco)]
+
+
+def _errors(results: Mapping[str, Any]) -> list[Html]:
     kinds = html.table(["kind", "number"], list(results["error_kinds"].items()))
-    sections: list[Html] = [
-        html.section("Average precision", html.metrics(numbers), table, coco),
-        html.section(
-            "Found objects",
-            html.figure(
-                html.figure_png(shown, workdir / "detections.png"),
-                "Each image twice: with its true objects and with those found at a score of .5.",
-            ),
-        ),
-        html.section("Errors by kind, of detections above a score of .5", kinds),
-    ]
+    return [html.section("Errors by kind, of detections above a score of .5", kinds)]
+
+
+def _training(workdir: Path) -> list[Html]:
     log = read_log(workdir)
-    if log:
-        curves = html.figure_png(loss_curves(log), workdir / "training.png")
-        sections.append(html.section("Training", html.figure(curves, "The loss's terms.")))
-    config = json.loads((workdir / "config.json").read_text())
-    rows = [(name, json.dumps(value)) for name, value in config.items()]
-    sections.append(html.section("Configuration", html.table(["option", "value"], rows)))
-    title = f"{config['model']} on {config['dataset']}"
-    (workdir / "report.html").write_text(html.page(title, "Made by cnn_jax.", *sections))
+    if not log:
+        return []
+    curves = parts.picture(partial(loss_curves, log), workdir / "training.png", "The loss's terms.")
+    return [html.section("Training", curves)]

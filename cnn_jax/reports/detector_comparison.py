@@ -1,17 +1,16 @@
 """The page of a comparison of detectors: one table, and their boxes on the same images."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnn_jax.reports import html
-from cnn_jax.reports.detection import COLOURS, draw_objects
+from cnn_jax.reports import html, parts
+from cnn_jax.reports.detection import COLOURS, LEAST_SCORE, draw_objects, shown_precision
 from cnn_jax.tasks.average_precision import Found
-
-LEAST_SCORE = 0.5  # of the boxes that are drawn
 
 
 def pictures(
@@ -41,6 +40,14 @@ def pictures(
     return figure
 
 
+def headline(own: Mapping[str, Any]) -> str:
+    """Return one detector's precision and time in one line."""
+    whole = own["seconds_per_image_with_proposals"]
+    return f"AP50 {shown_precision(own['ap50'])}, {own['seconds_per_image']:.4f} s an image" + (
+        "" if whole is None else f", {whole:.4f} s with proposals"
+    )
+
+
 def write(
     workdir: Path,
     results: Mapping[str, Any],
@@ -48,8 +55,27 @@ def write(
     found: Mapping[str, Sequence[Found]],
     class_names: Sequence[str],
 ) -> None:
-    """Write the pictures and report.html of what results.json holds."""
-    detectors, search = results["detectors"], results["proposals"]
+    """Write the pictures and report.html of what results.json holds, as far as it could be made."""
+    measured = {title: own for title, own in results["detectors"].items() if "ap50" in own}
+    sections = parts.attempt("Precision and time", _precision, results, measured)
+    if examples and found:
+        picture = parts.picture(
+            partial(pictures, examples, found, class_names),
+            workdir / "boxes.png",
+            "The true objects, and what each detector is sure of by half.",
+        )
+        sections.append(html.section("The same images", picture))
+    if "proposals" in results:
+        sections += parts.attempt("Selective search", _search, results["proposals"])
+    sections += parts.attempt("AP50 by class", _classes, measured, class_names)
+    try:
+        page = html.page("R-CNN, Fast R-CNN, Faster R-CNN", "Made by cnn_jax.", *sections)
+        (workdir / "report.html").write_text(page)
+    except Exception as error:  # the results are written
+        parts.tell(f"writing {workdir}/report.html", error)
+
+
+def _precision(results: Mapping[str, Any], measured: Mapping[str, Any]) -> list[Html]:
     table = html.table(
         ["detector", "network", "AP50", "s an image", "s with proposals"],
         [
@@ -60,35 +86,32 @@ def write(
                 own["seconds_per_image"],
                 own["seconds_per_image_with_proposals"],
             ]
-            for title, own in detectors.items()
+            for title, own in measured.items()
         ],
     )
-    classes = html.table(
-        ["class", *detectors],
+    text = (
+        f"On {results['images']} images of {results['split']}. R-CNN runs its network on every "
+        "proposal, Fast R-CNN once an image, and Faster R-CNN proposes by itself."
+    )
+    return [html.section("Precision and time", text, table)]
+
+
+def _search(search: Mapping[str, Any]) -> list[Html]:
+    recall = search["recall_at_50"]
+    numbers = {
+        "proposals an image": search["proposals_per_image"],
+        "of objects, overlapped by half": None if recall is None else f"{recall:.1%}",
+        "seconds an image": search["seconds_per_image"],
+    }
+    return [html.section("Selective search", html.metrics(numbers))]
+
+
+def _classes(measured: Mapping[str, Any], class_names: Sequence[str]) -> list[Html]:
+    table = html.table(
+        ["class", *measured],
         [
-            [name, *(own["ap50_per_class"][name] for own in detectors.values())]
+            [name, *(own["ap50_per_class"][name] for own in measured.values())]
             for name in class_names[1:]
         ],
     )
-    numbers = {
-        "proposals an image": search["proposals_per_image"],
-        "of objects, overlapped by half": f"{search['recall_at_50']:.1%}",
-        "seconds an image": search["seconds_per_image"],
-    }
-    png = html.figure_png(pictures(examples, found, class_names), workdir / "boxes.png")
-    sections = [
-        html.section(
-            "Precision and time",
-            f"On {search['images']} images of {results['split']}. R-CNN runs its network on every "
-            "proposal, Fast R-CNN once an image, and Faster R-CNN proposes by itself.",
-            table,
-        ),
-        html.section(
-            "The same images",
-            html.figure(png, "The true objects, and what each detector is sure of by half."),
-        ),
-        html.section("Selective search", html.metrics(numbers)),
-        html.section("AP50 by class", classes),
-    ]
-    page = html.page("R-CNN, Fast R-CNN, Faster R-CNN", "Made by cnn_jax.", *sections)
-    (workdir / "report.html").write_text(page)
+    return [html.section("AP50 by class", table)]

@@ -6,7 +6,6 @@ its own evaluator, pycocotools.
 
 import contextlib
 import io
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +21,10 @@ AREA = "area"
 
 
 class Found(NamedTuple):
-    """The detections of one image: regions are boxes [d, 4] or masks [d, h, w]."""
+    """The detections of one image.
+
+    Regions are boxes [d, 4], masks [d, h, w], or an array [d] of masks as run-length encodings.
+    """
 
     regions: Any
     scores: Float[np.ndarray, " d"]
@@ -30,11 +32,15 @@ class Found(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The true objects of one image; difficult ones count neither as found nor as missed."""
+    """The true objects of one image; difficult ones count neither as found nor as missed.
+
+    areas: in pixels, which COCO's sizes go by; None: the regions'.
+    """
 
     regions: Any
     labels: Int[np.ndarray, " m"]
     difficult: Bool[np.ndarray, " m"]
+    areas: Float[np.ndarray, " m"] | None = None
 
 
 def pixel_iou(
@@ -56,17 +62,18 @@ def box_iou(
     return pixel_iou(one - np.array([0, 0, 1, 1]), other - np.array([0, 0, 1, 1]))
 
 
-def mask_iou(
-    one: Bool[np.ndarray, "n h w"], other: Bool[np.ndarray, "m h w"]
-) -> Float[np.ndarray, "n m"]:
-    """Return the overlaps of masks, 0 of two empty ones."""
-    flat = [
-        np.reshape(masks, (len(masks), math.prod(masks.shape[1:]))).astype(np.float64)
-        for masks in (one, other)
+def encoded(masks: Any) -> list[dict]:
+    """Return masks [n, h, w], or [n] run-length encodings, as run-length encodings."""
+    return [
+        one if isinstance(one, dict) else run_lengths.encode(np.asfortranarray(one, np.uint8))
+        for one in masks
     ]
-    intersection = flat[0] @ flat[1].T
-    union = flat[0].sum(1)[:, None] + flat[1].sum(1)[None] - intersection
-    return intersection / np.maximum(union, 1)
+
+
+def mask_iou(one: Any, other: Any) -> Float[np.ndarray, "n m"]:
+    """Return the overlaps of masks, 0 of two empty ones; see Found for what they are given as."""
+    overlaps = run_lengths.iou(encoded(one), encoded(other), [False] * len(other))
+    return np.nan_to_num(np.reshape(overlaps, (len(one), len(other))))
 
 
 def mark(
@@ -148,41 +155,49 @@ def mean_average_precision(
 
 
 def coco_metrics(
-    found: Sequence[Found],
-    objects: Sequence[Objects],
-    size: tuple[int, int],
-    *,
-    masks: bool = False,
-) -> dict[str, float]:
-    """Return COCO's twelve numbers, from pycocotools; difficult objects are its crowds.
+    found: Sequence[Found], objects: Sequence[Objects], *, masks: bool = False
+) -> dict[str, float | None]:
+    """Return COCO's twelve metrics by name, of pycocotools' own evaluation.
+
+    AP over overlaps of .5 to .95, at .5 and at .75, and of small, medium and large objects, whose
+    areas are below 32 x 32, up to 96 x 96 and above: so regions and areas must be in the pixels of
+    the original images. Then recalls: of 1, 10 and 100 detections an image, and by size. None where
+    no object decides it. Difficult objects are COCO's crowds.
 
     Args:
-      size: height and width of the images.
       masks: regions are masks.
     """
 
-    def region(x):
+    def region(x, area=None):
         if masks:
-            encoded = run_lengths.encode(np.asfortranarray(x, np.uint8))
-            box = run_lengths.toBbox(encoded).tolist()
-            return {"segmentation": encoded, "bbox": box, "area": float(x.sum())}
+            own = {"segmentation": x, "bbox": run_lengths.toBbox(x).tolist()}
+            return own | {"area": float(run_lengths.area(x) if area is None else area)}
         x1, y1, x2, y2 = map(float, x)
-        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+        own = {"bbox": [x1, y1, x2 - x1, y2 - y1]}
+        return own | {"area": float((x2 - x1) * (y2 - y1) if area is None else area)}
 
+    regions = encoded if masks else list
     annotations = [
-        {"image_id": i, "category_id": int(label), "iscrowd": int(crowd), **region(x)}
+        {"image_id": i, "category_id": int(label), "iscrowd": int(crowd), **region(x, area)}
         for i, truth in enumerate(objects)
-        for x, label, crowd in zip(*truth, strict=True)
+        for x, label, crowd, area in zip(
+            regions(truth.regions),
+            truth.labels,
+            truth.difficult,
+            [None] * len(truth.labels) if truth.areas is None else truth.areas,
+            strict=True,
+        )
     ]
     results = [
         {"image_id": i, "category_id": int(label), "score": float(score), **region(x)}
         for i, each in enumerate(found)
-        for x, score, label in zip(*each, strict=True)
+        for x, score, label in zip(regions(each.regions), each.scores, each.labels, strict=True)
     ]
     labels = sorted({each["category_id"] for each in annotations})
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a table
         truth, detections = COCO(), COCO()
-        images = [{"id": i, "height": size[0], "width": size[1]} for i in range(len(objects))]
+        # run lengths hold the images' sizes, which only polygons would need here
+        images = [{"id": i, "height": 0, "width": 0} for i in range(len(objects))]
         for coco, entries in ((truth, annotations), (detections, results)):
             coco.dataset = {
                 "images": images,
@@ -194,7 +209,8 @@ def coco_metrics(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(COCO_METRICS, map(float, evaluation.stats), strict=True))
+    stats = (None if value == -1 else float(value) for value in evaluation.stats)
+    return dict(zip(COCO_METRICS, stats, strict=True))
 
 
 COCO_METRICS = (

@@ -71,8 +71,8 @@ def truth_of(batch: Batch, with_masks: bool) -> detection.Truth:
     """Return a batch's objects, without the difficult ones."""
     valid, masks = batch["valid"] & ~batch["difficult"], None
     if with_masks:
-        numbers = jnp.arange(1, valid.shape[1] + 1)[:, None, None]
-        masks = batch["instances"][:, None] == numbers
+        bits = jnp.unpackbits(batch["instances"], axis=-1, count=valid.shape[1], bitorder="little")
+        masks = jnp.moveaxis(bits, -1, 1).astype(bool)
     return detection.Truth(batch["boxes"], batch["labels"], valid, masks)
 
 

@@ -146,7 +146,7 @@ def test_errors_have_one_kind_each():
 def test_coco_gives_the_same_ap50_but_for_its_101_recalls():
     found, objects = random_case(0)
     objects = [each._replace(difficult=np.zeros(len(each.labels), bool)) for each in objects]
-    theirs = ap.coco_metrics(found, objects, (100, 100))["AP50"]
+    theirs = ap.coco_metrics(found, objects)["AP50"]
     ours = ap.mean_average_precision(found, objects, NAMES, iou=ap.box_iou)["map"]
     assert theirs == pytest.approx(ours, abs=0.02)
 
@@ -157,7 +157,7 @@ def test_coco_measures_masks_by_their_pixels():
     masks[0, 10:30, 10:30] = masks[1, 50:70, 50:70] = masks[2, 50:66, 50:70] = True
     objects = [ap.Objects(masks[:2], np.array([1, 1]), np.zeros(2, bool))]
     found = [ap.Found(masks[[0, 2]], np.array([0.9, 0.8]), np.array([1, 1]))]
-    metrics = ap.coco_metrics(found, objects, (100, 100), masks=True)
+    metrics = ap.coco_metrics(found, objects, masks=True)
     assert metrics["AP50"] == metrics["AP75"] == 1
     # .5 to .8: both; .85 to .95: the first, at 51 of the 101 recalls
     assert metrics["AP"] == pytest.approx((7 + 3 * 51 / 101) / 10)
