@@ -14,12 +14,21 @@ import numpy as np
 from cnn_jax.errors import UsageError
 
 
-def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+def open_workdir(
+    path: str | os.PathLike,
+    config: Mapping[str, Any],
+    *,
+    growing: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Path:
     """Makes the folder if there is none and keeps the configuration in its `config.json`.
 
     Args:
       path: the folder.
       config: what makes a run this run; opened again, the folder must hold an equal one.
+      growing: the name of a number that may be larger than there. The file then gets it, and
+        keeps the former ones under "NAME_before".
+      defaults: what settings count as that the file does not have, as an older version wrote it.
 
     Raises:
       UsageError: the folder cannot be written, or holds another configuration; it is unchanged.
@@ -40,6 +49,19 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
         raise UsageError(f"{file} is not JSON; take another --workdir") from None
     if not writable:
         raise UsageError(f"cannot write to {path}; take another --workdir")
+    history = f"{growing}_before"
+    if isinstance(found, dict):
+        earlier = found.pop(history, [])
+        found = json.loads(_to_json(defaults or {})) | found
+        if growing in config and found != config and found == config | {growing: found[growing]}:
+            if config[growing] < found[growing]:
+                raise UsageError(
+                    f"the run in {path} has --{growing}={found[growing]} and does not shrink to "
+                    f"{config[growing]}: what it did followed a schedule over {found[growing]}; "
+                    f"give as many or more, or take another --workdir"
+                )
+            _write(file, _to_json(config | {history: [*earlier, found[growing]]}))
+            return path
     if found != config:
         raise UsageError(
             f"{path} holds a run of another configuration ({_differences(found, config)}); "

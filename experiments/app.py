@@ -44,13 +44,13 @@ _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort"}
 _begun: list[Path] = []
 
 
-def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+def open_workdir(path: str | os.PathLike, config: Mapping[str, Any], **options: Any) -> Path:
     """workdir.open_workdir, undone if the run ends by an error of use before it came to anything.
 
     So that flags that turn out wrong later do not stand in the way of right ones.
     """
     new = not (Path(path).expanduser() / "config.json").exists()
-    path = workdir.open_workdir(path, config)
+    path = workdir.open_workdir(path, config, **options)
     if new:
         _begun.append(path)
     return path

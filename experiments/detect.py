@@ -23,6 +23,7 @@ from cnn_jax.reports import detection as detection_report
 from cnn_jax.reports import parts
 from cnn_jax.training import config as configs
 from cnn_jax.training import detector
+from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.loop import Diverged
 from cnn_jax.workdir import write_results
 from experiments import app
@@ -66,7 +67,12 @@ def main(argv: Sequence[str]) -> None:
         data.check_masks(train_set)
         data.check_masks(eval_set)
     room = data.room_for(train_set, wanted)
-    workdir = app.open_workdir(_WORKDIR.value, configs.identity(config) | {"max_objects": room})
+    workdir = app.open_workdir(
+        _WORKDIR.value,
+        configs.identity(config) | {"max_objects": room},
+        growing="steps",
+        defaults=configs.identity(TrainConfig()),
+    )
     try:
         say = partial(print, file=sys.stderr, flush=True)
         trained = detector.train(config, workdir, train_set, max_objects=room, say=say)

@@ -37,6 +37,31 @@ def test_another_configuration_is_refused_by_the_keys_that_differ(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_a_number_that_may_grow_grows_and_the_former_ones_are_kept(tmp_path):
+    for steps in (10, 20, 20, 50):
+        open_workdir(tmp_path, CONFIG | {"steps": steps}, growing="steps")
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert (found["steps"], found["steps_before"]) == (50, [10, 20])
+
+
+def test_it_neither_shrinks_nor_grows_beside_another_change(tmp_path):
+    open_workdir(tmp_path, CONFIG | {"steps": 10}, growing="steps")
+    open_workdir(tmp_path, CONFIG | {"steps": 20}, growing="steps")
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=r"has --steps=20 and does not shrink to 10: .*schedule"):
+        open_workdir(tmp_path, CONFIG | {"steps": 10}, growing="steps")
+    with pytest.raises(UsageError, match=r"\(learning_rate: 0.1 there, 0.2 here; steps: 20 there"):
+        open_workdir(tmp_path, CONFIG | {"steps": 30, "learning_rate": 0.2}, growing="steps")
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_what_an_older_version_did_not_know_is_at_its_default(tmp_path):
+    open_workdir(tmp_path, CONFIG)
+    open_workdir(tmp_path, CONFIG | {"flip": False}, defaults={"flip": False, "model": "other"})
+    with pytest.raises(UsageError, match="flip: false there, true here"):
+        open_workdir(tmp_path, CONFIG | {"flip": True}, defaults={"flip": False})
+
+
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_foreign_config_json_is_not_overwritten(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

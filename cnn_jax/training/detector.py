@@ -25,7 +25,7 @@ from cnn_jax.models.faster_rcnn import Detections, Proposals, Settings, faster_r
 from cnn_jax.models.registry import MODELS
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks import detection
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, extension
 from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
@@ -240,6 +240,8 @@ def train(
     try:
         restored = checkpoint.restore(manager, state, warn=say)
         state, start = restored or (state, 0)
+        if line := extension.consequence(config, before or {}, start):
+            say(line)
         state = over.put_state(state)
         batches = data.train_batches(
             dataset,

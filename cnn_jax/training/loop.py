@@ -26,7 +26,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
 from cnn_jax.runtime import parallel
-from cnn_jax.training import checkpoint, class_weights
+from cnn_jax.training import checkpoint, class_weights, extension
 from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
@@ -244,7 +244,8 @@ def train(
 
     The same call after a kill or SIGTERM goes on from the newest intact checkpoint and ends with
     the bits that an uninterrupted run on the same machine ends with: the step fixes the position in
-    the input, the augmentation and the dropout.
+    the input, the augmentation and the dropout. With more steps it goes on, as a run of so many;
+    with fewer, or any other change of what the outcome depends on, it is refused.
 
     Args:
       config: an unresolved or resolved configuration.
@@ -307,7 +308,8 @@ def train(
         views=config.eval_views,
     )
     state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
-    open_workdir(workdir, configs.identity(config))
+    defaults = configs.identity(TrainConfig())
+    open_workdir(workdir, configs.identity(config), growing="steps", defaults=defaults)
     for line in to_say:
         progress.say(line)
     manager = checkpoint.open_checkpoints(
@@ -323,6 +325,8 @@ def train(
         if restored is not None:
             host_state, start = restored
             progress.say(f"resuming from step {start}")
+            if line := extension.consequence(config, before, start):
+                progress.say(line)
         else:
             start = 0
         state = over.put_state(host_state)

@@ -198,6 +198,35 @@ def test_the_weights_of_the_classes_are_said(config, tmp_path):
     assert "class weights: 0.25 (3) to 4 (8)" in said
 
 
+def test_a_finished_run_that_is_given_more_steps_goes_on(whole, config, tmp_path):
+    config = dataclasses.replace(config, schedule="constant")
+    said = []
+    progress = loop.Progress(say=said.append)
+    run(dataclasses.replace(config, steps=6), tmp_path)
+    extended = run(config, tmp_path, progress=progress)
+    assert "resuming from step 6" in said
+    assert "the run grows from 6 to 12 steps; so far it went as 12 steps from the start" in said[1]
+    from_start = run(config, tmp_path / "from_start")
+    assert extended.parameters_sha256 == from_start.parameters_sha256
+    said.clear()
+    again = run(config, tmp_path, progress=progress)
+    assert again.parameters_sha256 == extended.parameters_sha256
+    assert not any("grows" in line for line in said)
+    with pytest.raises(UsageError, match="does not shrink to 6"):
+        run(dataclasses.replace(config, steps=6), tmp_path)
+
+
+def test_more_epochs_are_more_steps_and_the_falling_schedule_is_said(config, tmp_path):
+    config = dataclasses.replace(config, train_split="train[:64]", steps=None, epochs=3)
+    said = []
+    assert run(config, tmp_path).step == 6
+    config = dataclasses.replace(config, epochs=6)
+    assert run(config, tmp_path, progress=loop.Progress(say=said.append)).step == 12
+    assert "the schedule is now that of 12 steps" in said[1]
+    rates = {line["step"]: line.get("learning_rate") for line in read_log(tmp_path)}
+    assert rates[8] == pytest.approx(0.05 * (1 + np.cos(np.pi * 7 / 12)) / 2, rel=1e-5)
+
+
 def test_another_configuration_is_refused_and_nothing_changes(whole, config):
     before = {p: p.read_bytes() for p in whole[1].rglob("*") if p.is_file()}
     with pytest.raises(UsageError, match="learning_rate"):
