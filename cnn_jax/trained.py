@@ -112,12 +112,14 @@ def from_weights(
     num_classes: int | None = None,
     task: str = "classification",
     class_names: Sequence[str] = (),
+    **reading: Any,
 ) -> Trained:
     """Return the named model with the weights of a published file, and their preprocessing.
 
     Args:
       num_classes: by default as many as class_names, or without these as many as published.
       class_names: of the file's classes, in the order of its outputs, where they are known.
+      reading: how load_weights reads the file: averaged, norm_epsilon, say.
 
     Raises:
       UsageError: an unknown model, one for another task, a file that is not this model's, or
@@ -128,7 +130,7 @@ def from_weights(
     num_classes = num_classes or len(class_names) or None
     if class_names and len(class_names) != num_classes:
         raise UsageError(f"{len(class_names)} class names are given for {num_classes} classes")
-    variables = load_weights(name, path, num_classes, replace_head=False)
+    variables = load_weights(name, path, num_classes, replace_head=False, **reading)
     source = {"weights": os.fspath(path)}
     return Trained(
         create_model(name, num_classes),

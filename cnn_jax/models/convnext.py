@@ -24,7 +24,7 @@ from cnn_jax.layers import (
     rematerialized,
     stochastic_depth,
 )
-from cnn_jax.models.entry import Entry
+from cnn_jax.models.entry import Entry, Timm
 
 # the reference truncates at 2, a hundred standard deviations away
 weight_init = normal(0.02)
@@ -116,8 +116,32 @@ def torchvision_name(path: str) -> str:
     return f"features.{2 * int(stage) - 2}.{('norm', 'conv').index(kind)}"
 
 
+_TIMM_OUTER = {"stem": "stem.0", "stem_norm": "stem.1", "norm": "head.norm", "head": "head.fc"}
+_TIMM_INNER = {
+    "depthwise": ".conv_dw",
+    "norm": ".norm",
+    "expand": ".mlp.fc1",
+    "project": ".mlp.fc2",
+}
+
+
+def timm_name(path: str) -> str:
+    """Return timm's module: stage2_block1/expand -> stages.1.blocks.0.mlp.fc1."""
+    if path in _TIMM_OUTER:
+        return _TIMM_OUTER[path]
+    block, _, inner = path.partition("/")
+    stage, kind, number = re.fullmatch(r"stage(\d+)_([a-z]+)(\d*)", block).groups()
+    if kind == "block":
+        return f"stages.{int(stage) - 1}.blocks.{int(number) - 1}{_TIMM_INNER.get(inner, '')}"
+    return f"stages.{int(stage) - 1}.downsample.{('norm', 'conv').index(kind)}"
+
+
 def _entry(
-    widths: Sequence[int], stage_sizes: Sequence[int], stochastic_depth_rate: float, resize: int
+    size: str,
+    widths: Sequence[int],
+    stage_sizes: Sequence[int],
+    stochastic_depth_rate: float,
+    resize: int,
 ) -> Entry:
     function = partial(
         convnext,
@@ -125,12 +149,13 @@ def _entry(
         stage_sizes=stage_sizes,
         stochastic_depth_rate=stochastic_depth_rate,
     )
-    return Entry(function, published_name=torchvision_name, resize=resize)
+    timm = Timm(f"convnext_{size}", timm_name, {"layer_scale": "gamma"})
+    return Entry(function, published_name=torchvision_name, timm=timm, resize=resize)
 
 
 MODELS = {
-    "convnext_tiny": _entry((96, 192, 384, 768), (3, 3, 9, 3), 0.1, 236),
-    "convnext_small": _entry((96, 192, 384, 768), (3, 3, 27, 3), 0.4, 230),
-    "convnext_base": _entry((128, 256, 512, 1024), (3, 3, 27, 3), 0.5, 232),
-    "convnext_large": _entry((192, 384, 768, 1536), (3, 3, 27, 3), 0.5, 232),
+    "convnext_tiny": _entry("tiny", (96, 192, 384, 768), (3, 3, 9, 3), 0.1, 236),
+    "convnext_small": _entry("small", (96, 192, 384, 768), (3, 3, 27, 3), 0.4, 230),
+    "convnext_base": _entry("base", (128, 256, 512, 1024), (3, 3, 27, 3), 0.5, 232),
+    "convnext_large": _entry("large", (192, 384, 768, 1536), (3, 3, 27, 3), 0.5, 232),
 }

@@ -30,7 +30,7 @@ from cnn_jax.layers import (
     stochastic_depth,
     tensorflow_same,
 )
-from cnn_jax.models.entry import Entry
+from cnn_jax.models.entry import Entry, Timm
 from cnn_jax.models.mobilenet_v2 import divisible, inverted_residual, timm_name
 
 # uniform within 1 / sqrt(classes)
@@ -224,11 +224,22 @@ def _v1(width: float, depth: float, dropout_rate: float, **norm: float) -> Calla
 
 
 def _torchvision(
-    width: float, depth: float, dropout_rate: float, image_size: int, resize: int, **norm: float
+    width: float,
+    depth: float,
+    dropout_rate: float,
+    image_size: int,
+    resize: int,
+    timm: Timm | None = None,
+    **norm: float,
 ) -> Entry:
-    names = partial(torchvision_name, stages=scaled(width, depth))
-    function = _v1(width, depth, dropout_rate, **norm)
-    return Entry(function, image_size, published_name=names, resize=resize, interpolation="bicubic")
+    return Entry(
+        _v1(width, depth, dropout_rate, **norm),
+        image_size,
+        published_name=partial(torchvision_name, stages=scaled(width, depth)),
+        timm=timm,
+        resize=resize,
+        interpolation="bicubic",
+    )
 
 
 def _timm(width: float, depth: float, dropout_rate: float, image_size: int, resize: int) -> Entry:
@@ -253,16 +264,21 @@ def _v2(
     return Entry(function, image_size, published_name=names, resize=image_size, **preprocessing)
 
 
+def _same(name: str) -> Timm:
+    """timm's network of this name; from B5 on its norms have another epsilon than torchvision's."""
+    return Timm(f"{name} (tf_{name} has the same names and pads otherwise)", timm_name)
+
+
 _large = {"epsilon": 1e-3, "momentum": 0.99}
 _centred = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 # width, depth, dropout rate, image size, resize
 MODELS = {
-    "efficientnet_b0": _torchvision(1.0, 1.0, 0.2, 224, 256),
-    "efficientnet_b1": _torchvision(1.0, 1.1, 0.2, 240, 256),
-    "efficientnet_b2": _torchvision(1.1, 1.2, 0.3, 288, 288),
-    "efficientnet_b3": _torchvision(1.2, 1.4, 0.3, 300, 320),
-    "efficientnet_b4": _torchvision(1.4, 1.8, 0.4, 380, 384),
+    "efficientnet_b0": _torchvision(1.0, 1.0, 0.2, 224, 256, _same("efficientnet_b0")),
+    "efficientnet_b1": _torchvision(1.0, 1.1, 0.2, 240, 256, _same("efficientnet_b1")),
+    "efficientnet_b2": _torchvision(1.1, 1.2, 0.3, 288, 288, _same("efficientnet_b2")),
+    "efficientnet_b3": _torchvision(1.2, 1.4, 0.3, 300, 320, _same("efficientnet_b3")),
+    "efficientnet_b4": _torchvision(1.4, 1.8, 0.4, 380, 384, _same("efficientnet_b4")),
     "efficientnet_b5": _torchvision(1.6, 2.2, 0.4, 456, 456, **_large),
     "efficientnet_b6": _torchvision(1.8, 2.6, 0.5, 528, 528, **_large),
     "efficientnet_b7": _torchvision(2.0, 3.1, 0.5, 600, 600, **_large),

@@ -1,12 +1,25 @@
 """What the registry knows of a model before it is built."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jaxtyping import Array
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Timm(NamedTuple):
+    """The very same network in timm, whose weights have other names.
+
+    module: our scope path -> its module there.  leaves: our name of a variable -> its, where it is
+    not the one of cnn_jax.weights.convert.
+    """
+
+    model: str
+    module: Callable[[str], str]
+    leaves: Mapping[str, str] = MappingProxyType({})
 
 
 class Entry(NamedTuple):
@@ -22,6 +35,7 @@ class Entry(NamedTuple):
     published_name: Callable[[str], str] | None = None
     # a tensor's name in older files -> its name today
     current_name: Callable[[str], str] | None = None
+    timm: Timm | None = None
     # beginnings of the names of tensors that published files hold and this network does without
     unused: tuple[str, ...] = ()
     # evaluation: the shorter side is resized to `resize` pixels, the centre cropped to image_size,
@@ -30,3 +44,4 @@ class Entry(NamedTuple):
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    norm_epsilon: float = 1e-5  # of the norms that the network holds constant

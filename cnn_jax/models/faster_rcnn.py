@@ -373,6 +373,7 @@ def detector(settings: Settings, image_size: int = 800, num_classes: int = 91) -
         published_name=torchvision_name,
         current_name=current_name,
         resize=image_size,
+        norm_epsilon=getattr(settings.backbone, "keywords", {}).get("norm_epsilon", 1e-5),
     )
 
 

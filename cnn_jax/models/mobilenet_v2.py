@@ -25,7 +25,7 @@ from cnn_jax.layers import (
     stochastic_depth,
     tensorflow_same,
 )
-from cnn_jax.models.entry import Entry
+from cnn_jax.models.entry import Entry, Timm
 
 # expansion, output channels, blocks, stride of the first
 STAGES = (
@@ -171,7 +171,9 @@ def _timm(width: float) -> Entry:
 
 
 MODELS = {
-    "mobilenet_v2": Entry(mobilenet_v2, published_name=torchvision_name),
+    "mobilenet_v2": Entry(
+        mobilenet_v2, published_name=torchvision_name, timm=Timm("mobilenetv2_100", timm_name)
+    ),
     "mobilenetv2_050": _timm(0.5),
     "mobilenetv2_140": _timm(1.4),
 }

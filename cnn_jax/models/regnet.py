@@ -22,7 +22,7 @@ from cnn_jax.layers import (
     rematerialized,
     squeeze_excitation,
 )
-from cnn_jax.models.entry import Entry
+from cnn_jax.models.entry import Entry, Timm
 from cnn_jax.models.mobilenet_v2 import divisible
 
 
@@ -120,7 +120,26 @@ def torchvision_name(path: str) -> str:
     return f"{prefix}.{_MODULES[inner[0]]}.{module}"
 
 
-def _x(depth: int, initial: int, slope: float, step: float, group_width: int, **options) -> Entry:
+def timm_name(path: str) -> str:
+    """Return timm's module: stage1_block2/conv1/bn -> s1.b2.conv1.bn."""
+    if path == "head":
+        return "head.fc"
+    block, *inner = path.split("/")
+    if inner[-1:] != ["bn"] and inner[:1] != ["se"]:
+        inner.append("conv")
+    block = re.sub(r"stage(\d+)_block(\d+)", r"s\1.b\2", block)
+    return ".".join([block, *inner]).replace("shortcut", "downsample")
+
+
+def _x(
+    depth: int,
+    initial: int,
+    slope: float,
+    step: float,
+    group_width: int,
+    timm: str | None = None,
+    **options,
+) -> Entry:
     function = partial(
         regnet,
         depth=depth,
@@ -130,26 +149,27 @@ def _x(depth: int, initial: int, slope: float, step: float, group_width: int, **
         group_width=group_width,
         **options,
     )
-    return Entry(function, published_name=torchvision_name)
+    same = timm and Timm(f"regnet{timm}", timm_name)
+    return Entry(function, published_name=torchvision_name, timm=same)
 
 
 _y = partial(_x, excitation=0.25)
 
-# d, w_0, w_a, w_m, channels a group
+# d, w_0, w_a, w_m, channels a group; timm's network, where it has the same widths
 MODELS = {
     "regnet_x_400mf": _x(22, 24, 24.48, 2.54, 16),
-    "regnet_x_800mf": _x(16, 56, 35.73, 2.28, 16),
-    "regnet_x_1_6gf": _x(18, 80, 34.01, 2.25, 24),
-    "regnet_x_3_2gf": _x(25, 88, 26.31, 2.25, 48),
-    "regnet_x_8gf": _x(23, 80, 49.56, 2.88, 120),
-    "regnet_x_16gf": _x(22, 216, 55.59, 2.1, 128),
-    "regnet_x_32gf": _x(23, 320, 69.86, 2.0, 168),
-    "regnet_y_400mf": _y(16, 48, 27.89, 2.09, 8),
+    "regnet_x_800mf": _x(16, 56, 35.73, 2.28, 16, "x_008"),
+    "regnet_x_1_6gf": _x(18, 80, 34.01, 2.25, 24, "x_016"),
+    "regnet_x_3_2gf": _x(25, 88, 26.31, 2.25, 48, "x_032"),
+    "regnet_x_8gf": _x(23, 80, 49.56, 2.88, 120, "x_080"),
+    "regnet_x_16gf": _x(22, 216, 55.59, 2.1, 128, "x_160"),
+    "regnet_x_32gf": _x(23, 320, 69.86, 2.0, 168, "x_320"),
+    "regnet_y_400mf": _y(16, 48, 27.89, 2.09, 8, "y_004"),
     "regnet_y_800mf": _y(14, 56, 38.84, 2.4, 16),
-    "regnet_y_1_6gf": _y(27, 48, 20.71, 2.65, 24),
-    "regnet_y_3_2gf": _y(21, 80, 42.63, 2.66, 24),
+    "regnet_y_1_6gf": _y(27, 48, 20.71, 2.65, 24, "y_016"),
+    "regnet_y_3_2gf": _y(21, 80, 42.63, 2.66, 24, "y_032"),
     "regnet_y_8gf": _y(17, 192, 76.82, 2.19, 56),
-    "regnet_y_16gf": _y(18, 200, 106.23, 2.48, 112),
-    "regnet_y_32gf": _y(20, 232, 115.89, 2.53, 232),
-    "regnet_y_128gf": _y(27, 456, 160.83, 2.52, 264),
+    "regnet_y_16gf": _y(18, 200, 106.23, 2.48, 112, "y_160"),
+    "regnet_y_32gf": _y(20, 232, 115.89, 2.53, 232, "y_320"),
+    "regnet_y_128gf": _y(27, 456, 160.83, 2.52, 264, "y_1280"),
 }

@@ -9,6 +9,7 @@ other sizes are averaged to 7x7 before the dense layers, as there; at 224 pixels
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from flax.core import Scope
 from jax.nn.initializers import normal
@@ -24,7 +25,7 @@ from cnn_jax.layers import (
     max_pool,
     relu,
 )
-from cnn_jax.models.entry import Entry
+from cnn_jax.models.entry import Entry, Timm
 
 FEATURES = (64, 128, 256, 512, 512)
 
@@ -84,9 +85,20 @@ def torchvision_name(path: str, stage_sizes: Sequence[int], normalized: bool) ->
     return f"features.{before + path.startswith('bn')}"
 
 
+def timm_name(path: str, **form: Any) -> str:
+    """Return timm's module, whose dense layers are convolutions: fc6 -> pre_logits.fc1."""
+    classifier = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "head": "head.fc"}
+    return classifier[path] if path in classifier else torchvision_name(path, **form)
+
+
 def _entry(*stage_sizes: int, normalized: bool = False) -> Entry:
     form = {"stage_sizes": stage_sizes, "normalized": normalized}
-    return Entry(partial(vgg, **form), published_name=partial(torchvision_name, **form))
+    model = f"vgg{sum(stage_sizes) + 3}{'_bn' * normalized}"
+    return Entry(
+        partial(vgg, **form),
+        published_name=partial(torchvision_name, **form),
+        timm=Timm(model, partial(timm_name, **form)),
+    )
 
 
 MODELS = {

@@ -1,6 +1,7 @@
 """Between a model's variables and the named tensors of its published weights, both ways."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,10 @@ def tensor_name(entry: Entry, path: tuple[str, ...]) -> str:
     return f"{module}.{leaf}" if module else leaf
 
 
-def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)
+def _first(names: Sequence[str], count: int = 4) -> str:
+    """Return the first names, each on one line and not long, and dots if there are more."""
+    shown = [name[:80] if name.isprintable() else repr(name[:80]) for name in names[:count]]
+    return ", ".join([*shown, "..."] if len(names) > count else shown)
 
 
 def to_published_layout(leaf: str, array: np.ndarray) -> np.ndarray:
@@ -66,6 +69,51 @@ def to_published(entry: Entry, variables: Mapping[str, Any]) -> dict[str, np.nda
     }
 
 
+def as_published(
+    entry: Entry, tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], str]:
+    """Return a file's tensors under today's published names, and what to tell of it.
+
+    Older names, and timm's of a network that has others, become them; a tensor of timm's also takes
+    the published shape where that holds the same numbers in the same order: a 1x1 convolution for
+    a dense layer, a vector for a map of one pixel.
+    """
+    current = entry.current_name or (lambda name: name)
+    tensors = {current(name): tensor for name, tensor in tensors.items()}
+    if entry.timm is None:
+        return tensors, ""
+    leaves = flatten_dict(template)
+    published = {path: tensor_name(entry, path) for path in leaves}
+    theirs = {path: timm_name(entry, path) for path in leaves}
+    if _count(theirs, tensors) <= _count(published, tensors):
+        return tensors, ""
+    renamed = {name: x for name, x in tensors.items() if name not in set(theirs.values())}
+    for path, name in theirs.items():
+        if name in tensors:
+            shape = to_published_layout(path[-1], np.empty(leaves[path].shape, np.bool_)).shape
+            renamed[published[path]] = _reshaped(np.asarray(tensors[name]), shape)
+    return renamed, f"read as timm's {entry.timm.model}, whose names it has"
+
+
+def timm_name(entry: Entry, path: tuple[str, ...]) -> str:
+    """Return timm's tensor name of a variable, see tensor_name."""
+    collection, *scopes, leaf = path
+    module = entry.timm.module("/".join(scopes))
+    leaf = LEAF_NAMES.get((collection, leaf), leaf)
+    return f"{module}.{entry.timm.leaves.get(leaf, leaf)}"
+
+
+def _count(names: Mapping[Any, str], tensors: Mapping[str, Any]) -> int:
+    return sum(name in tensors for name in names.values())
+
+
+def _reshaped(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the tensor in this shape if the two differ by axes of 1, or by one flattened tail."""
+    ones = [[n for n in each if n != 1] for each in (tensor.shape, shape)]
+    flat = len(shape) == 2 and tensor.shape[:1] == shape[:1] and tensor.size == math.prod(shape)
+    return tensor.reshape(shape) if ones[0] == ones[1] or flat else tensor
+
+
 def as_backbone(
     entry: Entry, tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]
 ) -> tuple[Mapping[str, np.ndarray], list[tuple[str, ...]]]:
@@ -92,8 +140,8 @@ def from_published(
     """Return the variables that these published tensors fill.
 
     Args:
-      tensors: published name -> array. num_batches_tracked and what the entry calls unused are
-        left aside.
+      tensors: published name -> array, see as_published. num_batches_tracked and what the entry
+        calls unused are left aside.
       template: variables as arrays or jax.ShapeDtypeStructs, for their shapes.
       replaced: paths of variables that keep the template's value where the tensor's shape differs.
       drawn: paths of variables that keep it in any case, as no tensors are of them.
@@ -102,10 +150,9 @@ def from_published(
       The nested dict of the template with the tensors' values, their dtypes kept.
 
     Raises:
-      UsageError: tensors are missing, left over or of another shape; all of them are named.
+      UsageError: tensors are missing, left over or of another shape; they are counted, and the
+        first of them named.
     """
-    current = entry.current_name or (lambda name: name)
-    tensors = {current(name): tensor for name, tensor in tensors.items()}
     leaves = flatten_dict(template)
     filled = {path: leaves.pop(path) for path in drawn}
     names = {path: tensor_name(entry, path) for path in leaves}
@@ -134,7 +181,7 @@ def from_published(
             expected = to_published_layout(path[-1], np.empty(leaf.shape, np.bool_)).shape
             misshapen.append(f"{names[path]} is {list(tensor.shape)}, not {list(expected)}")
     complaints = [
-        f"{len(names)} {kind}: {', '.join(map(_printable, names))}"
+        f"{len(names)} {kind}: {_first(names)}"
         for kind, names in (
             ("missing", missing),
             ("left over", left_over),

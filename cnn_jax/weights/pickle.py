@@ -3,6 +3,7 @@
 A .pth file is a pickle, and a pickle is a program. Here it can build containers, numbers, strings
 and descriptions of tensors, and nothing else: its instructions are checked against a list before
 any of them runs, and the only names that it can look up are those in `_names`, all of them ours.
+What training scripts save beside the weights becomes an object that holds nothing.
 """
 
 import collections
@@ -12,7 +13,6 @@ import pickle
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from cnn_jax.errors import UsageError
+from cnn_jax.weights import state_dict
 
 # The first bytes of the format from before PyTorch 1.6: a pickled magic number.
 STREAM_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -43,11 +44,34 @@ STORAGES = {
 _OPCODES = """
 PROTO FRAME STOP MARK POP POP_MARK GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ BINPERSID
 NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 BINFLOAT
-UNICODE BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING
-EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS
+UNICODE BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
+EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS EMPTY_SET ADDITEMS FROZENSET
 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
 """
 OPCODES = frozenset(_OPCODES.split())
+
+# What training scripts save beside the weights: module -> names. No object of these is made.
+BESIDE = {
+    "argparse": "Namespace",
+    "types": "SimpleNamespace",
+    "collections": "Counter defaultdict deque",
+    "numpy": "dtype ndarray",
+    "numpy.core.multiarray": "scalar _reconstruct",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    "_codecs": "encode",  # bytes, such as a NumPy scalar's
+    "builtins": "set frozenset complex range slice",
+    "__builtin__": "set frozenset complex xrange slice",
+    "copyreg": "_reconstructor",
+    "copy_reg": "_reconstructor",
+    "pathlib": "PosixPath WindowsPath PurePosixPath PureWindowsPath",
+    "pathlib._local": "PosixPath WindowsPath PurePosixPath PureWindowsPath",
+    "datetime": "datetime date time timedelta",
+    "torch": "Size device float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool",
+    "torch.torch_version": "TorchVersion",
+    "pytorch_lightning.utilities.parsing": "AttributeDict",
+    "lightning_fabric.utilities.data": "AttributeDict",
+    "lightning.fabric.utilities.data": "AttributeDict",
+}
 
 # A pickle names some thousand tensors in 200 bytes each; one byte can make a container of 64.
 LARGEST_PICKLE = 16 * 2**20
@@ -66,7 +90,7 @@ class _Tensor(NamedTuple):
 
     storage: _Storage
     offset: int
-    size: tuple[int, ...]
+    shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
@@ -74,12 +98,10 @@ class _Refused(Exception):
     """The file asks for what no state dict needs, or contradicts itself."""
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Return name -> array of the state dict in a .pth file, of either of PyTorch's formats.
+def read(path: Path, averaged: bool = True) -> state_dict.Found:
+    """Return the network's tensors in a .pth file, of either of PyTorch's formats, as arrays.
 
-    A state dict under "state_dict" or "model" is found there; the prefixes that PyTorch's
-    wrappers give to all names ("module.", "_orig_mod.") are taken off. Arrays are views of the
-    file's content; they take no more memory than the file.
+    They are views of the file's content and take no more memory than it. See state_dict.find.
 
     Raises:
       UsageError: the file is damaged or holds something else than tensors; nothing of it ran.
@@ -88,7 +110,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
     reader = _read_zip if content.startswith(ZIP_MAGIC) else _read_stream
     try:
         root, storages = reader(content)
-        return {name: _view(name, tensor, storages) for name, tensor in _state_dict(root).items()}
+        found = state_dict.find(root, _Tensor, averaged)
+        if not found.tensors:
+            entries = f"; its entries are {', '.join(map(str, root))}" if _is_dict(root) else ""
+            raise _Refused(f"it holds no state dict{entries}")
+        arrays = {name: _view(name, each, storages) for name, each in found.tensors.items()}
+        return found._replace(tensors=arrays)
     except _Refused as error:
         problem, remedy = f"refused ({error}", "save the model's state_dict alone, or safetensors"
     except Exception as error:  # a damaged pickle makes pickle raise nearly anything
@@ -207,55 +234,62 @@ def _names() -> dict[tuple[str, str], Any]:
     def rebuild_tensor(storage, offset, size, stride, requires_grad, hooks, metadata=None):
         return _Tensor(storage, offset, size, stride)
 
-    def rebuild_parameter(tensor, requires_grad, hooks):
+    def rebuild_parameter(tensor, requires_grad, hooks, state=None):
         return tensor
 
-    names: dict[tuple[str, str], Callable | str] = {
+    class Beside:
+        """Takes whatever it is made of, and keeps nothing."""
+
+        def __new__(cls, *_):
+            return super().__new__(cls)
+
+        def __init__(self, *_):
+            pass
+
+        def __setstate__(self, _):
+            pass
+
+        def __setitem__(self, *_):
+            pass
+
+        append = extend = add = __setstate__
+
+    beside = [(module, name) for module, names in BESIDE.items() for name in names.split()]
+    names: dict[tuple[str, str], Any] = dict.fromkeys(beside, Beside)
+    return names | {
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
         ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+        ("torch._utils", "_rebuild_parameter_with_state"): rebuild_parameter,
+        **{("torch", name): name for name in STORAGES},
     }
-    return names | {("torch", name): name for name in STORAGES}
 
 
 def _natural(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _state_dict(root: Any) -> dict[str, _Tensor]:
-    """Return the state dict in what was unpickled, by plain names."""
-    for key in ("state_dict", "model"):
-        if isinstance(root, dict) and isinstance(root.get(key), dict):
-            root = root[key]
-    if not isinstance(root, dict) or not root:
-        raise _Refused("it holds no state dict")
-    for name, value in root.items():
-        if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise _Refused(f"its entry {name!r} is no tensor")
-    tensors = dict(root)
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _is_dict(root: Any) -> bool:
+    return isinstance(root, dict) and all(isinstance(key, str) for key in root)
 
 
 def _view(name: str, tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
     """Return the tensor as a view of its storage, which it is checked to stay inside of."""
-    storage, offset, size, stride = tensor
-    lengths = (size, stride)
+    storage, offset, shape, stride = tensor
+    lengths = (shape, stride)
     if not (
         isinstance(storage, _Storage)
         and _natural(offset)
         and all(isinstance(numbers, tuple) and all(map(_natural, numbers)) for numbers in lengths)
-        and len(size) == len(stride) <= 32
+        and len(shape) == len(stride) <= 32
     ):
         raise _Refused(f"{name} is not described as PyTorch does")
-    count = math.prod(size)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    count = math.prod(shape)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if count > storage.count or (count and last >= storage.count):
         raise _Refused(f"{name} reaches beyond its storage")
     numbers = storages[storage.key]
     if not count:
-        return np.empty(size, storage.dtype)
+        return np.empty(shape, storage.dtype)
     steps = [step * storage.dtype.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps, writeable=False)
+    return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False)

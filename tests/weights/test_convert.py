@@ -70,10 +70,21 @@ def test_one_error_names_all_that_is_missing_left_over_and_misshapen():
     with pytest.raises(UsageError) as error:
         convert.from_published(ENTRY, tensors, VARIABLES)
     message = str(error.value)
-    assert "2 missing: stem.bn.bias, fc.bias" in message
+    assert "2 missing: stem.bn.bias, fc.bias;" in message
     assert "2 left over: aux.weight, 'x\\ny'" in message
     assert "1 of another shape: fc.weight is [5, 2], not [3, 2]" in message
     assert "\n" not in message
+
+
+def test_a_file_of_another_network_takes_a_few_lines():
+    tensors = {f"layer{i}.{'x' * 200}": np.zeros(1) for i in range(1000)}
+    with pytest.raises(UsageError) as error:
+        convert.from_published(ENTRY, tensors, VARIABLES)
+    message = str(error.value)
+    assert message.startswith("7 missing: ")
+    assert "1000 left over: layer0.xxx" in message
+    assert message.endswith(", ...")
+    assert len(message) < 600
 
 
 def test_a_tensor_of_another_rank_is_of_another_shape():
@@ -96,7 +107,9 @@ def test_names_of_older_files_are_brought_up_to_date():
     tensors = convert.to_published(ENTRY, VARIABLES)
     tensors["stem.b.n.bias"] = tensors.pop("stem.bn.bias")
     entry = ENTRY._replace(current_name=lambda name: name.replace("b.n", "bn"))
+    tensors, note = convert.as_published(entry, tensors, VARIABLES)
     np.testing.assert_equal(convert.from_published(entry, tensors, VARIABLES), VARIABLES)
+    assert note == ""
 
 
 def test_replaced_leaves_keep_the_templates_value_where_the_shape_differs():

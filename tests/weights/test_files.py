@@ -141,6 +141,42 @@ def test_a_classifiers_file_fills_the_backbone_of_a_network_that_is_built_on_it(
         load_weights(name, tmp_path / "resnet50.safetensors")
 
 
+@pytest.fixture
+def segmenter(tmp_path):
+    """A small DeepLabv3-like file, as torchvision saves one without its auxiliary head."""
+    values = drawn(variables("fcn_resnet50", 64))
+    path = tmp_path / "fcn.safetensors"
+    save_weights("fcn_resnet50", values, path)
+
+    def drop(tensors):
+        for name in [name for name in tensors if name.startswith("aux_classifier.")]:
+            del tensors[name]
+
+    rewrite(path, drop)
+    return values, path
+
+
+@pytest.mark.slow
+def test_a_segmenters_file_without_its_auxiliary_head_is_loaded_and_told(segmenter, capsys):
+    values, path = segmenter
+    loaded = load_weights("fcn_resnet50", path)
+    told = "holds no auxiliary head; it is drawn anew, or left out by aux_heads=False\n"
+    assert capsys.readouterr().err == f"note: {path} {told}"
+    assert loaded["params"]["aux1"]["logits"]["kernel"].shape == (1, 1, 256, 21)
+    for part in ("backbone", "head"):
+        jax.tree.map(assert_equal, loaded["params"][part], values["params"][part])
+    loaded = load_weights("fcn_resnet50", path, aux_heads=False)
+    assert "aux1" not in loaded["params"]
+    assert capsys.readouterr().err == ""
+
+    def drop_one(tensors):
+        tensors["aux_classifier.0.weight"] = np.zeros((256, 1024, 3, 3), "f")
+
+    rewrite(path, drop_one)  # a part of the head is no head left out
+    with pytest.raises(UsageError, match=r"6 missing: aux_classifier\.1\."):
+        load_weights("fcn_resnet50", path)
+
+
 def test_image_shape_sets_the_shapes_that_depend_on_it(tmp_path):
     values = drawn(variables("lenet5", image_size=16))
     save_weights("lenet5", values, tmp_path / "small.safetensors")

@@ -1,5 +1,6 @@
 """Reading .pth files: what PyTorch wrote comes back, and nothing that others wrote runs."""
 
+import argparse
 import hashlib
 import io
 import os
@@ -26,7 +27,7 @@ DTYPES = ["float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "
 
 @pytest.mark.parametrize("name", ["zip", "stream", "checkpoint"])
 def test_both_formats_of_pytorch_and_a_nested_state_dict(name):
-    tensors = pickle.read(WRITTEN_BY_TORCH / f"{name}.pth")
+    tensors = pickle.read(WRITTEN_BY_TORCH / f"{name}.pth").tensors
     grid = np.arange(24, dtype="float32")
     expected = {
         "plain": np.arange(6, dtype="float32").reshape(2, 3),
@@ -85,7 +86,9 @@ def test_a_damaged_file_is_an_error_of_use_or_reads_as_arrays(name, tmp_path):
         damaged[position] ^= 1 << generator.integers(8)
         path.write_bytes(damaged)
         try:
-            assert all(isinstance(array, np.ndarray) for array in pickle.read(path).values())
+            assert all(
+                isinstance(array, np.ndarray) for array in pickle.read(path).tensors.values()
+            )
         except UsageError:
             refused += 1
     assert refused > 100
@@ -100,6 +103,21 @@ def test_the_digest_in_a_name_is_checked(tmp_path):
     assert "plain" in files.read_tensors(good)
     with pytest.raises(UsageError, match=f"sha256 begins with {digest[:8]}"):
         files.read_tensors(bad)
+
+
+def test_a_date_in_a_name_is_no_digest(tmp_path, capsys):
+    content = (WRITTEN_BY_TORCH / "zip.pth").read_bytes()
+    for date in ("20240131", "31012024", "01312024"):
+        path = tmp_path / f"resnet18-{date}.pth"
+        path.write_bytes(content)
+        assert "plain" in files.read_tensors(path)
+        note = f"{date} is taken for a date; the file's content is not checked"
+        assert note in capsys.readouterr().err
+    for number in ("20241331", "00012000", "20240230"):  # no days
+        path = tmp_path / f"resnet18-{number}.pth"
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="is damaged"):
+            files.read_tensors(path)
 
 
 # --- What others may write
@@ -189,6 +207,36 @@ def test_hostile_pickles_are_refused_and_nothing_runs(kind, writer, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_what_lies_beside_the_weights_runs_no_more_than_the_weights(tmp_path):
+    """A training script's arguments may be there; what they were made of is not looked at."""
+    good = {"model": {"w": 1}, "args": argparse.Namespace(command=Command(tmp_path / "trace"))}
+    data = python_pickle.dumps(good, 2)
+    with pytest.raises(UsageError, match=r"it asks for \w+\.system"):
+        files.read_tensors(write_zip(tmp_path / "weights.pth", data))
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cargparse\nNamespace\n}X\x0b\x00\x00\x00__setitem__ccollections\nOrderedDict\nsb.",
+        b"cargparse\nNamespace\n)\x81N}X\x09\x00\x00\x00__class__K\x01s\x86b.",
+        b"cnumpy\ndtype\n(X\x02\x00\x00\x00O8I0\nI1\ntR(K\x03tb.",
+        b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00zlib\x86R.",
+        b"ccopy_reg\n_reconstructor\n(c__builtin__\nset\nc__builtin__\nset\nNtR.",
+    ],
+)
+def test_stand_ins_keep_nothing(data, tmp_path):
+    with pytest.raises(UsageError):
+        files.read_tensors(write_zip(tmp_path / "weights.pth", b"\x80\x02" + data))
+    names = pickle._names()
+    beside = names["argparse", "Namespace"]
+    made = beside(1, 2)
+    made["key"] = 3
+    made.append(4)
+    assert vars(made) == {}
+
+
 @pytest.mark.parametrize("place", range(1, 5))
 def test_every_pickle_of_the_stream_format_is_guarded(place, tmp_path):
     data = hostile(tmp_path / "trace")["reduce"]
@@ -238,10 +286,10 @@ NUMBERS = np.arange(6, dtype="<f4").tobytes()
 
 def test_strides_and_offsets_are_followed(tmp_path):
     data = state_dict(offset=1, size=(2, 2), stride=(1, 3))
-    tensors = pickle.read(write_zip(tmp_path / "w.pth", data, {"0": NUMBERS}))
+    tensors = pickle.read(write_zip(tmp_path / "w.pth", data, {"0": NUMBERS})).tensors
     np.testing.assert_array_equal(tensors["w"], [[1, 4], [2, 5]])
     data = state_dict(storage="BFloat16Storage", count=12, size=(12,), stride=(1,))
-    tensors = pickle.read(write_zip(tmp_path / "w.pth", data, {"0": NUMBERS}))
+    tensors = pickle.read(write_zip(tmp_path / "w.pth", data, {"0": NUMBERS})).tensors
     assert tensors["w"].dtype == ml_dtypes.bfloat16
 
 
