@@ -1,23 +1,20 @@
-"""Images with a class for every pixel: data sets by name, joint augmentation, batches.
+"""Images with a class for every pixel, of the data sets in data.masks: augmentation, batches.
 
 Classes are numbered from 0, which is the ground where a data set has one; IGNORED stands for pixels
 that count in neither loss nor metrics. Whatever moves an image's pixels moves its mask's, without
 mixing classes: masks are resized by the nearest pixel, and what lies outside an image is ignored.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from cnn_jax import errors
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import datasets, pipeline
+from cnn_jax.data import pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
@@ -26,107 +23,6 @@ from cnn_jax.data.preprocessing import validate as validate_preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.tasks.segmentation import IGNORED
 
-VOC_CLASSES = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
-    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
-    *("train", "tvmonitor"),
-)
-
-
-class Masks(NamedTuple):
-    """How a data set keeps its masks: the feature, the classes, and the class of each value."""
-
-    feature: str
-    class_names: tuple[str, ...]
-    classes: Mapping[int, int]  # value -> class, or IGNORED; other values are errors
-
-
-def _masks(name: str, dataset: Dataset) -> Masks:
-    if name == "shapes":
-        names = ("background", *dataset.class_names)
-        return Masks("segmentation_mask", names, {i: i for i in range(len(names))})
-    if name == "oxford_iiit_pet":
-        return Masks("segmentation_mask", ("background", "pet"), {1: 1, 2: 0, 3: IGNORED})
-    raise errors.unknown(
-        "data set with masks", name, ("shapes", "oxford_iiit_pet", "voc:PATH (its VOC2012 folder)")
-    )
-
-
-class MaskedSource:
-    """source[i] with "image", encoded, and "mask", uint8 [h, w] of classes and IGNORED."""
-
-    def __init__(self, source: Sequence, masks: Masks, name: str):
-        self._source, self._masks, self._name = source, masks, name
-        self._classes = np.full(256, -1, np.int16)
-        for value, number in masks.classes.items():
-            self._classes[value] = number
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict:
-        example = self._source[index]
-        with Image.open(io.BytesIO(example[self._masks.feature])) as image:
-            values = np.asarray(image)  # of a palette, the numbers
-        if values.ndim != 2 or values.dtype != np.uint8:
-            raise UsageError(f"the mask of example {index} of {self._name} is no 8-bit grey image")
-        mask = self._classes[values]
-        if (mask < 0).any():
-            raise UsageError(
-                f"the mask of example {index} of {self._name} holds {values[mask < 0][0]}, which "
-                f"is none of its {len(self._masks.class_names)} classes; mend the mask"
-            )
-        return {"image": example["image"], "mask": mask.astype(np.uint8)}
-
-
-class VOCFolder:
-    """source[i] of PASCAL VOC's own folder: the bytes of the photo and of its mask."""
-
-    def __init__(self, folder: Path, split: str):
-        file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-        if not file.exists():
-            known = [each.stem for each in file.parent.glob("*.txt")]
-            if not known:
-                raise UsageError(f"{folder} is no VOC folder: there is no {file.parent}")
-            raise errors.unknown(f"split of voc:{folder}", split, known)
-        self._folder, self._names = folder, file.read_text().split()
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> dict:
-        name = self._names[index]
-        return {
-            "image": (self._folder / "JPEGImages" / f"{name}.jpg").read_bytes(),
-            "mask": (self._folder / "SegmentationClass" / f"{name}.png").read_bytes(),
-        }
-
-
-def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
-    """Open one split of a data set with masks; its classes are those of the pixels.
-
-    Args:
-      name: "shapes", "oxford_iiit_pet" (prepared by TFDS), or "voc:PATH", PASCAL VOC's folder with
-        JPEGImages, SegmentationClass and ImageSets (TFDS's voc has no masks).
-      split, data_dir: as of datasets.load; of voc:PATH, a file of ImageSets/Segmentation.
-
-    Raises:
-      UsageError: unknown names, or no such data.
-    """
-    if name.startswith("voc:"):
-        classes = {i: i for i in range(len(VOC_CLASSES))} | {255: IGNORED}
-        masks = Masks("mask", VOC_CLASSES, classes)
-        source = VOCFolder(Path(name.removeprefix("voc:")).expanduser(), split)
-        dataset = Dataset(name, split, source, 0, (), (None, None, 3), *datasets.IMAGENET)
-    else:
-        dataset = datasets.load(name, split, data_dir)
-        masks = _masks(name, dataset)
-    return dataset._replace(
-        source=MaskedSource(dataset.source, masks, f"{name} ({split})"),
-        num_classes=len(masks.class_names),
-        class_names=masks.class_names,
-    )
-
 
 def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
     """Return the number of pixels of each class, in all masks as they are in the files."""
@@ -134,13 +30,6 @@ def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
     for i in range(len(dataset.source)):
         counts += np.bincount(dataset.source[i]["mask"].ravel(), minlength=256)
     return counts[: dataset.num_classes]
-
-
-def splits(name: str, data_dir: str | None = None) -> tuple[str, str]:
-    """Return the names of the splits to train on and to report results on."""
-    if name.startswith("voc:"):
-        return "train", "val"
-    return datasets.training_split(name, data_dir), datasets.evaluation_split(name, data_dir)
 
 
 def fit(
@@ -225,11 +114,15 @@ def validate(options: Augmentation) -> None:
 
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Image.Image]:
     example = dataset.source[index]
-    image = pipeline.decode(example["image"], dataset.image_shape[-1])
+    place = example.get("filename", f"example {index} of {dataset.name} ({dataset.split})")
+    try:
+        image = pipeline.decode(example["image"], dataset.image_shape[-1])
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from error
     mask = Image.fromarray(example["mask"])
     if mask.size != image.size:
         raise UsageError(
-            f"example {index} of {dataset.name} ({dataset.split}): a mask of {mask.width}x"
+            f"{place}: a mask of {mask.width}x"
             f"{mask.height} does not fit an image of {image.width}x{image.height}; mend one of them"
         )
     return image, mask

@@ -50,6 +50,8 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
     if result.evaluation is not None:
         metrics = result.evaluation
         print(f"{metrics['examples']} examples: {SEGMENTATION.headline(metrics)}")
+        if _of_one_class(metrics):
+            print(_of_one_class(metrics))
         sections += parts.attempt("Evaluation", _evaluation_sections, workdir, metrics)
         sections += parts.attempt("Masks", _mask_sections, workdir, results, pictures)
     training_report.write_page(workdir, sections)
@@ -93,6 +95,18 @@ def _mask_sections(workdir: str, results: dict[str, Any], pictures: int) -> list
     ]
 
 
+def _of_one_class(metrics: dict[str, Any]) -> str:
+    """What to know of an evaluation on one class alone; "" of any other."""
+    rows = zip(metrics["class_names"], metrics["confusion"], strict=True)
+    there = [name for name, row in rows if sum(row)]
+    if len(there) > 1:
+        return ""
+    return (
+        f"The masks of the evaluation split hold {there[0]!r} alone: its mean IoU tells nothing of "
+        "the other classes."
+    )
+
+
 def _evaluation_sections(workdir: str, metrics: dict[str, Any]) -> list[Html]:
     folder, names = Path(workdir), metrics["class_names"]
     numbers = {
@@ -105,7 +119,7 @@ def _evaluation_sections(workdir: str, metrics: dict[str, Any]) -> list[Html]:
     percent = np.rint(100 * share / np.maximum(share.sum(axis=1, keepdims=True), 1)).astype(int)
     iou = metrics["per_class_iou"]
     return [
-        html.section("Evaluation", html.metrics(numbers)),
+        html.section("Evaluation", html.metrics(numbers), *filter(None, [_of_one_class(metrics)])),
         html.section(
             "Classes",
             html.figures(

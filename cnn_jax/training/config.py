@@ -66,7 +66,14 @@ class TrainConfig:
     dataset: str = option(
         "digits",
         "Data",
-        "digits, shapes, a prepared TFDS name, or folder:PATH (a folder a class).",
+        "digits, shapes, a prepared TFDS name, or folder:PATH (a folder a class); with objects "
+        "coco:FOLDER (images and COCO's JSON), with masks that and voc:FOLDER.",
+    )
+    mask_values: str | None = option(
+        None,
+        "Data",
+        "What the values in voc:FOLDER's masks mean, as in 0:background,1:cat,255:ignored; by "
+        "default FOLDER/class_names.txt from 0 on, or of PASCAL VOC itself its own classes.",
     )
     data_dir: str | None = option(
         None, "Data", "Where TFDS data sets lie; by default ~/tensorflow_datasets.", result=False

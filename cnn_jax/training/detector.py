@@ -44,7 +44,7 @@ DETECTED_FROM = ("image", "size", "proposals", "proposed")
 
 # Options that do nothing to a detector, whose canvas holds the whole image.
 UNUSED = (
-    *("num_threads", "interpolation", "start_image_size", "image_size_stages"),
+    *("num_threads", "mask_values", "interpolation", "start_image_size", "image_size_stages"),
     *("eval_image_size", "eval_resize", "eval_views", "eval_every"),
     *("crop", "vertical_flip", "alternating_flip", "policy", "color_jitter"),
     *("erasing", "mixup", "cutmix", "label_smoothing", "dice_weight", "accumulate"),

@@ -105,8 +105,14 @@ def load_datasets(
     if train is None or held_out is None:
         usual = task.splits(name, data_dir)
         train, held_out = train or usual[0], held_out or usual[1]
-    train_set = classes.matched(task.load(name, train, data_dir), class_names, owner, whole=True)
-    eval_set = task.load(name, held_out, data_dir)
+    load = task.load
+    if config.mask_values is not None:
+        load = partial(load, mask_values=config.mask_values)
+    train_set = classes.matched(load(name, train, data_dir), class_names, owner, whole=True)
+    eval_set = load(name, held_out, data_dir)
+    for each in (train_set, eval_set):
+        if not len(each.source):
+            raise UsageError(f"{name} ({each.split}) has no examples; choose another split")
     return train_set, classes.matched(eval_set, train_set.class_names, f"its split {train}")
 
 
@@ -259,11 +265,11 @@ def train(
     """
     workdir = Path(workdir).absolute()
     check_task(config.model, task.name)
+    configs.refuse(config, task.unused, task.name)
     before = checkpoint.newest_config(checkpoint_directory(workdir)) or {}
     known, owner = before.get("class_names", ()), f"the run in {workdir}"
     train_set, eval_set = load_datasets(config, task, known, owner)
     config = configs.resolve(config, train_set)
-    configs.refuse(config, task.unused, task.name)
     config = _keeping_best(config, task, before)
     mode = configs.BETTER.get(config.keep_best)  # None where no best one is kept
     task.validate(configs.augmentation(config))

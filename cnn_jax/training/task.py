@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from cnn_jax.data import augmentation, datasets, pipeline
+from cnn_jax.data import augmentation, datasets, masks, pipeline
 from cnn_jax.data import localization as boxed
 from cnn_jax.data import segmentation as masked
 from cnn_jax.data.augmentation import Augmentation
@@ -30,7 +30,8 @@ class Task(NamedTuple):
     name: as in the registry.
     unused: options of the configuration that do nothing here, and are refused.
     validate(augmentation) raises UsageError for options that its images cannot take.
-    load(name, split, data_dir) -> Dataset; splits(name, data_dir) -> (to train on, to evaluate on).
+    load(name, split, data_dir) -> Dataset, that of masks takes mask_values too.
+    splits(name, data_dir) -> (to train on, to evaluate on).
     train_batches, evaluation_batches: of a data set, with the arguments of those of data.pipeline.
     class_counts(dataset) -> int [classes]: how often each class is there to be learnt.
     total_weight(batch, class_weights) -> what the loss divides its sum by, or None: the examples.
@@ -96,7 +97,7 @@ def _classification_loss(logits, auxiliary, batch, config, axis_name, class_weig
 
 CLASSIFICATION = Task(
     name="classification",
-    unused=("dice_weight",),
+    unused=("dice_weight", "mask_values"),
     validate=augmentation.validate,
     load=datasets.load,
     splits=_usual_splits,
@@ -131,8 +132,8 @@ SEGMENTATION = Task(
     name="segmentation",
     unused=("label_smoothing", "sampler"),
     validate=masked.validate,
-    load=masked.load,
-    splits=masked.splits,
+    load=masks.load,
+    splits=masks.splits,
     train_batches=masked.train_batches,
     evaluation_batches=masked.evaluation_batches,
     class_counts=masked.class_counts,
@@ -163,7 +164,7 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name, class_weigh
 
 LOCALIZATION = Task(
     name="localization",
-    unused=("label_smoothing", "dice_weight", "class_weights"),
+    unused=("label_smoothing", "dice_weight", "class_weights", "mask_values"),
     validate=masked.validate,
     load=boxed.load,
     splits=_usual_splits,

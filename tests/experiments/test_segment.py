@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -76,3 +78,33 @@ def test_a_mistake_is_one_line(tmp_path, name, flags, message):
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1
     assert message in finished.stderr
+
+
+@pytest.mark.slow
+def test_binary_masks_of_a_class_with_dollars_and_a_test_split_without_objects(tmp_path):
+    """Nothing of this loses the training: the page has its pictures, and says what IoU means."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split, names in (("train", ["a b", "c", "d", "e"]), ("val", ["f", "g"])):
+        (tmp_path / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names))
+        for name in names:
+            mask = np.zeros((16, 16), np.uint8)
+            mask[4:9, 4:12] = 255 * (split == "train")
+            Image.fromarray(mask).save(tmp_path / f"SegmentationClass/{name}.png")
+            Image.fromarray(255 - mask).save(tmp_path / f"JPEGImages/{name}.png")
+    flags = [flag for flag in TINY if "_split" not in flag and "batch" not in flag]
+    flags += ["--batch_size=2", f"--dataset=voc:{tmp_path}", f"--workdir={tmp_path}/run"]
+    finished = run("segment", *flags)
+    assert finished.returncode == 2
+    assert "--mask_values=0:background,255:object" in finished.stderr
+    finished = run("segment", *flags, "--mask_values=0:background,255:ca$$h")
+    assert finished.returncode == 0, finished.stderr
+    assert "failed" not in finished.stderr
+    alone = "The masks of the evaluation split hold 'background' alone"
+    assert alone in finished.stdout
+    assert "hold &#x27;background&#x27; alone" in (tmp_path / "run/report.html").read_text()
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["evaluation"]["class_names"] == ["background", "ca$$h"]
+    assert results["evaluation"]["per_class_accuracy"]["ca$$h"] is None
+    for name in ("masks.png", "iou_by_class.png", "confusion.png", "training.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
