@@ -2,6 +2,7 @@
 
 python -m experiments.filters --workdir=runs/digits
 python -m experiments.filters --workdir=runs/digits --layer=stem --layer=stage2_block1/conv1
+python -m experiments.filters --model=resnet18 --weights=resnet18.pth
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ _NORMALIZATION = flags.DEFINE_enum(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = subjects.load("filters", answers=False)
+    subject = subjects.load("filters", images=False)
     shapes = representations.layer_shapes(subject.network, subject.pixels)
     results, section = representations.filters_section(
         subject.network,

@@ -13,6 +13,7 @@ from absl import flags
 from jaxtyping import Float, Int
 
 from cnn_jax.data import datasets, decoding, pipeline, preprocessing
+from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
 from experiments import app
 from experiments.flags.network import load_dataset, load_network
@@ -54,10 +55,12 @@ class Subject(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load(name: str, *, answers: bool = True) -> Subject:
+def load(name: str, *, images: bool = True, answers: bool = True) -> Subject:
     """Return what the flags of the experiment of this name ask for.
 
     Args:
+      images: False for what looks at the network alone: there are no pixels then, though of the
+        size that it was evaluated at, and flags about images are refused.
       answers: as of load_dataset; without, labels are the data set's own.
 
     Raises:
@@ -66,7 +69,12 @@ def load(name: str, *, answers: bool = True) -> Subject:
         configuration's.
     """
     network = load_network()
-    if _IMAGE.value:
+    if not images:
+        _refuse_images(name)
+        side = network.preprocessing.image_size
+        pixels, labels = np.empty((0, side, side, len(network.mean)), np.float32), None
+        names, class_names = (), network.class_names
+    elif _IMAGE.value:
         pixels, labels = _read_files(network), None
         names = tuple(Path(file).name for file in _IMAGE.value)
         class_names = network.class_names
@@ -78,6 +86,12 @@ def load(name: str, *, answers: bool = True) -> Subject:
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
     folder = app.open_workdir(results_folder(name, network), configuration(network))
     return Subject(network, folder, pixels, labels, names, class_names)
+
+
+def _refuse_images(name: str) -> None:
+    for flag in ("image", "examples", "dataset", "data_dir", "split"):
+        if flags.FLAGS[flag].present:
+            raise UsageError(f"{name} looks at the network alone; leave --{flag} out")
 
 
 def seed() -> int:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import trained
+from cnn_jax import save_weights, trained
 from cnn_jax.reports import looking_inside
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.recipes import recipe
+from tests.models.tracing import drawn, variables
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -84,6 +85,22 @@ def test_the_demos_sections_hold_a_picture_and_numbers_of_each_technique(run, tm
     assert judged["edges"]["spearman"] == pytest.approx(1)
     for name in ("maps", "occlusion", "insertion", "tsne_points", "neighbours", "filters_conv1"):
         assert (tmp_path / f"{name}.png").exists()
+
+
+@pytest.mark.slow
+def test_filters_of_published_weights_need_no_images(tmp_path):
+    weights = tmp_path / "lenet5.safetensors"
+    save_weights("lenet5", drawn(variables("lenet5")), weights)
+    given = ["--model=lenet5", f"--weights={weights}", f"--output={tmp_path / 'out'}"]
+    done = start("filters", *given)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["layers"]["conv1"]["shape"] == [5, 5, 1, 6]
+    done = start("filters", *given, "--dataset=digits")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: filters looks at the network alone; leave --dataset out\n",
+    )
 
 
 @pytest.mark.slow
