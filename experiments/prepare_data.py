@@ -2,7 +2,7 @@
 
 ./launch.sh prepare_data --dataset=cifar10
 ./launch.sh prepare_data --dataset=mnist --source_dir=~/Downloads    files that are there already
-./launch.sh prepare_data --dataset=folder:PATH                       decodes every image
+./launch.sh prepare_data --dataset=folder:PATH      decodes every image, as training does
 """
 
 from absl import flags
@@ -28,13 +28,17 @@ _SOURCE_DIR = flags.DEFINE_string(
     "A folder with the original files, taken instead of a download; for imagenet2012 the folder "
     "with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.",
 )
+_CHANNELS = flags.DEFINE_integer(
+    "channels", 3, "Of folder:PATH, the --channels that training will read: 1, 3 or 4."
+)
 
 
 def main(argv):
     del argv
     name = _DATASET.value
     if name.startswith("folder:"):
-        count = folder.verify(name.removeprefix("folder:"), say=lambda line: print(f"note: {line}"))
+        path = name.removeprefix("folder:")
+        count = folder.verify(path, _CHANNELS.value, say=lambda line: print(f"note: {line}"))
         print(f"{name}: all {count} images can be read")
         return
     path = datasets.prepare(name, _DATA_DIR.value, _SOURCE_DIR.value)

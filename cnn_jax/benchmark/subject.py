@@ -78,6 +78,7 @@ def _examples(network: Trained, count: int) -> np.ndarray:
     config = network.config
     split = config.eval_split or datasets.evaluation_split(config.dataset, config.data_dir)
     dataset = datasets.load(config.dataset, split, config.data_dir)
+    dataset = datasets.read_as(dataset, len(network.mean))
     batches = pipeline.evaluation_batches(
         dataset,
         batch_size=min(count, len(dataset.source)),

@@ -1,7 +1,8 @@
 """Augmentation: pure functions of an image and a random generator.
 
 Definitions and constants are those of torchvision's reference implementations, which published
-recipes were trained with. Images are PIL images of mode "L" or "RGB", batches are uint8 arrays.
+recipes were trained with. Images are PIL images of mode "L", "RGB" or "RGBA", batches are uint8
+arrays. What moves pixels moves their opacity too; what changes colours leaves it alone.
 """
 
 import math
@@ -102,7 +103,7 @@ def augment(
     """Everything that happens to one image: crop, flip, policy, colour jitter, erasing.
 
     Args:
-      image: mode "L" or "RGB", any size.
+      image: mode "L", "RGB" or "RGBA", any size.
       image_size: height and width of the result, in pixels.
       fill: the colour of erased pixels: the mean of the data set, which normalises to zero.
     """
@@ -243,7 +244,13 @@ def shift_hue(image: Image.Image, turn: float) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
     turned = (np.asarray(hue).astype(np.int32) + int(turn * 255)) % 256
     hue = Image.fromarray(turned.astype(np.uint8))
-    return Image.merge("HSV", (hue, saturation, value)).convert(image.mode)
+    return _with_opacity_of(image, Image.merge("HSV", (hue, saturation, value)).convert("RGB"))
+
+
+def _with_opacity_of(image: Image.Image, colours: Image.Image) -> Image.Image:
+    if image.mode == "RGBA":
+        colours.putalpha(image.getchannel("A"))
+    return colours
 
 
 # Policies: one named operation at one of 31 magnitudes.
@@ -327,7 +334,9 @@ def apply_operation(
         value inverted by solarize.
       resample: interpolation of the geometric operations; what they uncover is black.
     """
-    return OPERATIONS[name](image, strength, resample)
+    if image.mode != "RGBA" or name in _GEOMETRIC:
+        return OPERATIONS[name](image, strength, resample)
+    return _with_opacity_of(image, OPERATIONS[name](image.convert("RGB"), strength, resample))
 
 
 def _shear(image, matrix, resample):
@@ -359,6 +368,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, Image.Resampling], Image.Ima
 POLICIES = ("randaugment", "trivialaugment")
 
 _OPERATION_NAMES = tuple(OPERATIONS)
+_GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _UNSIGNED = ("identity", "posterize", "solarize", "autocontrast", "equalize")
 
 

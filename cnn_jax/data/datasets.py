@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cnn_jax import errors
-from cnn_jax.data import coco, folder
+from cnn_jax.data import coco, decoding, folder
 from cnn_jax.data.preparation import locate, prepare
 from cnn_jax.data.tfrecord import TFRecordSource
 from cnn_jax.errors import UsageError
@@ -68,8 +68,10 @@ STATISTICS = {
 }
 # torchvision.models: ImageNet's; taken for all other colour images.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# The same as grey levels, weighted as PIL's convert("L") does (ITU-R 601: .299, .587, .114).
-IMAGENET_GREY = ((0.459,), (0.226,))
+# ITU-R 601, which Pillow's convert("L") weights red, green and blue with.
+_LUMA = (0.299, 0.587, 0.114)
+# No statistic: what is transparent becomes -1, what is opaque 1.
+ALPHA = (0.5, 0.5)
 
 
 def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
@@ -78,7 +80,7 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
     Args:
       name: "digits", "shapes" (made on first use), a data set prepared under `data_dir` by any
         program ("cifar10", "imagenet2012", "imagenet_resized/64x64", "mnist:3.0.1"), or
-        "folder:PATH", images in one sub-folder a class.
+        "folder:PATH", images in one sub-folder a class, which are read in colour.
       split: "train", "test", ..., or a slice in TFDS's notation: "train[:90%]".
       data_dir: where data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
@@ -94,20 +96,67 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
         )
     info = _open(name, data_dir)
     image, classes = _image_and_classes(name, info.features)
-    channels = image.shape[-1] or 3
-    mean, std = STATISTICS.get(
-        re.split("[/:]", name)[0], IMAGENET_GREY if channels == 1 else IMAGENET
-    )
-    return Dataset(
+    mean, std = STATISTICS.get(re.split("[/:]", name)[0], IMAGENET)
+    dataset = Dataset(
         name=name,
         split=split,
         source=_open_records(name, info, split),
         num_classes=classes.num_classes,
         class_names=tuple(classes.names),
-        image_shape=(*image.shape[:2], channels),
+        image_shape=(*image.shape[:2], len(mean)),
         mean=mean,
         std=std,
     )
+    return read_as(dataset, image.shape[-1] or 3)
+
+
+def read_as(
+    dataset: Dataset,
+    channels: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Dataset:
+    """Returns the data set with its images read in so many channels, normalised by these numbers.
+
+    Args:
+      channels: 1 for grey, 3 for colour, 4 for colour and transparency, see decoding.decode; by
+        default as they are.
+      mean, std: of each channel, in 0..1 units; by default the data set's: of grey images the same
+        for each colour, of colours as grey those weighted as luma, of transparency 0.5.
+
+    Raises:
+      UsageError: other numbers of channels or of values, or values out of range.
+    """
+    *size, own = dataset.image_shape
+    channels = channels or own
+    if channels not in decoding.MODES:
+        raise UsageError(f"images of {channels} channels are not supported; use 1, 3 or 4")
+    for name, values, valid in (
+        ("mean", mean, lambda value: 0 <= value <= 1),
+        ("std", std, lambda value: 0 < value <= 1),
+    ):
+        if values is not None and len(values) != channels:
+            raise UsageError(
+                f"{len(values)} values of {name} do not fit images of {channels} channels; "
+                "give one for each channel"
+            )
+        if not all(map(valid, values or ())):
+            raise UsageError(f"{name} {values} is out of range; give it for values of 0 to 1")
+    return dataset._replace(
+        image_shape=(*size, channels),
+        mean=tuple(mean or _in_channels(dataset.mean, channels, ALPHA[0])),
+        std=tuple(std or _in_channels(dataset.std, channels, ALPHA[1])),
+    )
+
+
+def _in_channels(values: tuple[float, ...], channels: int, alpha: float) -> tuple[float, ...]:
+    if len(values) == channels:
+        return values
+    colours = values[:3] if len(values) > 1 else values * 3
+    if channels == 1:
+        grey = sum(weight * value for weight, value in zip(_LUMA, colours, strict=True))
+        return (round(grey, 3),)
+    return colours if channels == 3 else (*colours, alpha)
 
 
 def labels(dataset: Dataset) -> Int[np.ndarray, " n"]:

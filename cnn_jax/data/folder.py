@@ -120,6 +120,8 @@ def verify(path: str, channels: int = 3, say: Callable[[str], None] = lambda lin
     Raises:
       UsageError: naming the broken files.
     """
+    if channels not in decoding.MODES:
+        raise UsageError(f"images of {channels} channels are not supported; use 1, 3 or 4")
     by_split, _ = _open(path)
     own, broken = Counter(), {}
     for file, _ in sorted(chain.from_iterable(by_split.values())):

@@ -29,8 +29,11 @@ def heat(map_: Float[np.ndarray, "h w"], signed: bool = False) -> Float[np.ndarr
 
 
 def colour(image: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:
-    """Return an image in 0..1 with three channels."""
+    """Return an image in 0..1 with three channels; what is transparent is put on white."""
     image = np.clip(np.asarray(image, np.float64), 0, 1)
+    if image.shape[-1] == 4:
+        opacity = image[..., 3:]
+        return image[..., :3] * opacity + 1 - opacity
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 

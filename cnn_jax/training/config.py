@@ -86,6 +86,24 @@ class TrainConfig:
         "Data",
         "Split to evaluate on; by default test, or validation where test has no labels.",
     )
+    channels: int | None = option(
+        None,
+        "Data",
+        "Channels of the images: 1 reads all as grey, 3 as colours, with what is transparent on "
+        "white, 4 as colours and opacity; by default the data set's, of a folder 3.",
+    )
+    mean: tuple[float, ...] | None = option(
+        None,
+        "Data",
+        "What is subtracted from each channel, in 0..1 units; by default the data set's mean, of a "
+        "folder ImageNet's.",
+    )
+    std: tuple[float, ...] | None = option(
+        None,
+        "Data",
+        "What each channel is then divided by; by default the data set's standard deviation, of a "
+        "folder ImageNet's.",
+    )
     image_size: int | None = option(
         None, "Data", "Side of the images in pixels; by default the data set's, else the model's."
     )

@@ -105,15 +105,16 @@ def load_datasets(
     if train is None or held_out is None:
         usual = task.splits(name, data_dir)
         train, held_out = train or usual[0], held_out or usual[1]
-    load = task.load
-    if config.mask_values is not None:
-        load = partial(load, mask_values=config.mask_values)
-    train_set = classes.matched(load(name, train, data_dir), class_names, owner, whole=True)
-    eval_set = load(name, held_out, data_dir)
-    for each in (train_set, eval_set):
-        if not len(each.source):
-            raise UsageError(f"{name} ({each.split}) has no examples; choose another split")
-    return train_set, classes.matched(eval_set, train_set.class_names, f"its split {train}")
+    options = {} if config.mask_values is None else {"mask_values": config.mask_values}
+
+    def load(split: str) -> datasets.Dataset:
+        dataset = task.load(name, split, data_dir, **options)
+        if not len(dataset.source):
+            raise UsageError(f"{name} ({split}) has no examples; choose another split")
+        return datasets.read_as(dataset, config.channels, config.mean, config.std)
+
+    train_set = classes.matched(load(train), class_names, owner, whole=True)
+    return train_set, classes.matched(load(held_out), train_set.class_names, f"its split {train}")
 
 
 def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels: int) -> None:

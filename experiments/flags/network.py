@@ -90,6 +90,8 @@ def load_dataset(
         or datasets.evaluation_split(name, data_dir)
     )
     dataset = datasets.load(name, split, data_dir)
+    if name.startswith("folder:") or (config and config.channels):
+        dataset = datasets.read_as(dataset, len(network.mean))
     if dataset.image_shape[-1] != len(network.mean):
         raise UsageError(
             f"{name} has {dataset.image_shape[-1]} channels, the network takes {len(network.mean)}"

@@ -31,6 +31,14 @@ class Draws:
         return lambda *_, **__: next(self.draws[name])
 
 
+def with_opacity():
+    """The colour image, transparent to the left."""
+    image = Image.fromarray(REFERENCE["image/rgb"])
+    ramp = np.broadcast_to(np.linspace(0, 255, image.width).astype(np.uint8), image.size[::-1])
+    image.putalpha(Image.fromarray(ramp.copy()))
+    return image
+
+
 # Policies.
 
 
@@ -272,6 +280,35 @@ def test_each_batch_draws_mixup_or_cutmix_and_pairs_the_labels():
     assert 80 < blended < 120
 
 
+# Transparency.
+
+
+@pytest.mark.parametrize("name", augmentation.OPERATIONS)
+def test_operations_change_colours_or_move_pixels_with_their_opacity(name):
+    image = with_opacity()
+    strength = augmentation.trivialaugment_strength(name, 15)
+    result = np.asarray(augmentation.apply_operation(image, name, strength))
+    colours, opacity = image.convert("RGB"), image.getchannel("A")
+    expected = augmentation.apply_operation(colours, name, strength)
+    if name.startswith(("shear", "translate", "rotate")):
+        opacity = augmentation.apply_operation(opacity, name, strength)
+        places = np.asarray(opacity) == 255
+        np.testing.assert_array_equal(result[places][:, :3], np.asarray(expected)[places])
+    else:
+        np.testing.assert_array_equal(result[..., :3], np.asarray(expected))
+    np.testing.assert_array_equal(result[..., 3], np.asarray(opacity))
+
+
+def test_colour_jitter_leaves_opacity_alone(rng):
+    image = with_opacity()
+    jittered = augmentation.color_jitter(image, rng, 0.4, 0.4, 0.4, 0.1)
+    np.testing.assert_array_equal(jittered.getchannel("A"), image.getchannel("A"))
+    alike = augmentation.color_jitter(
+        image.convert("RGB"), np.random.default_rng(0), 0.4, 0.4, 0.4, 0.1
+    )
+    np.testing.assert_array_equal(np.asarray(jittered)[..., :3], np.asarray(alike))
+
+
 # Options.
 
 
@@ -285,9 +322,9 @@ def test_the_defaults_leave_an_image_as_it_is(rng):
 
 @pytest.mark.parametrize("crop", ["none", "pad", "resized"])
 @pytest.mark.parametrize("policy", ["none", "randaugment", "trivialaugment"])
-@pytest.mark.parametrize("kind", ["rgb", "grey"])
+@pytest.mark.parametrize("kind", ["rgb", "grey", "rgba"])
 def test_all_options_together_keep_size_and_channels(rng, crop, policy, kind):
-    image = Image.fromarray(REFERENCE[f"image/{kind}"])
+    image = with_opacity() if kind == "rgba" else Image.fromarray(REFERENCE[f"image/{kind}"])
     channels = len(image.getbands())
     options = Augmentation(
         crop=crop, flip=True, policy=policy, color_jitter=(0.4, 0.4, 0.4, 0.1), erasing=1.0

@@ -316,3 +316,52 @@ def test_a_split_without_labels_has_no_classes_to_count(data_dir):
     dataset = dataset._replace(source=[{"label": 2}, {"label": -1}])
     with pytest.raises(UsageError, match=r"example 1 of digits .* has label -1"):
         datasets.labels(dataset)
+
+
+# Channels.
+
+
+def a_data_set(channels, mean, std):
+    return datasets.Dataset("own", "train", (), 2, ("a", "b"), (None, None, channels), mean, std)
+
+
+@pytest.mark.parametrize(
+    ("own", "channels", "mean", "std"),
+    [
+        (datasets.IMAGENET, 1, (0.459,), (0.226,)),
+        (datasets.IMAGENET, 3, *datasets.IMAGENET),
+        (datasets.IMAGENET, 4, (0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.5)),
+        (((0.1307,), (0.3081,)), 3, (0.1307,) * 3, (0.3081,) * 3),
+        (((0.1307,), (0.3081,)), 4, (0.1307, 0.1307, 0.1307, 0.5), (0.3081, 0.3081, 0.3081, 0.5)),
+    ],
+)
+def test_mean_and_deviation_follow_the_number_of_channels(own, channels, mean, std):
+    dataset = datasets.read_as(a_data_set(len(own[0]), *own), channels)
+    assert dataset.image_shape == (None, None, channels)
+    assert (dataset.mean, dataset.std) == (mean, std)
+
+
+def test_mean_and_deviation_may_be_given_for_any_number_of_channels():
+    dataset = a_data_set(3, *datasets.IMAGENET)
+    own = datasets.read_as(dataset, 4, (0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 1.0))
+    assert (own.mean, own.std) == ((0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 1.0))
+    assert datasets.read_as(dataset, 1, mean=(0.0,)).mean == (0.0,)
+    assert datasets.read_as(dataset) == dataset
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 2}, "images of 2 channels are not supported; use 1, 3 or 4"),
+        ({"mean": (0.5,)}, "1 values of mean do not fit images of 3 channels"),
+        (
+            {"channels": 1, "std": (0.2, 0.2, 0.2)},
+            "3 values of std do not fit images of 1 channels",
+        ),
+        ({"mean": (123.7, 116.3, 103.5)}, r"mean \(123.7, .*\) is out of range"),
+        ({"std": (0.2, 0.2, 0.0)}, r"std \(0.2, 0.2, 0.0\) is out of range"),
+    ],
+)
+def test_channels_and_numbers_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        datasets.read_as(a_data_set(3, *datasets.IMAGENET), **options)

@@ -32,7 +32,7 @@ def encode(image, file_format="PNG", **options):
 def dataset(num_examples=23, size=8, channels=3):
     """Noise whose labels number the examples."""
     rng = np.random.default_rng(0)
-    shape = (size, size, channels) if channels == 3 else (size, size)
+    shape = (size, size, channels) if channels > 1 else (size, size)
     source = [
         {"image": encode(rng.integers(0, 256, shape, dtype=np.uint8)), "label": i}
         for i in range(num_examples)
@@ -81,7 +81,7 @@ def assert_same(batches, others):
 # Training.
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_batches_have_the_promised_shapes_and_types(channels):
     (batch,) = train(dataset(channels=channels), 1, augmentation=EVERYTHING, image_size=12)
     shapes = {key: (value.shape, value.dtype) for key, value in batch.items()}
@@ -300,7 +300,7 @@ def test_evaluation_keeps_the_order_and_pads_with_zeros():
     assert not batches[1]["image"][1:].any()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_ten_crops_come_as_an_axis_of_their_own(channels):
     options = {"preprocessing": Preprocessing(image_size=6, resize=8), "batch_size": 4}
     batches = evaluate(dataset(5, channels=channels), ten_crop=True, **options)

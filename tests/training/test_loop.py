@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_jax import create_model, save_weights, trained
 from cnn_jax.data import datasets
@@ -452,3 +453,38 @@ def test_a_run_killed_again_and_again_has_the_bits_of_the_whole(data_dir, tmp_pa
     assert kills > 0
     assert actual == expected
     assert len(expected.strip()) == 64
+
+
+@pytest.mark.parametrize(
+    ("channels", "given", "mean"),
+    [
+        (1, None, (0.459,)),
+        (4, None, (0.485, 0.456, 0.406, 0.5)),
+        (1, (0.25,), (0.25,)),
+    ],
+)
+def test_images_of_a_folder_are_trained_on_in_any_number_of_channels(
+    tmp_path, channels, given, mean
+):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(5):
+            pixels = rng.integers(0, 256, (16, 16, 4), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    config = TrainConfig(
+        model="lenet5",
+        model_options="filters=(4,), neurons=(16,)",
+        dataset=f"folder:{tmp_path / 'data'}",
+        image_size=16,
+        channels=channels,
+        mean=given,
+        steps=1,
+        batch_size=8,
+    )
+    run(config, tmp_path / "run")
+    network = trained.from_workdir(tmp_path / "run")
+    assert (network.config.channels, len(network.mean)) == (channels, channels)
+    assert network.mean == mean
+    pixels = np.zeros((2, 16, 16, channels), np.float32)
+    assert trained.classifier(network)(pixels).shape == (2, 2)

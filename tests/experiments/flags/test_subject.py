@@ -56,6 +56,18 @@ def test_a_run_gives_its_network_and_examples_of_the_split_it_was_evaluated_on(r
     assert "coordinator_address" not in config
 
 
+def test_a_folder_is_read_in_the_channels_of_the_network(run, given, tmp_path):
+    names = trained.from_workdir(run).class_names
+    for level, name in enumerate(names):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / "test" / name / "0.png")
+    given(workdir=str(run), dataset=f"folder:{tmp_path}", split="test", examples=10)
+    subject = subjects.load("folder")
+    assert subject.pixels.shape == (10, 16, 16, 1)
+    expected = [names.index(name) / 255 for name in subject.names]
+    np.testing.assert_allclose(subject.pixels[:, 0, 0, 0], expected, rtol=1e-6)
+
+
 def test_another_configuration_does_not_overwrite_results(run, given):
     given(workdir=str(run), examples=3)
     subjects.load("occlusion")
