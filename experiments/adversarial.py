@@ -9,6 +9,7 @@ Leaves the adversarial images (adversarial.npz), the picture of each image, its 
 both classes, and the accuracy against the budget.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from cnn_jax import errors, trained
-from cnn_jax.attacks import checks, loop, registry, robustness
+from cnn_jax.attacks import checks, loop, masking, registry, robustness
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import adversarial as adversarial_report
 from cnn_jax.workdir import write_results
@@ -91,6 +92,10 @@ def main(argv: Sequence[str]) -> None:
     if attack.bounded:
         checks.assert_within(images, adversarial, eps, norm)
     right = verdict.before == labels
+    doubts = []
+    if attack.gradient:
+        none = masking.without_gradient(logits_of, images[right], labels[right], batching)
+        doubts = masking.vanishing(none)
     results = {
         "attack": _ATTACK.value,
         "norm": norm,
@@ -99,6 +104,7 @@ def main(argv: Sequence[str]) -> None:
         "misread_before": int((~right).sum()),
         "clean_accuracy": float(right.mean()),
         "robust_accuracy": float((verdict.after == labels).mean()),
+        "doubts": doubts,
         "success": float(verdict.fooled[right].mean()),
         "median_size": {
             name: float(np.median(size[right & verdict.fooled]))
@@ -150,6 +156,8 @@ def main(argv: Sequence[str]) -> None:
         f"{results['robust_accuracy']:.1%}, {results['success']:.1%} fooled{aim}, "
         f"median size {results['median_size'][norm] or 0:.4g}"
     )
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
     print(f"results: {subject.folder}/results.json  report: {subject.folder}/report.html")
 
 

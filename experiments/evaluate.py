@@ -5,6 +5,7 @@ python -m experiments.evaluate --weights=resnet50.pth --model=resnet50 --dataset
 python -m experiments.evaluate --workdir=runs/digits --attack=fgsm,pgd,apgd --eps=16/255
 """
 
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -117,6 +118,8 @@ def main(argv: Sequence[str]) -> None:
     )
     if attacked is not None:
         print("\n".join(attack_evaluation.lines(attacked)))
+        for doubt in attacked["doubts"]:
+            print(f"warning: {doubt}", file=sys.stderr)
     print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 

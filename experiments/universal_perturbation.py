@@ -7,6 +7,7 @@ It is made on images of the training split and measured on the evaluation split,
 of images; with --other, also on those networks, and theirs on this one.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from cnn_jax import trained
-from cnn_jax.attacks import checks, loop, universal
+from cnn_jax.attacks import checks, loop, masking, universal
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import universal as universal_report
 from cnn_jax.workdir import open_workdir, write_results
@@ -103,6 +104,7 @@ def main(argv: Sequence[str]) -> None:
     matrix = universal.transfer(functions, perturbations, held_out, batching)
     changed = universal.add(held_out, perturbations[own])
     before, after = (loop.predictions(functions[own], x, batching) for x in (held_out, changed))
+    doubts = masking.vanishing(masking.without_gradient(functions[own], held_out, before, batching))
     results = {
         "method": _METHOD.value,
         "norm": _NORM.value,
@@ -112,6 +114,7 @@ def main(argv: Sequence[str]) -> None:
         "fooling_rate": rates,
         "clean_accuracy": float((before == labels).mean()),
         "accuracy": float((after == labels).mean()),
+        "doubts": doubts,
         "networks": list(networks),
         "transfer": matrix,
     }
@@ -126,6 +129,8 @@ def main(argv: Sequence[str]) -> None:
         [names[i] for i in before],
         [names[i] for i in after],
     )
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
     print(
         f"accuracy {results['clean_accuracy']:.1%} -> {results['accuracy']:.1%}\n"
         f"results: {folder}/results.json  report: {folder}/report.html"

@@ -17,12 +17,14 @@ from cnn_jax.errors import UsageError
 _MOMENTUM = 0.75  # the new step's share, the rest is the step before
 _RHO = 0.75  # share of a period's steps that must climb, or the step size is halved
 
-# by loss: the function without and with a target, and the classes it takes
+# by loss: the function without and with a target
 LOSSES: dict[str, tuple[Callable, Callable]] = {
     "ce": (losses.away_by_cross_entropy, losses.towards_by_cross_entropy),
     "dlr": (losses.away_by_dlr, losses.towards_by_dlr),
 }
-_CLASSES = {losses.away_by_dlr: 3, losses.towards_by_dlr: 4}
+_CLASSES = {losses.away_by_dlr: 3, losses.towards_by_dlr: 4}  # that it compares, by default 2
+# the authors' code compares the second loss with 0, which no cross-entropy is below
+_FIRST = {losses.away_by_cross_entropy: -np.inf, losses.towards_by_cross_entropy: np.inf}
 
 
 class _State(NamedTuple):
@@ -70,9 +72,8 @@ def _step(logits_of, state, taken, *, norm, loss, success, early_stop) -> loop.S
     best_gradient = choose(better, gradient, state.best_gradient)
     best_loss = jnp.where(better, value, state.best_loss)
 
-    # the first value is compared with 0 in the authors' code, and counted in the first period
     climbs = state.climbs + (~first & (value > state.last_loss))
-    last_loss = jnp.where(first, 0, value)
+    last_loss = jnp.where(first, state.last_loss, value)
     checked_loss = jnp.where(first, best_loss, state.checked_loss)
     steps_left = state.steps_left - ~first
     check = ~first & (steps_left == 0)
@@ -150,7 +151,7 @@ def _climb(
         best_loss=full(-np.inf),
         adversarial=start,
         fooled=full(False, bool),
-        last_loss=full(0),
+        last_loss=full(_FIRST.get(options["loss"], 0)),
         climbs=full(0, np.int32),
         steps_left=full(period, np.int32),
         period=full(period, np.int32),
@@ -209,11 +210,9 @@ def apgd(
       UsageError: as for gradient.pgd; too few classes for the loss.
     """
     norm = norms.find(norm, ("linf", "l2"))
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     checks.check_eps(eps, norm.name, images[:1].size)
-    if targets is not None:
-        checks.check_targets(labels, targets)
-    wanted = labels if targets is None else np.asarray(targets, np.int32)
+    wanted = labels if targets is None else checks.targeted(logits_of, images, labels, targets)
     climb = partial(
         _climb,
         logits_of,
@@ -261,7 +260,7 @@ def apgd_targeted(
       most_targets: how many classes; fewer where the network has no more. Else see apgd.
     """
     norm = norms.find(norm, ("linf", "l2"))
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     checks.check_eps(eps, norm.name, images[:1].size)
     ranked = likeliest_others(loop.logits(logits_of, images, batching), labels)
     loss = _loss(loss, True, ranked.shape[1] + 1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from cnn_jax.attacks import checks, loop, losses, norms
+from cnn_jax.attacks import checks, loop, masking, norms
 from cnn_jax.attacks.apgd import apgd, apgd_targeted
 from cnn_jax.attacks.fab import fab
 from cnn_jax.attacks.loop import Batching, LogitsOf
@@ -18,7 +18,6 @@ from cnn_jax.errors import UsageError
 
 _RANDOM = 1e-4  # difference of two passes' normalised logits
 _PROBABILITY = 1e-5
-_BLACK_BOX_GAIN = 0.002  # accuracy that the black-box attack may take off the white-box ones'
 
 
 class Evaluation(NamedTuple):
@@ -61,7 +60,7 @@ def evaluate(
       UsageError: fewer than four classes, or as for apgd.apgd.
     """
     norms.find(norm, ("linf", "l2"))
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     checks.check_eps(eps, norm, images[:1].size)
     classes = loop.classes(logits_of, images)
     if classes < 4:
@@ -78,12 +77,13 @@ def evaluate(
         "fab": partial(fab, steps=steps, enough=eps, **common),
         "square": partial(square, steps=queries, **bounded),
     }
-    found = [*odd_outputs(logits_of, images), *_no_gradient(logits_of, images, labels, batching)]
+    none = masking.without_gradient(logits_of, images, labels, batching)
+    found = [*odd_outputs(logits_of, images), *masking.vanishing(none)]
     adversarial = images.copy()
     standing = loop.predictions(logits_of, images, batching) == labels
     accuracy = {"clean": float(standing.mean())}
     for number, (name, attack) in enumerate(attacks.items()):
-        left = np.flatnonzero(standing)
+        before, left = standing.copy(), np.flatnonzero(standing)
         if len(left):
             draws = {} if name == "fab" else {"indices": indices[left]}
             changed = attack(
@@ -95,12 +95,7 @@ def evaluate(
             adversarial[left[fooled]] = changed[fooled]
             standing[left[fooled]] = False
         accuracy[name] = float(standing.mean())
-    gain = accuracy["fab"] - accuracy["square"]
-    if gain > _BLACK_BOX_GAIN:
-        found.append(
-            f"the black-box attack fooled {gain:.1%} that the gradient's attacks did not: the "
-            "gradients may be masked, and a stronger attack fool more"
-        )
+    found += masking.black_box_gain(before, standing)
     checks.assert_within(images, adversarial, eps, norm)
     return Evaluation(adversarial, accuracy, tuple(found))
 
@@ -128,26 +123,3 @@ def odd_outputs(logits_of: LogitsOf, images: Float[np.ndarray, "n h w c"]) -> li
     if first.min() > -_PROBABILITY and np.abs(sums - 1).max() < _PROBABILITY:
         found.append("the outputs look like probabilities: give the logits, before the softmax")
     return found
-
-
-def _no_gradient(logits_of, images, labels, batching) -> list[str]:
-    """Count images at which the ratio of logits has no gradient to follow."""
-    state = (images, labels, np.zeros(len(images), bool))
-    flat = loop.run(_flat, logits_of, state, steps=1, batching=batching)[2]
-    if not flat.any():
-        return []
-    return [
-        f"the gradient vanishes on {int(flat.sum())} of {len(flat)} images: attacks that follow it "
-        "say little there"
-    ]
-
-
-def _flat(logits_of, state, taken) -> loop.Step:
-    images, labels, _ = state
-
-    def loss(x):
-        return losses.away_by_dlr(logits_of(x), labels, labels).sum()
-
-    gradient = jax.grad(loss)(images)
-    flat = norms.linf(gradient) == 0
-    return loop.Step((images, labels, flat), jnp.ones_like(flat), loop.not_finite(gradient))

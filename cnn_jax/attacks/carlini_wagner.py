@@ -98,10 +98,8 @@ def carlini_wagner(
     """
     del key
     norms.find(norm, ("l2",))
-    images, labels = checks.labelled(images, labels)
-    if targets is not None:
-        checks.check_targets(labels, targets)
-    wanted = labels if targets is None else np.asarray(targets, np.int32)
+    images, labels = checks.labelled(logits_of, images, labels)
+    wanted = labels if targets is None else checks.targeted(logits_of, images, labels, targets)
 
     def full(value, dtype=images.dtype):
         return np.full(len(images), value, dtype)

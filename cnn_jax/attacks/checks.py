@@ -7,29 +7,51 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from cnn_jax.attacks import loop
 from cnn_jax.attacks.norms import NORMS
 from cnn_jax.errors import UsageError
 
 
 def labelled(
-    images: Float[Array, "n h w c"], labels: Int[Array, " n"]
+    logits_of: loop.LogitsOf, images: Float[Array, "n h w c"], labels: Int[Array, " n"]
 ) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
     """Return both on this host, in JAX's dtype: float64 under jax_enable_x64 alone.
 
     Raises:
-      UsageError: these are not images with pixels in 0..1 and a label each.
+      UsageError: these are not images with pixels in 0..1 and one of the network's classes each.
     """
-    images, labels = np.asarray(jnp.asarray(images)), np.asarray(labels)
+    images = np.asarray(jnp.asarray(images))
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         found = f"{images.dtype}{list(images.shape)}"
         raise UsageError(f"images are {found}; give floats [n, height, width, channels]")
-    if labels.shape != images.shape[:1]:
-        raise UsageError(f"{len(images)} images, labels {list(labels.shape)}; give one an image")
     low, high = float(images.min(initial=0)), float(images.max(initial=0))
     if not (low >= 0 and high <= 1):
         hint = "divide by 255" if high > 2 else "undo the normalisation, which the network does"
         raise UsageError(f"pixels go from {low:.4g} to {high:.4g}, not from 0 to 1; {hint}")
-    return images, labels.astype(np.int32)
+    return images, classes_of("label", labels, logits_of, images)
+
+
+def classes_of(
+    name: str, numbers: Int[Array, " n"], logits_of: loop.LogitsOf, images: Float[Array, "n h w c"]
+) -> Int[np.ndarray, " n"]:
+    """Return the labels or targets, whichever the name says, as int32 on this host.
+
+    Raises:
+      UsageError: they are not one an image, or not among the network's classes.
+    """
+    numbers = np.asarray(numbers)
+    if numbers.shape != images.shape[:1]:
+        raise UsageError(f"{len(images)} images, {name}s {list(numbers.shape)}; give one an image")
+    if len(numbers) and not np.issubdtype(numbers.dtype, np.integer):
+        raise UsageError(f"{name}s are {numbers.dtype}; give integers, a class each")
+    count = loop.classes(logits_of, images)
+    outside = np.flatnonzero((numbers < 0) | (numbers >= count))
+    if len(outside):
+        raise UsageError(
+            f"the {name} of image {outside[0]} is {numbers[outside[0]]}, and the network's "
+            f"{count} classes are 0 to {count - 1}; give one of these"
+        )
+    return numbers.astype(np.int32)
 
 
 def check_eps(eps: float, norm: str, pixels: int) -> None:
@@ -55,6 +77,22 @@ def check_targets(labels: Int[Array, " n"], targets: Int[Array, " n"]) -> None:
         raise UsageError(
             f"the target of image {same[0]} is its own class, {int(labels[same[0]])}; give another"
         )
+
+
+def targeted(
+    logits_of: loop.LogitsOf,
+    images: Float[Array, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    targets: Int[Array, " n"],
+) -> Int[np.ndarray, " n"]:
+    """Return the targets as int32 on this host.
+
+    Raises:
+      UsageError: they are not one an image, none of the network's classes, or the image's own.
+    """
+    targets = classes_of("target", targets, logits_of, images)
+    check_targets(labels, targets)
+    return targets
 
 
 def assert_within(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from cnn_jax.attacks import checks, loop, norms
 from cnn_jax.attacks.loop import Batching, LogitsOf
-from cnn_jax.tasks.classification import cross_entropy
+from cnn_jax.tasks.classification import log_odds_against
 
 _SMALLEST_STEP = 0.01  # where the cosine schedule that starts at 1 ends
 
@@ -28,7 +28,7 @@ def _step(logits_of, state, taken, *, steps_in_all, gamma, targeted) -> loop.Ste
 
     def objective(x):
         logits = logits_of(x)
-        return sign * cross_entropy(logits, state.wanted).sum(), logits
+        return sign * log_odds_against(logits, state.wanted).sum(), logits
 
     gradient, logits = jax.grad(objective, has_aux=True)(state.x)
     fooled = (logits.argmax(axis=1) == state.wanted) == targeted
@@ -77,10 +77,8 @@ def ddn(
     """
     del key
     norms.find(norm, ("l2",))
-    images, labels = checks.labelled(images, labels)
-    if targets is not None:
-        checks.check_targets(labels, targets)
-    wanted = labels if targets is None else np.asarray(targets, np.int32)
+    images, labels = checks.labelled(logits_of, images, labels)
+    wanted = labels if targets is None else checks.targeted(logits_of, images, labels, targets)
     farthest = np.asarray(norms.l2(jnp.maximum(images, 1 - images)))
     first = np.full(len(images), radius, images.dtype)
     state = loop.run(

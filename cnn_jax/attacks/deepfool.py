@@ -90,7 +90,7 @@ def deepfool(
     """
     del key
     norm = norms.find(norm, ("l2", "linf"))
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     if candidates < 2:
         raise UsageError(f"candidates is {candidates}; a boundary lies between 2 classes")
     order = np.argsort(-loop.logits(logits_of, images, batching), axis=1, stable=True)

@@ -120,7 +120,7 @@ def fab(
     """
     del key
     norm = norms.find(norm, ("linf", "l2"))
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     logits = loop.logits(logits_of, images, batching)
     ranked = likeliest_others(logits, labels)
     best = images.copy()

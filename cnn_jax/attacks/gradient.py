@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from cnn_jax.attacks import checks, loop, norms
 from cnn_jax.attacks.loop import Batching, LogitsOf
-from cnn_jax.tasks.classification import cross_entropy
+from cnn_jax.tasks.classification import log_odds_against
 
 
 class _State(NamedTuple):
@@ -28,7 +28,7 @@ def _step(logits_of, state, taken, *, norm, momentum, targeted, early_stop) -> l
 
     def objective(x):
         logits = logits_of(x)
-        return sign * cross_entropy(logits, state.wanted).sum(), logits
+        return sign * log_odds_against(logits, state.wanted).sum(), logits
 
     gradient, logits = jax.grad(objective, has_aux=True)(state.x)
     velocity = gradient
@@ -63,6 +63,9 @@ def pgd(
 ) -> Float[np.ndarray, "n h w c"]:
     """Return the images after projected gradient ascent of the cross-entropy (Madry et al. 2018).
 
+    Its direction is that of tasks.classification.log_odds_against, which no scale of the logits
+    makes vanish.
+
     Args:
       images: in 0..1, in float32 or float64, and so is what returns.
       key: of the random starts; each example folds its index into it.
@@ -80,11 +83,9 @@ def pgd(
         gradient that is not finite.
     """
     norm = norms.find(norm)
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     checks.check_eps(eps, norm.name, images[:1].size)
-    if targets is not None:
-        checks.check_targets(labels, targets)
-    wanted = labels if targets is None else np.asarray(targets, np.int32)
+    wanted = labels if targets is None else checks.targeted(logits_of, images, labels, targets)
     step_size = 2.5 * eps / steps if step_size is None else step_size
 
     def attempt(restart, chosen):

@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cnn_jax.tasks.classification import cross_entropy
-
-_TINY = 1e-12
+from cnn_jax.tasks.classification import log_odds_against
 
 
 def of_class(logits: Float[Array, "n k"], label: Int[Array, " n"]) -> Float[Array, " n"]:
@@ -26,13 +24,13 @@ def margin(logits: Float[Array, "n k"], label: Int[Array, " n"]) -> Float[Array,
 
 
 def away_by_cross_entropy(logits: Array, label: Array, target: Array) -> Array:
-    """Return the cross-entropy of the label."""
-    return cross_entropy(logits, label)
+    """Return the logarithmic odds against the label, which rise as its cross-entropy does."""
+    return log_odds_against(logits, label)
 
 
 def towards_by_cross_entropy(logits: Array, label: Array, target: Array) -> Array:
-    """Return minus the cross-entropy of the target."""
-    return -cross_entropy(logits, target)
+    """Return the logarithmic odds for the target, which rise as its cross-entropy falls."""
+    return -log_odds_against(logits, target)
 
 
 def away_by_dlr(logits: Array, label: Array, target: Array) -> Array:
@@ -41,11 +39,16 @@ def away_by_dlr(logits: Array, label: Array, target: Array) -> Array:
     Neither a shift nor a scale of the logits changes it, so confident networks keep a gradient.
     """
     top = jax.lax.top_k(logits, 3)[0]
-    return -margin(logits, label) / (top[:, 0] - top[:, 2] + _TINY)
+    return _ratio(-margin(logits, label), top[:, 0] - top[:, 2])
 
 
 def towards_by_dlr(logits: Array, label: Array, target: Array) -> Array:
     """Return the targeted difference of logits ratio (Croce & Hein 2020, equation 7)."""
     top = jax.lax.top_k(logits, 4)[0]
     lead = of_class(logits, target) - of_class(logits, label)
-    return lead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+    return _ratio(lead, top[:, 0] - (top[:, 2] + top[:, 3]) / 2)
+
+
+def _ratio(lead: Array, spread: Array) -> Array:
+    """Return lead / spread, of equal logits the lead: the ratio has no scale to add a little to."""
+    return lead / jnp.where(spread > 0, spread, 1)

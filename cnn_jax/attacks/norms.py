@@ -60,6 +60,9 @@ def _scaled(size: Callable) -> tuple[Callable, Callable]:
     """Return ascent and project of a norm that both rescale."""
 
     def ascent(gradient):
+        # in two steps, as the squares of a very small or large gradient are zero or infinite
+        largest = linf(gradient)
+        gradient = gradient / broadcast(jnp.where(largest > 0, largest, 1), gradient)
         return gradient / broadcast(jnp.maximum(size(gradient), _TINY), gradient)
 
     def project(v, eps):

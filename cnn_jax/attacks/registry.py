@@ -28,6 +28,7 @@ class Attack(NamedTuple):
     targeted: it takes targets.
     random: it takes a key and indices.
     stops: it takes early_stop, to leave an image as soon as it is fooled.
+    gradient: it follows the network's gradient, which may be masked.
     """
 
     function: Callable
@@ -36,6 +37,7 @@ class Attack(NamedTuple):
     targeted: bool = False
     random: bool = False
     stops: bool = False
+    gradient: bool = True
 
 
 _BOUNDED = {"bounded": True, "random": True}
@@ -47,7 +49,7 @@ ATTACKS = {
     "apgd": Attack(apgd.apgd, _TWO, **_ASCENT),
     "apgd_dlr": Attack(partial(apgd.apgd, loss="dlr"), _TWO, **_ASCENT),
     "apgd_targeted": Attack(apgd.apgd_targeted, _TWO, **_BOUNDED, stops=True),
-    "square": Attack(square.square, _TWO, **_BOUNDED),
+    "square": Attack(square.square, _TWO, **_BOUNDED, gradient=False),
     "autoattack": Attack(autoattack.autoattack, _TWO, **_BOUNDED),
     "deepfool": Attack(deepfool.deepfool, ("l2", "linf"), bounded=False),
     "ddn": Attack(ddn.ddn, ("l2",), bounded=False, targeted=True),

@@ -39,7 +39,14 @@ def judge(
     targets: Int[np.ndarray, " n"] | None = None,
     batching: Batching = loop.DEFAULT,
 ) -> Verdict:
-    """Return the verdict on adversarial images, from nothing but their pixels."""
+    """Return the verdict on adversarial images, from nothing but their pixels.
+
+    Raises:
+      UsageError: labels or targets that are no classes, or not one an image.
+    """
+    images, labels = checks.labelled(logits_of, images, labels)
+    if targets is not None:
+        targets = checks.classes_of("target", targets, logits_of, images)
     before, after = (
         np.asarray(jax.nn.softmax(loop.logits(logits_of, x, batching), axis=1))
         for x in (images, adversarial)
@@ -74,11 +81,11 @@ def attack_right_ones(
     Raises:
       UsageError: the network misreads every image, or what the attack raises.
     """
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     if targets is not None:
         if not attack.targeted:
             raise UsageError("this attack has no targeted form; leave the target out, or take pgd")
-        checks.check_targets(labels, targets)
+        targets = checks.targeted(logits_of, images, labels, targets)
     right = np.flatnonzero(loop.predictions(logits_of, images, batching) == labels)
     if not len(right):
         raise UsageError(
@@ -87,7 +94,7 @@ def attack_right_ones(
     if attack.random:
         options["indices"] = right if indices is None else np.asarray(indices)[right]
     if targets is not None:
-        options["targets"] = np.asarray(targets)[right]
+        options["targets"] = targets[right]
     adversarial = images.copy()
     adversarial[right] = attack.function(
         logits_of, images[right], labels[right], key, batching=batching, **options
@@ -119,7 +126,7 @@ def standing(
     Raises:
       UsageError: budgets that do not ascend, or what the attack raises.
     """
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     options |= {"norm": norm, "batching": batching}
     if list(epsilons) != sorted(epsilons):
         raise UsageError("epsilons are not in ascending order; sort them")

@@ -188,7 +188,7 @@ def square(
       UsageError: pixels or budget not in units of 0..1, no key, logits that are not finite.
     """
     norm = norms.find(norm, ("linf", "l2"))
-    images, labels = checks.labelled(images, labels)
+    images, labels = checks.labelled(logits_of, images, labels)
     checks.check_eps(eps, norm.name, images[:1].size)
     keys = np.asarray(jax.random.key_data(checks.example_keys(key, indices, len(images))))
     margin = np.full(len(images), np.inf, images.dtype)

@@ -14,7 +14,7 @@ from cnn_jax.attacks.deepfool import deepfool
 from cnn_jax.attacks.loop import Batching, LogitsOf
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime import parallel
-from cnn_jax.tasks.classification import cross_entropy
+from cnn_jax.tasks.classification import log_odds_against
 
 
 def add(
@@ -118,7 +118,7 @@ def _sgd_step(logits_of, perturbation, images, labels, weight, eps, step_size, c
     """One step up the mean clamped loss of a batch, whose sum XLA takes over all devices."""
 
     def loss(perturbation):
-        values = cross_entropy(logits_of(jnp.clip(images + perturbation, 0, 1)), labels)
+        values = log_odds_against(logits_of(jnp.clip(images + perturbation, 0, 1)), labels)
         return (weight * jnp.minimum(values, clamp)).sum() / weight.sum()
 
     ascent = norm.ascent(jax.grad(loss)(perturbation)[None])
@@ -140,7 +140,9 @@ def universal_sgd(
     """Return one perturbation by stochastic ascent of the images' mean loss.
 
     Shafahi et al. 2020: the cross-entropy, clamped so that no image outweighs the others, of the
-    classes that the network gives the images.
+    classes that the network gives the images. In its place stand the logarithmic odds against the
+    class, which are the cross-entropy of an image that is fooled, and of one that is not have a
+    gradient however sure the network is.
 
     Args:
       key: of the images' order.
@@ -179,5 +181,5 @@ def _with_their_classes(
 ) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
     if not len(images):
         raise UsageError("there is no image to make a universal perturbation of")
-    images, _ = checks.labelled(images, np.zeros(len(images), np.int32))
+    images, _ = checks.labelled(logits_of, images, np.zeros(len(images), np.int32))
     return images, loop.predictions(logits_of, images, batching).astype(np.int32)

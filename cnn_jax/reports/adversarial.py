@@ -96,6 +96,7 @@ def write(
                     "fooled": f"{results['success']:.1%}",
                 }
             ),
+            *map(html.paragraph, results["doubts"]),
             f"Images that were misread before, left as they are: {results['misread_before']}.",
             html.table(["norm", "median size of the perturbation"], results["median_size"].items()),
         ),

@@ -54,6 +54,7 @@ def write(
                     "held-out images": results["held_out"],
                 }
             ),
+            *map(html.paragraph, results["doubts"]),
         ),
         html.section(
             "Perturbation",

@@ -22,16 +22,21 @@ def cross_entropy(
 
     The target is mix * onehot(label) + (1 - mix) * onehot(mixed_label), of which `smoothing` is
     spread evenly over all classes (Szegedy et al. 2016, section 7). With class weights, each class
-    counts by its own, as in torch.nn.CrossEntropyLoss(weight, reduction="none").
+    counts by its own, as in torch.nn.CrossEntropyLoss(weight, reduction="none"). A label outside
+    the classes makes it NaN.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     log_probs = jax.nn.log_softmax(logits)
     if class_weights is not None:
         log_probs = log_probs * jnp.asarray(class_weights, log_probs.dtype)
-    chosen = jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]
+
+    def of_class(label: Array) -> Array:
+        chosen = jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]
+        return jnp.where(label >= 0, chosen, jnp.nan)  # which -1 would take from the end
+
+    chosen = of_class(label)
     if mix is not None:
-        other = jnp.take_along_axis(log_probs, mixed_label[:, None], axis=-1)[:, 0]
-        chosen = mix * chosen + (1 - mix) * other
+        chosen = mix * chosen + (1 - mix) * of_class(mixed_label)
     return -(1 - smoothing) * chosen - smoothing * log_probs.mean(axis=-1)
 
 
@@ -50,6 +55,23 @@ def target_weights(
     if mix is None:
         return own
     return mix * own + (1 - mix) * jnp.take(class_weights, mixed_label, mode="fill")
+
+
+def log_odds_against(
+    logits: Float[Array, "*n classes"], label: Int[Array, "*n"]
+) -> Float[Array, "*n"]:
+    """Return log((1 - p) / p) of the probability p of each label, in float32 or better.
+
+    The cross-entropy is its softplus, so both have the same order and their gradients the same
+    direction. Where large logits make p one, the cross-entropy is zero and its gradient vanishes;
+    this one is the label's distance to the other logits, whatever their scale. A label outside the
+    classes makes it NaN.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    own = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
+    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+    odds = others - jnp.where(own, logits, 0).sum(axis=-1)
+    return jnp.where(own.any(axis=-1), odds, jnp.nan)
 
 
 def in_top(logits: Float[Array, "n classes"], label: Int[Array, " n"], k: int) -> Bool[Array, " n"]:

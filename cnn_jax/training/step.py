@@ -95,7 +95,7 @@ def create_train_step(
         if config.adversary != "none":
             changed = perturbed(
                 lambda pixels: apply(normalized(255 * pixels))[0],
-                lambda outputs: loss_of_outputs(outputs, {})[0],
+                lambda outputs: task.adversary_loss(outputs, batch),
                 batch["image"].astype(jnp.float32) / 255,
                 jax.random.fold_in(key, 0),
                 adversary=config.adversary,

@@ -38,6 +38,8 @@ class Task(NamedTuple):
     loss(outputs, auxiliary, batch, config, axis_name, class_weights, total) -> (scalar, metrics):
       of the network's outputs and those of its auxiliary heads; metrics hold "loss" and "accuracy".
       class_weights are float [classes] or None; total is the batch's share of total_weight.
+    adversary_loss(outputs, batch) -> what an adversary climbs, summed over the batch: the log odds
+      against the truth, for the cross-entropy's gradient vanishes where the network is sure.
     metric_sums(outputs, batch) -> sums over the examples of weight 1, to be added up.
     summarize(sums, class_names) -> metrics of a whole split.
     logged: the metrics of an evaluation that go into the log.  headline: metrics -> a line of them.
@@ -54,6 +56,7 @@ class Task(NamedTuple):
     class_counts: Callable[[Dataset], np.ndarray]
     total_weight: Callable[[Batch, ClassWeights], Array | None]
     loss: Callable[..., tuple[Array, Metrics]]
+    adversary_loss: Callable[[Any, Batch], Array]
     metric_sums: Callable[[Any, Batch], Metrics]
     summarize: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]]
     logged: tuple[str, ...]
@@ -95,6 +98,14 @@ def _classification_loss(logits, auxiliary, batch, config, axis_name, class_weig
     return loss, {"loss": loss, "accuracy": accuracy}
 
 
+def _classification_odds(logits, batch):
+    odds = classification.log_odds_against(logits, batch["label"])
+    if "mix" in batch:
+        mixed = classification.log_odds_against(logits, batch["mixed_label"])
+        odds = batch["mix"] * odds + (1 - batch["mix"]) * mixed
+    return odds.sum()
+
+
 CLASSIFICATION = Task(
     name="classification",
     unused=("dice_weight", "mask_values"),
@@ -106,6 +117,7 @@ CLASSIFICATION = Task(
     class_counts=datasets.class_counts,
     total_weight=_classification_weight,
     loss=_classification_loss,
+    adversary_loss=_classification_odds,
     metric_sums=lambda logits, batch: classification.metric_sums(
         logits, batch["label"], batch["weight"]
     ),
@@ -128,6 +140,11 @@ def _segmentation_loss(logits, auxiliary, batch, config, axis_name, class_weight
     return loss, {"loss": loss, "accuracy": right / counted.sum().clip(1)}
 
 
+def _segmentation_odds(logits, batch):
+    odds = classification.log_odds_against(logits, batch["mask"])
+    return jnp.where(batch["mask"] != segmentation.IGNORED, odds, 0).sum()
+
+
 SEGMENTATION = Task(
     name="segmentation",
     unused=("label_smoothing", "sampler"),
@@ -141,6 +158,7 @@ SEGMENTATION = Task(
         batch["mask"], class_weights
     ),
     loss=_segmentation_loss,
+    adversary_loss=_segmentation_odds,
     metric_sums=lambda logits, batch: segmentation.metric_sums(
         logits, batch["mask"], batch["weight"]
     ),
@@ -162,6 +180,12 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name, class_weigh
     return loss, {"loss": loss, "accuracy": accuracy}
 
 
+def _localization_odds(outputs, batch):
+    _, distance = localization.loss(outputs, batch["label"], batch["boxes"])
+    odds = classification.log_odds_against(outputs["logits"], batch["label"])
+    return (odds + localization.BOX_WEIGHT * distance).sum()
+
+
 LOCALIZATION = Task(
     name="localization",
     unused=("label_smoothing", "dice_weight", "class_weights", "mask_values"),
@@ -173,6 +197,7 @@ LOCALIZATION = Task(
     class_counts=datasets.class_counts,
     total_weight=lambda batch, class_weights: None,
     loss=_localization_loss,
+    adversary_loss=_localization_odds,
     metric_sums=lambda outputs, batch: localization.metric_sums(
         outputs, batch["label"], batch["boxes"], batch["weight"]
     ),

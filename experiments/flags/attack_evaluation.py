@@ -9,7 +9,7 @@ from absl import flags
 from jaxtyping import Bool
 
 from cnn_jax import trained
-from cnn_jax.attacks import loop, registry, robustness
+from cnn_jax.attacks import loop, masking, registry, robustness
 from cnn_jax.data import pipeline
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
@@ -44,7 +44,8 @@ def under_attack(
 ) -> dict[str, Any]:
     """Return the accuracy on the clean examples and for each budget, under those of --attack.
 
-    norm, eps (that of --eps), examples, clean_accuracy; and of each of `attacks`, as of all of
+    norm, eps (that of --eps), examples, clean_accuracy, doubts (why the network may be less robust
+    than it looks); and of each of `attacks`, as of all of
     them together, robust_accuracy (at eps) and curve.
     """
     pixels_of_one = preprocessing.image_size**2 * len(network.mean)
@@ -60,7 +61,8 @@ def under_attack(
     images, labels = np.concatenate(images)[:count], np.concatenate(labels)[:count]
     logits_of = trained.classifier(network)
     batching = loop.Batching(flags.FLAGS.attack_batch, tuple(jax.local_devices()))
-    clean = float((loop.predictions(logits_of, images, batching) == labels).mean())
+    right = loop.predictions(logits_of, images, batching) == labels
+    clean = float(right.mean())
 
     def accuracy(standing: Bool[np.ndarray, "epsilons n"]) -> dict[str, Any]:
         shares = standing.mean(axis=1).tolist()
@@ -82,11 +84,20 @@ def under_attack(
             batching=batching,
             **options,
         )
+    doubts = []
+    if any(attack.gradient for attack in attacks):
+        none = masking.without_gradient(logits_of, images[right], labels[right], batching)
+        doubts += masking.vanishing(none)
+    at_eps = {name: each[epsilons.index(eps)] for name, each in standing.items()}
+    black_box = at_eps.pop("square", None)
+    if black_box is not None and at_eps:
+        doubts += masking.black_box_gain(np.logical_and.reduce([*at_eps.values()]), black_box)
     return {
         "norm": norm,
         "eps": eps,
         "examples": len(labels),
         "clean_accuracy": clean,
+        "doubts": doubts,
         **accuracy(np.logical_and.reduce([*standing.values()])),
         "attacks": {name: accuracy(each) for name, each in standing.items()},
     }
@@ -121,6 +132,7 @@ def section(folder: str, result: dict[str, Any]) -> Html:
     }
     parts = [
         html.metrics(numbers),
+        *map(html.paragraph, result["doubts"]),
         html.figure(png, "Accuracy against the budget; an image once fooled stays so."),
     ]
     if len(attacks) > 1:

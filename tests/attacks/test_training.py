@@ -9,7 +9,7 @@ import pytest
 
 from cnn_jax import UsageError, create_model
 from cnn_jax.attacks.training import divergence, perturbed
-from cnn_jax.tasks.classification import cross_entropy
+from cnn_jax.tasks.classification import cross_entropy, log_odds_against
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 def loss_of(case):
-    return lambda logits: cross_entropy(logits, jnp.asarray(case.labels)).mean()
+    return lambda logits: log_odds_against(logits, jnp.asarray(case.labels)).sum()
 
 
 @pytest.mark.parametrize("adversary", ["pgd", "fast", "trades"])
@@ -60,10 +60,10 @@ CONFIG = TrainConfig(
 )
 
 
-def first_step(config):
+def first_step(config, labels=range(8)):
     model = create_model("lenet5", 10, filters=(4,), neurons=(8,))
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
-    batch = {"image": image, "label": np.arange(8, dtype=np.int32)}
+    batch = {"image": image, "label": np.array(labels, np.int32)}
     variables = model.init(KEY, jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
     optimizer = create_optimizer(config, variables["params"])
     step = jax.jit(create_train_step(model, optimizer, config, (0.5,), (0.25,)))
@@ -82,6 +82,15 @@ def test_the_step_trains_on_the_adversary():
     assert loss["fast"] > loss["none"]
     assert free == pytest.approx(loss["none"], rel=1e-5)
     assert loss["trades"] > free
+
+
+@pytest.mark.parametrize("adversary", ["none", "pgd", "trades"])
+def test_labels_outside_the_classes_are_no_loss_that_training_goes_on_from(adversary):
+    config = dataclasses.replace(CONFIG, adversary=adversary)
+    for wrong in (10, -1):
+        with jax.enable_x64(False):
+            metrics = first_step(config, [*range(7), wrong])
+        assert np.isnan(float(metrics["loss"]))
 
 
 def test_a_budget_in_units_of_255_is_told():

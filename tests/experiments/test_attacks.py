@@ -76,6 +76,7 @@ def test_evaluation_under_attacks_and_under_all_of_them(trained):
     results = json.loads((trained / "results.json").read_text())
     attacked = results["under_attack"]
     assert attacked["examples"] == 40
+    assert attacked["doubts"] == []
     assert attacked["norm"] == "linf"  # fgsm's, which deepfool knows
     rows = [attacked, *attacked["attacks"].values()]
     for row in rows:
@@ -88,6 +89,39 @@ def test_evaluation_under_attacks_and_under_all_of_them(trained):
     assert f"all of these, linf eps 0.1255: accuracy {together[0]:.2%}" in done.stdout
     assert results["examples"] == 359
     assert (trained / "attack.png").stat().st_size > 0
+
+
+MASKED = """
+import runpy, sys
+from jax import numpy as jnp
+from jax.tree_util import Partial
+from cnn_jax import trained
+
+def rounded(logits_of, images):
+    return logits_of(jnp.round(images * 16) / 16)
+
+plain = trained.classifier  # experiments.NAME, as it is run, but with another network
+trained.classifier = lambda network: Partial(rounded, plain(network))
+runpy.run_module(f"experiments.{sys.argv.pop(1)}", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["evaluate", "adversarial"])
+def test_a_masked_gradient_does_not_pass_for_robustness(trained, tmp_path, name):
+    flags = [f"--workdir={trained}", "--attack=fgsm", "--eps=32/255"]
+    flags += {
+        "evaluate": ["--attack_examples=20"],
+        "adversarial": ["--examples=20", f"--output={tmp_path}"],
+    }[name]
+    command = [sys.executable, "-c", MASKED, name, *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = {"evaluate": trained, "adversarial": tmp_path}[name]
+    results = json.loads((folder / "results.json").read_text())
+    (doubt,) = results.get("under_attack", results)["doubts"]
+    assert "the gradient vanishes on" in doubt
+    assert f"warning: {doubt}" in done.stderr
+    assert doubt in (folder / "report.html").read_text()
 
 
 def test_a_universal_perturbation_and_its_transfer(trained):
