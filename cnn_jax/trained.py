@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from absl import logging
 from jax.tree_util import Partial
@@ -185,6 +186,17 @@ def classifier(
         return network.model.apply(variables, _normalize(network, pixels), **options, **more)
 
     return Partial(logits, network.variables)
+
+
+def layer_shapes(network: Trained, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Return path -> shape of one image's activation, of every layer in order of execution.
+
+    Args:
+      image_shape: height, width and channels of the image.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    found = taps.activation_shapes(network.model.apply, network.variables, images)
+    return {path: shape.shape[1:] for path, shape in found.items()}
 
 
 def layer(

@@ -12,9 +12,11 @@ from cnn_jax import trained
 from cnn_jax.reports import representations, run_page
 from cnn_jax.runtime.progress import bar
 from experiments import app
+from experiments.flags import memory as memory_flags
 from experiments.flags import subject as subjects
-from experiments.flags import target as target_flags
 
+subjects.define()
+memory_flags.define()
 _LAYER = flags.DEFINE_multi_string(
     "layer", [], "Path of a layer; by default four, spread over the depth.", module_name="Layers"
 )
@@ -34,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     subject = subjects.load("activations", answers=False)
     network, pixels = subject.network, subject.pixels
-    layers = _LAYER.value or representations.spread(representations.layer_shapes(network, pixels))
+    layers = _LAYER.value or representations.spread(trained.layer_shapes(network, pixels.shape[1:]))
     gallery = pixels
     if subject.labels is not None:
         dataset = subjects.load_dataset(network, answers=False)
@@ -47,14 +49,16 @@ def main(argv: Sequence[str]) -> None:
         layers,
         picture,
         channels=_CHANNELS.value,
-        batch_size=target_flags.batch_size(trained.classifier(network), gallery),
+        batch_size=memory_flags.batch_size(trained.classifier(network), gallery),
         progress=bar("batch"),
     )
     for layer in layers:
         channels = way[layer]["shape"][-1]
         print(f"{layer}: {channels} channels, {patches[layer]['dead']} never positive")
     results = {"activations": way, "patches": patches, "gallery": len(gallery)}
-    run_page.write(subject, "Activations", results, [way_section, patches_section])
+    run_page.write(
+        subject.folder, subject.network, "Activations", results, [way_section, patches_section]
+    )
 
 
 if __name__ == "__main__":

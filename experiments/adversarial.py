@@ -24,6 +24,7 @@ from cnn_jax.reports import adversarial as adversarial_report
 from cnn_jax.workdir import write_results
 from experiments import app
 from experiments.flags import attacks as attack_flags
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
 
 _ATTACK = flags.DEFINE_string(
@@ -38,6 +39,7 @@ _TARGET = flags.DEFINE_string(
 _CURVE = flags.DEFINE_boolean(
     "curve", True, "Also the accuracy against the budget.", module_name="Attack"
 )
+subjects.define()
 attack_flags.define_budget()
 
 
@@ -52,7 +54,7 @@ def target_class(text: str, class_names: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network = subjects.load_network()
+    network = network_flags.load_network()
     pixels_of_one = network.preprocessing.image_size**2 * len(network.mean)
     (attack,), norm, eps, options = attack_flags.chosen([_ATTACK.value], pixels_of_one)
     epsilons = attack_flags.epsilons(eps, norm, pixels_of_one)

@@ -25,8 +25,13 @@ from cnn_jax.workdir import open_workdir, write_results
 from experiments import app
 from experiments.flags import layers as layer_flags
 from experiments.flags import memory as memory_flags
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
 
+network_flags.define()
+subjects.define_output()
+layer_flags.define()
+memory_flags.define()
 _TARGET = flags.DEFINE_list(
     "target", None, "Numbers of classes or channels; by default the first 16.",
     module_name="Ascent",
@@ -52,16 +57,16 @@ _L2_WEIGHT = flags.DEFINE_float("l2_weight", 0.01, "The lambda.", module_name="A
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network = subjects.load_network()
+    network = network_flags.load_network()
     size, channels = network.preprocessing.image_size, len(network.mean)
-    paths = layer_flags.LAYERS.value
+    paths = flags.FLAGS.layers
     if paths and len(paths) > 1:
         raise UsageError("ascent looks at one layer at a time; give one of --layers")
     shape = (size, size, channels)
     width = network.model.num_classes
     if paths:
         layer_flags.chosen(network, shape)  # raises for a path that is not there
-        width = layer_flags.shapes(network, shape)[paths[0]][-1]
+        width = trained.layer_shapes(network, shape)[paths[0]][-1]
     targets = _targets(width)
     f = trained.layer(network, paths[0]) if paths else trained.classifier(network)
     if _UNIT.value == "layer":
@@ -80,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     )
     diverse = {}
     if _DIVERSE.value > 1:
-        by = paths[0] if paths else ascent_report.middle_layer(layer_flags.shapes(network, shape))
+        by = paths[0] if paths else ascent_report.middle_layer(trained.layer_shapes(network, shape))
         diverse = {
             "diverse": batching.within_memory(
                 trained.layer(network, by), images, memory_flags.limit()

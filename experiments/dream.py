@@ -25,8 +25,14 @@ from cnn_jax.workdir import open_workdir, write_results
 from experiments import app
 from experiments.flags import layers as layer_flags
 from experiments.flags import memory as memory_flags
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
 
+network_flags.define()
+subjects.define_images()
+subjects.define_output()
+layer_flags.define()
+memory_flags.define()
 _LONGEST_SIDE = flags.DEFINE_integer(
     "longest_side", None, "Shrinks a larger photograph to it.", module_name="Dream"
 )
@@ -69,15 +75,15 @@ def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network, files = subjects.load_network(), flags.FLAGS.image
+    network, files = network_flags.load_network(), flags.FLAGS.image
     if len(files) != 1:
         raise UsageError("a dream starts from one image; give --image=FILE once")
     channels = len(network.mean)
     image = photographs.read(files[0], channels, _LONGEST_SIDE.value)
     size = network.preprocessing.image_size
     paths = layer_flags.chosen(network, (size, size, channels))
-    shapes = layer_flags.shapes(network, (size, size, channels))
-    if layer_flags.LAYERS.value is None:  # half way up
+    shapes = trained.layer_shapes(network, (size, size, channels))
+    if flags.FLAGS.layers is None:  # half way up
         paths = tuple(path for path in paths if len(shapes[path]) == 3)
         paths = paths[len(paths) // 2 :][:1]
     for path in paths:

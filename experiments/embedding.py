@@ -9,13 +9,17 @@ import jax
 from absl import flags
 
 from cnn_jax import trained
-from cnn_jax.errors import UsageError
 from cnn_jax.reports import representations, run_page
 from cnn_jax.runtime.progress import bar
 from experiments import app
+from experiments.flags import memory as memory_flags
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
-from experiments.flags import target as target_flags
 
+network_flags.define()
+network_flags.define_dataset()
+subjects.define_output()
+memory_flags.define()
 _LAYER = flags.DEFINE_string(
     "layer",
     None,
@@ -36,28 +40,28 @@ _PERPLEXITY = flags.DEFINE_float(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = subjects.load("embedding", answers=False)
-    if subject.labels is None:
-        raise UsageError("neighbours come from a data set; leave --image out")
-    network = subject.network
-    dataset = subjects.load_dataset(network, answers=False)
+    network = network_flags.load_network()
+    dataset = network_flags.load_dataset(network, answers=False)
     images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
-    shapes = representations.layer_shapes(network, images)
+    folder = app.open_workdir(
+        subjects.results_folder("embedding", network), subjects.configuration(network)
+    )
+    shapes = trained.layer_shapes(network, images.shape[1:])
     results, section = representations.embedding_section(
         network,
         _LAYER.value or representations.features_layer(shapes),
         images,
         labels,
         dataset.class_names,
-        jax.random.key(subjects.seed()),
-        run_page.picture_in(subject.folder),
+        jax.random.key(flags.FLAGS.seed),
+        run_page.picture_in(folder),
         perplexity=_PERPLEXITY.value,
-        batch_size=target_flags.batch_size(trained.classifier(network), images),
+        batch_size=memory_flags.batch_size(trained.classifier(network), images),
         progress=bar("batch"),
     )
     for name, recalls in results["recall"].items():
         print(f"{name}: " + ", ".join(f"recall@{k} {value:.1%}" for k, value in recalls.items()))
-    run_page.write(subject, "Neighbours", results, [section])
+    run_page.write(folder, network, "Neighbours", results, [section])
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.", module_name="Protocol"
 )
+network_flags.define()
+network_flags.define_dataset()
 attack_evaluation.define()
 
 

@@ -16,6 +16,8 @@ from experiments import app
 from experiments.flags import methods as method_flags
 from experiments.flags import subject as subjects
 
+subjects.define()
+method_flags.define()
 _METHODS = flags.DEFINE_list(
     "methods",
     [*METHODS, *CONTROLS],
@@ -65,7 +67,11 @@ def main(argv: Sequence[str]) -> None:
             + ("  insensitive to the network" if row["insensitive"] else "")
         )
     run_page.write(
-        subject, "Whether to believe the maps", {**table, **results}, [section, table_section]
+        subject.folder,
+        subject.network,
+        "Whether to believe the maps",
+        {**table, **results},
+        [section, table_section],
     )
 
 

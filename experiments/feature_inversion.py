@@ -28,6 +28,9 @@ from experiments.flags import layers as layer_flags
 from experiments.flags import memory as memory_flags
 from experiments.flags import subject as subjects
 
+subjects.define()
+layer_flags.define()
+memory_flags.define()
 _OPTIMIZERS = {
     "lbfgs": lambda rate, steps: lbfgs(),
     "adam": lambda rate, steps: inversion.adam(rate or 0.05, steps),
@@ -86,7 +89,9 @@ def main(argv: Sequence[str]) -> None:
         progress=bar("step"),
     )
     seconds = time.perf_counter() - start
-    rows = inversion_report.rows(inversions, pixels, layer_flags.shapes(network, pixels.shape[1:]))
+    rows = inversion_report.rows(
+        inversions, pixels, trained.layer_shapes(network, pixels.shape[1:])
+    )
     write_results(
         subject.folder,
         {"layers": rows, "steps": _STEPS.value, "seconds": seconds, "source": network.source},

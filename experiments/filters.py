@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from absl import flags
 
 from cnn_jax.reports import representations, run_page
+from cnn_jax.trained import layer_shapes
 from cnn_jax.visualize.filters import NORMALIZATIONS
 from experiments import app
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
 
+network_flags.define()
+subjects.define_output()
 _LAYER = flags.DEFINE_multi_string(
     "layer", [], "Path of a convolution; by default the first.", module_name="Filters"
 )
@@ -28,18 +32,22 @@ _NORMALIZATION = flags.DEFINE_enum(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    subject = subjects.load("filters", images=False)
-    shapes = representations.layer_shapes(subject.network, subject.pixels)
+    network = network_flags.load_network()
+    size, channels = network.preprocessing.image_size, len(network.mean)
+    shapes = layer_shapes(network, (size, size, channels))
+    folder = app.open_workdir(
+        subjects.results_folder("filters", network), subjects.configuration(network)
+    )
     results, section = representations.filters_section(
-        subject.network,
+        network,
         shapes,
         _LAYER.value,
         _NORMALIZATION.value,
-        run_page.picture_in(subject.folder),
+        run_page.picture_in(folder),
     )
     for layer, numbers in results["layers"].items():
         print(f"{layer}: {'x'.join(map(str, numbers['shape']))}")
-    run_page.write(subject, "Filters", results, [section])
+    run_page.write(folder, network, "Filters", results, [section])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from experiments import app
 from experiments.flags import memory as memory_flags
 from experiments.flags import subject as subjects
 
+subjects.define()
+memory_flags.define()
 _STEPS = flags.DEFINE_integer(
     "steps", 100, "Steps by gradient.", lower_bound=1, module_name="Fooling"
 )

@@ -15,6 +15,8 @@ from experiments import app
 from experiments.flags import methods as method_flags
 from experiments.flags import subject as subjects
 
+subjects.define()
+method_flags.define()
 _WINDOW = flags.DEFINE_integer(
     "window",
     None,
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     )
     for name, least in zip(question.names, results["least_output"], strict=True):
         print(f"{' '.join(name.split())}; {least:.3g} at the worst place")
-    run_page.write(subject, "Occlusion", results, [section])
+    run_page.write(subject.folder, subject.network, "Occlusion", results, [section])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from experiments import app
 from experiments.flags import methods as method_flags
 from experiments.flags import subject as subjects
 
+subjects.define()
+method_flags.define()
 _METHODS = flags.DEFINE_list(
     "methods",
     list(METHODS),
@@ -39,7 +41,9 @@ def main(argv: Sequence[str]) -> None:
     for name, reason in refused.items():
         print(f"{name} left out: {reason}")
     print(f"{len(maps)} methods on {len(question.pixels)} images; the maps are in maps.npz")
-    run_page.write(subject, "What the answer depends on", results, [section])
+    run_page.write(
+        subject.folder, subject.network, "What the answer depends on", results, [section]
+    )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,14 @@ from cnn_jax.visualize import batching, inversion, style
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import app
-from experiments.flags import layers as layer_flags
 from experiments.flags import memory as memory_flags
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
 
+network_flags.define()
+subjects.define_images()
+subjects.define_output()
+memory_flags.define()
 _OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
 _STYLE = flags.DEFINE_string("style", None, "Image whose style is taken.", module_name="Style")
 _LONGEST_SIDE = flags.DEFINE_integer(
@@ -75,7 +79,7 @@ def chosen_layers(known: dict[str, tuple[int, ...]]) -> tuple[list[str], list[st
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network, files = subjects.load_network(), flags.FLAGS.image
+    network, files = network_flags.load_network(), flags.FLAGS.image
     if len(files) != 1 or _STYLE.value is None:
         raise UsageError("give one --image=FILE, whose content is kept, and --style=FILE")
     channels, size = len(network.mean), network.preprocessing.image_size
@@ -83,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         photographs.read(file, channels, _LONGEST_SIDE.value) for file in (files[0], _STYLE.value)
     )
     content_layers, style_layers = chosen_layers(
-        layer_flags.shapes(network, (size, size, channels))
+        trained.layer_shapes(network, (size, size, channels))
     )
     f = trained.layers(network, dict.fromkeys(content_layers + style_layers))
     for image in (content, styled):  # raises where one does not fit

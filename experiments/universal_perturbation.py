@@ -22,8 +22,13 @@ from cnn_jax.reports import universal as universal_report
 from cnn_jax.workdir import open_workdir, write_results
 from experiments import app
 from experiments.flags import attacks as attack_flags
+from experiments.flags import network as network_flags
 from experiments.flags import subject as subjects
 
+network_flags.define()
+network_flags.define_dataset()
+subjects.define_examples()
+subjects.define_output()
 METHODS = {"deepfool": universal.universal_deepfool, "sgd": universal.universal_sgd}
 
 _METHOD = flags.DEFINE_enum(
@@ -53,7 +58,7 @@ _OTHER = flags.DEFINE_multi_string(
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network = subjects.load_network()
+    network = network_flags.load_network()
     networks = {network.model.name: network}
     for folder in _OTHER.value:
         other = trained.from_workdir(folder)
@@ -61,9 +66,9 @@ def main(argv: Sequence[str]) -> None:
     eps = attack_flags.number(_EPS.value)
     counts = sorted(attack_flags.count(text) for text in _COUNTS.value)
     held_out, labels = subjects.first_examples(
-        network, subjects.load_dataset(network), flags.FLAGS.examples
+        network, network_flags.load_dataset(network), flags.FLAGS.examples
     )
-    training = subjects.load_dataset(network, split="train")
+    training = network_flags.load_dataset(network, split="train")
     images, _ = subjects.first_examples(network, training, counts[-1])
     checks.check_eps(eps, _NORM.value, images[0].size)
     for name, other in networks.items():

@@ -16,6 +16,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.devices()  # XLA reads its flags now, before a test changes them
 
 
+@pytest.fixture
+def float64():
+    """Compute in float64 where the arrays are."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_programs_end_with_their_module():
     """XLA aborts when the compiled programs of a long process exhaust its memory mappings."""

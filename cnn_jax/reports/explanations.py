@@ -37,6 +37,20 @@ class Question(NamedTuple):
     names: Sequence[str]
 
 
+def titles(
+    names: Sequence[str],
+    class_names: Sequence[str],
+    logits: Float[np.ndarray, "n classes"],
+    targets: Int[np.ndarray, " n"],
+) -> list[str]:
+    """Return a title an image: its name, and how probable its target is."""
+    probabilities = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+    return [
+        f"{name}\n{class_names[target]}: {p[target]:.0%}"
+        for name, target, p in zip(names, targets, probabilities, strict=True)
+    ]
+
+
 def explain(
     question: Question,
     names: Sequence[str],

@@ -49,7 +49,7 @@ def sections(
     settings = methods.Settings(
         map_key, steps=5 * shown, samples=5 * shown, masks=400, batch_size=shown
     )
-    shapes = representations.layer_shapes(network, images)
+    shapes = trained.layer_shapes(network, images.shape[1:])
     spread = representations.spread(shapes)
     results: dict[str, Any] = {}
     made: list[Html] = []

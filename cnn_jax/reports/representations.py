@@ -21,14 +21,6 @@ from cnn_jax.visualize.grad_cam import require_extent
 from cnn_jax.visualize.mosaic import mosaic
 
 
-def layer_shapes(network: Trained, pixels: Float[np.ndarray, "n h w c"]) -> dict[str, tuple]:
-    """Return path -> shape of one image's activation, without the batch, in order."""
-    f = trained.classifier(network)
-    image = jax.ShapeDtypeStruct((1, *pixels.shape[1:]), pixels.dtype)
-    shapes = taps.activation_shapes(lambda _, images, tap: f(images, tap=tap), (), image)
-    return {path: each.shape[1:] for path, each in shapes.items()}
-
-
 def spread(shapes: dict[str, tuple], count: int = 4) -> list[str]:
     """Return some layers with rows and columns, spread over the network's blocks."""
     spatial = [path for path, shape in shapes.items() if len(shape) == 3 and "/" not in path]

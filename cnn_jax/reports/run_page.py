@@ -3,16 +3,14 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from cnn_jax.reports import html
 from cnn_jax.reports.html import Html
+from cnn_jax.trained import Trained
 from cnn_jax.workdir import write_results
-
-if TYPE_CHECKING:  # it defines flags, which those who only draw do not have
-    from experiments.flags.subject import Subject
 
 Picture = Callable[[Figure, str, str], Html]
 
@@ -27,10 +25,9 @@ def picture_in(folder: Path) -> Picture:
 
 
 def write(
-    subject: "Subject", title: str, results: Mapping[str, Any], sections: Sequence[Html]
+    folder: Path, network: Trained, title: str, results: Mapping[str, Any], sections: Sequence[Html]
 ) -> None:
     """Write results.json, with the network's source, and report.html, and say where they are."""
-    folder, network = subject.folder, subject.network
     source = {key: value for key, value in network.source.items() if key != "workdir"}
     write_results(folder, {**results, "source": source})
     config = json.loads((folder / "config.json").read_text())

@@ -14,7 +14,6 @@ from cnn_jax.reports import inversion as inversion_report
 from cnn_jax.runtime.platform_loop import Progress
 from cnn_jax.trained import Trained
 from cnn_jax.visualize import ascent, inversion
-from experiments.flags import layers as layer_flags
 
 
 def sections(
@@ -44,7 +43,7 @@ def sections(
         "from zeros": ascent.simonyan(f, objective, batch, steps=64, progress=progress),
         "spectrum": ascent.lucid(f, objective, batch, key, steps=96, progress=progress),
     }
-    shapes = layer_flags.shapes(network, shape)
+    shapes = trained.layer_shapes(network, shape)
     paths = tuple(path for path in shapes if "/" not in path)
     inverted = inversion.invert_layers(
         trained.layers(network, paths), paths, pixels, key, steps=80, progress=progress

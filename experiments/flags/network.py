@@ -9,58 +9,65 @@ from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of a training run; with --weights, of the results.", module_name="What"
-)
-_STEP = flags.DEFINE_string(
-    "step",
-    None,
-    "Checkpoint to take: its step, or best, of a run with --keep_best; by default the newest "
-    "intact one.",
-    module_name="What",
-)
-_MODEL = flags.DEFINE_string("model", None, "Model that --weights are of.", module_name="What")
-_WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Published weights, .safetensors or .pth.", module_name="What"
-)
-_CLASS_NAMES = flags.DEFINE_string(
-    "class_names",
-    None,
-    "Text file with the names of the classes of --weights, one a line, in the order of the "
-    "network's outputs: a data set's classes are then matched by name.",
-    module_name="What",
-)
-_DATASET = flags.DEFINE_string(
-    "dataset", None, "Data set; by default the one of the run.", module_name="Data"
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data sets lie; by default as in the run.", module_name="Data"
-)
-_SPLIT = flags.DEFINE_string(
-    "split", None, "Split, TFDS slices allowed; by default that of the run.", module_name="Data"
-)
+
+def define() -> None:
+    """Define the flags that name a trained network."""
+    section = {"module_name": "What"}
+    flags.DEFINE_string(
+        "workdir", None, "Folder of a training run; with --weights, of the results.", **section
+    )
+    flags.DEFINE_string(
+        "step",
+        None,
+        "Checkpoint to take: its step, or best, of a run with --keep_best; by default the newest "
+        "intact one.",
+        **section,
+    )
+    flags.DEFINE_string("model", None, "Model that --weights are of.", **section)
+    flags.DEFINE_string("weights", None, "Published weights, .safetensors or .pth.", **section)
+    flags.DEFINE_string(
+        "class_names",
+        None,
+        "Text file with the names of the classes of --weights, one a line, in the order of the "
+        "network's outputs: a data set's classes are then matched by name.",
+        **section,
+    )
+
+
+def define_dataset() -> None:
+    """Define the flags that name a data set and its split."""
+    section = {"module_name": "Data"}
+    flags.DEFINE_string("dataset", None, "Data set; by default the one of the run.", **section)
+    flags.DEFINE_string(
+        "data_dir", None, "Where TFDS data sets lie; by default as in the run.", **section
+    )
+    flags.DEFINE_string(
+        "split", None, "Split, TFDS slices allowed; by default that of the run.", **section
+    )
 
 
 def load_network() -> Trained:
     """Return the network of --workdir, or of --model with --weights."""
-    if _WEIGHTS.value is not None:
-        if _MODEL.value is None:
+    if flags.FLAGS.weights is not None:
+        if flags.FLAGS.model is None:
             raise UsageError("--weights needs --model too")
         return trained.from_weights(
-            _MODEL.value, _WEIGHTS.value, class_names=_read_names(_CLASS_NAMES.value)
+            flags.FLAGS.model,
+            flags.FLAGS.weights,
+            class_names=_read_names(flags.FLAGS.class_names),
         )
-    if _CLASS_NAMES.value is not None:
+    if flags.FLAGS.class_names is not None:
         raise UsageError("--class_names goes with --weights; a run knows its own classes")
-    if _WORKDIR.value is None:
+    if flags.FLAGS.workdir is None:
         raise UsageError("no network given; give --workdir of a run, or --model and --weights")
-    if _MODEL.value is not None:
+    if flags.FLAGS.model is not None:
         raise UsageError("--model goes with --weights; a run knows its own model")
-    step = _STEP.value
+    step = flags.FLAGS.step
     if step not in (None, "best"):
         if not step.isdecimal():
             raise UsageError(f"--step={step} is no step; give a number, or best")
         step = int(step)
-    return trained.from_workdir(_WORKDIR.value, step)
+    return trained.from_workdir(flags.FLAGS.workdir, step)
 
 
 def load_dataset(
@@ -77,15 +84,15 @@ def load_dataset(
     Raises:
       UsageError: no such data set or split, other classes or another number of channels.
     """
-    name, config = _DATASET.value, network.config
+    name, config = flags.FLAGS.dataset, network.config
     if name is None and config is None:
         raise UsageError("no images given; give --dataset (or --image, to look at your own)")
     name = name or config.dataset
-    data_dir = _DATA_DIR.value or (config and config.data_dir)
+    data_dir = flags.FLAGS.data_dir or (config and config.data_dir)
     own = config is not None and name == config.dataset
     split = (
         split
-        or _SPLIT.value
+        or flags.FLAGS.split
         or (own and config.eval_split)
         or datasets.evaluation_split(name, data_dir)
     )

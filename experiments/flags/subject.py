@@ -1,7 +1,6 @@
 """The trained network that an experiment looks into or attacks, and the images it does so with.
 
-Its flags, beside those of `_network`: which images (--image, or examples of a data set) and where
-the results go.
+A command defines what it reads: all by `define`, or parts of it by the other functions.
 """
 
 from collections.abc import Mapping
@@ -13,28 +12,48 @@ from absl import flags
 from jaxtyping import Float, Int
 
 from cnn_jax.data import datasets, decoding, pipeline, preprocessing
-from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
 from experiments import app
+from experiments.flags import network as network_flags
 from experiments.flags.network import load_dataset, load_network
 
-_OUTPUT = flags.DEFINE_string(
-    "output",
-    None,
-    "Folder of the results; by default one in the run's, named after the experiment.",
-    module_name="What",
-)
-_IMAGE = flags.DEFINE_multi_string(
-    "image", [], "An image file, of any size and mode.", module_name="Images"
-)
-_EXAMPLES = flags.DEFINE_integer(
-    "examples",
-    8,
-    "Without --image: how many examples of the data set.",
-    lower_bound=1,
-    module_name="Images",
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all that is drawn.", module_name="What")
+
+def define() -> None:
+    """Define the flags of `load`: a network, its images, and where the results go."""
+    network_flags.define()
+    network_flags.define_dataset()
+    define_images()
+    define_examples()
+    define_output()
+
+
+def define_images() -> None:
+    """Define the flag that names image files."""
+    flags.DEFINE_multi_string(
+        "image", [], "An image file, of any size and mode.", module_name="Images"
+    )
+
+
+def define_examples() -> None:
+    """Define the flag that says how many examples of the data set are taken."""
+    flags.DEFINE_integer(
+        "examples",
+        8,
+        "How many examples of the data set are taken where no image file is named.",
+        lower_bound=1,
+        module_name="Images",
+    )
+
+
+def define_output() -> None:
+    """Define the flags that say where the results go and what they are drawn from."""
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder of the results; by default one in the run's, named after the experiment.",
+        module_name="What",
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of all that is drawn.", module_name="What")
 
 
 class Subject(NamedTuple):
@@ -55,12 +74,10 @@ class Subject(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load(name: str, *, images: bool = True, answers: bool = True) -> Subject:
+def load(name: str, *, answers: bool = True) -> Subject:
     """Return what the flags of the experiment of this name ask for.
 
     Args:
-      images: False for what looks at the network alone: there are no pixels then, though of the
-        size that it was evaluated at, and flags about images are refused.
       answers: as of load_dataset; without, labels are the data set's own.
 
     Raises:
@@ -69,34 +86,18 @@ def load(name: str, *, images: bool = True, answers: bool = True) -> Subject:
         configuration's.
     """
     network = load_network()
-    if not images:
-        _refuse_images(name)
-        side = network.preprocessing.image_size
-        pixels, labels = np.empty((0, side, side, len(network.mean)), np.float32), None
-        names, class_names = (), network.class_names
-    elif _IMAGE.value:
+    if flags.FLAGS.image:
         pixels, labels = _read_files(network), None
-        names = tuple(Path(file).name for file in _IMAGE.value)
+        names = tuple(Path(file).name for file in flags.FLAGS.image)
         class_names = network.class_names
     else:
         dataset = load_dataset(network, answers=answers)
-        pixels, labels = first_examples(network, dataset, _EXAMPLES.value)
+        pixels, labels = first_examples(network, dataset, flags.FLAGS.examples)
         class_names = network.class_names or dataset.class_names
         names = tuple(dataset.class_names[label] for label in labels)
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
     folder = app.open_workdir(results_folder(name, network), configuration(network))
     return Subject(network, folder, pixels, labels, names, class_names)
-
-
-def _refuse_images(name: str) -> None:
-    for flag in ("image", "examples", "dataset", "data_dir", "split"):
-        if flags.FLAGS[flag].present:
-            raise UsageError(f"{name} looks at the network alone; leave --{flag} out")
-
-
-def seed() -> int:
-    """Return the seed of all that is drawn."""
-    return _SEED.value
 
 
 def first_examples(
@@ -113,8 +114,8 @@ def first_examples(
 
 def results_folder(name: str, network: Trained) -> Path:
     """Return the folder of the results of the experiment of this name."""
-    if _OUTPUT.value is not None:
-        return Path(_OUTPUT.value)
+    if flags.FLAGS.output is not None:
+        return Path(flags.FLAGS.output)
     if network.config is not None:
         return Path(flags.FLAGS.workdir) / name
     return Path(flags.FLAGS.workdir or f"runs/{name}_{network.model.name}")
@@ -131,7 +132,7 @@ def configuration(network: Trained) -> Mapping[str, Any]:
 
 def _read_files(network: Trained) -> Float[np.ndarray, "n h w c"]:
     images = []
-    for file in _IMAGE.value:
+    for file in flags.FLAGS.image:
         image = decoding.read(file, len(network.mean))
         image = preprocessing.preprocess(image, network.preprocessing)
         images.append(preprocessing.to_array(image))

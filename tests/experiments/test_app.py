@@ -126,3 +126,18 @@ def test_processes_find_each_other(start):
         "hello Ann from 0 of 2\n",
         "hello Ann from 1 of 2\n",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("demo", "--layers=stem"), ("ascent", "--image=x.png"), ("embedding", "--examples=3")],
+)
+def test_a_flag_that_the_command_would_not_read_is_refused(name, flag):
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", flag],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: unknown flag '{flag.split('=')[0]}'")

@@ -97,10 +97,8 @@ def test_filters_of_published_weights_need_no_images(tmp_path):
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["layers"]["conv1"]["shape"] == [5, 5, 1, 6]
     done = start("filters", *given, "--dataset=digits")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: filters looks at the network alone; leave --dataset out\n",
-    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown flag '--dataset'")
 
 
 @pytest.mark.slow

@@ -12,12 +12,6 @@ from cnn_jax import ops
 REFERENCE = Path(__file__).parents[1] / "references" / "attribution.npz"
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(scope="session")
 def reference():
     """The images, the targets, and a dict each for the networks "plain" and "residual"."""

@@ -17,6 +17,8 @@ from cnn_jax.training.recipes import recipe
 from experiments import app  # noqa: F401  (app defines the flags about processes)
 from experiments.flags import subject as subjects
 
+subjects.define()
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
