@@ -87,12 +87,21 @@ def create_evaluator(
     share evenly; that never changes what is counted.
 
     Args:
+      dataset: with its labels in the network's numbers, as trained.labelled gives it.
       mean, std: what images are normalised with, in 0..1 units; by default the data set's.
       devices: by default all of all hosts.
       task: what the network is for.
       views: a name in VIEWS: what is averaged of each image.
       progress: wraps the batches, whose number is given, for a progress bar.
+
+    Raises:
+      UsageError: views that the task does not have, or more classes than the network's.
     """
+    if dataset.num_classes > model.num_classes:
+        raise errors.UsageError(
+            f"{dataset.name} has {dataset.num_classes} classes, {model.name} tells "
+            f"{model.num_classes} apart; evaluate on what it was trained for"
+        )
     if views not in task.views:
         raise errors.unknown(f"view for {task.name}", views, task.views)
     mesh = parallel.data_mesh(devices)
@@ -131,6 +140,8 @@ def predict(
     std: Sequence[float] | None = None,
 ) -> tuple[Float[np.ndarray, "n classes"], Int[np.ndarray, " n"]]:
     """Return every example's class probabilities and its label, in the data set's order.
+
+    The label is the network's number where the data set is as trained.labelled gives it.
 
     On this host's first device; for pictures and small studies rather than for results.
     """

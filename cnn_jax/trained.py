@@ -113,13 +113,14 @@ def from_weights(
     num_classes: int | None = None,
     task: str = "classification",
     class_names: Sequence[str] = (),
+    other_names: Sequence[Sequence[str]] = (),
     **reading: Any,
 ) -> Trained:
     """Return the named model with the weights of a published file, and their preprocessing.
 
     Args:
       num_classes: by default as many as class_names, or without these as many as published.
-      class_names: of the file's classes, in the order of its outputs, where they are known.
+      class_names, other_names: of the file's classes where they are known, see Trained.
       reading: how load_weights reads the file: averaged, norm_epsilon, say.
 
     Raises:
@@ -129,8 +130,9 @@ def from_weights(
     check_task(name, task)
     entry = MODELS[name]
     num_classes = num_classes or len(class_names) or None
-    if class_names and len(class_names) != num_classes:
-        raise UsageError(f"{len(class_names)} class names are given for {num_classes} classes")
+    for names in filter(len, (class_names, *other_names)):
+        if len(names) != num_classes:
+            raise UsageError(f"{len(names)} class names are given for {num_classes} classes")
     variables = load_weights(name, path, num_classes, replace_head=False, **reading)
     source = {"weights": os.fspath(path)}
     return Trained(
@@ -142,6 +144,7 @@ def from_weights(
         tuple(class_names),
         source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
         None,
+        tuple(map(tuple, other_names)),
     )
 
 

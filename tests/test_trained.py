@@ -115,6 +115,15 @@ def test_some_of_the_classes_that_nobody_names_are_refused(weights, draw_pets, t
         evaluate(weights._replace(class_names=()), dataset)
 
 
+def test_more_classes_than_the_network_has_are_refused(pets):
+    network = trained.from_workdir(pets)
+    dataset = datasets.load(network.config.dataset, "test")
+    with pytest.raises(UsageError, match="has 3 classes, lenet5 tells 2 apart"):
+        evaluation.create_evaluator(
+            create_model("lenet5", 2), dataset, network.preprocessing, devices=jax.devices()[:1]
+        )
+
+
 def test_as_many_names_as_classes(tmp_path):
     model = create_model("lenet5", 3)
     images = jax.ShapeDtypeStruct((1, 32, 32, 1), np.float32)
