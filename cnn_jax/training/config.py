@@ -281,8 +281,8 @@ class TrainConfig:
         None,
         "Optimizer",
         "Weights to start from: a published file, .safetensors or .pth, or the folder of a run, of "
-        "which the newest intact checkpoint is taken, averaged if it keeps averages; of its head "
-        "stays what belongs to classes of the same names.",
+        "which the best checkpoint is taken if it has --keep_best, else the newest intact one, "
+        "averaged if it keeps averages; of its head stays what is of classes of the same names.",
     )
     freeze: str | None = option(
         None, "Optimizer", "Regular expression of parameter paths that stay as they are."

@@ -14,6 +14,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
 from cnn_jax.models.registry import MODELS
 from cnn_jax.trained import Trained
+from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.weights import convert, load_weights
@@ -77,8 +78,7 @@ def _from_run(
     name are kept; other layers whose shape depends on the classes are kept where all classes are
     the same. Where the run's network is the backbone of this one, the backbone is.
     """
-    run = trained.from_workdir(Path(config.init_from).expanduser(), task=None)
-    source = f"{config.init_from}, step {run.source['step']}"
+    run, source = _best_or_newest(config.init_from, say)
     tensors = convert.to_published(MODELS[run.config.model], run.variables)
     tensors, beside = convert.as_backbone(MODELS[model.name], tensors, drawn)
     head = _paths_of_classes(config, model, drawn, shape)
@@ -110,6 +110,20 @@ def _from_run(
     weights = "averaged weights" if run.source["averaged"] else "weights"
     say(f"starting from the {weights} of {source}: {kept}")
     return unflatten_dict({path: jnp.asarray(leaf, jnp.float32) for path, leaf in leaves.items()})
+
+
+def _best_or_newest(workdir: str, say: Callable[[str], None]) -> tuple[Trained, str]:
+    """The run's network, of its best checkpoint if it keeps that, and where that lies in words."""
+    folder, why = Path(workdir).expanduser(), ""
+    before = checkpoint.newest_config(checkpoint.checkpoint_directory(folder)) or {}
+    run, metric = None, before.get("keep_best")
+    if metric in configs.BETTER:
+        try:
+            run, why = trained.from_workdir(folder, "best", task=None), f", its best {metric}"
+        except UsageError as error:  # damaged, or none was evaluated
+            say(f"{error}; taking the newest intact one")
+    run = run or trained.from_workdir(folder, task=None)
+    return run, f"{workdir}, step {run.source['step']}{why}"
 
 
 def _paths_of_classes(

@@ -1,6 +1,7 @@
 """Where training starts from: another run's network, with its head for the classes it knows."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -92,6 +93,27 @@ def test_a_resumed_run_goes_on_from_its_own_weights(pets, tmp_path):
     again, said = train(dataset, tmp_path, **config)
     assert again.parameters_sha256 == first.parameters_sha256
     assert not any("starting" in line for line in said)
+
+
+def test_a_run_that_keeps_its_best_checkpoint_gives_that(pets, tmp_path):
+    """This run forgets, by weight decay; once damaged, its best gives way to the newest."""
+    dataset = trained.from_workdir(pets).config.dataset
+    options = {"steps": 8, "checkpoint_every": 4, "keep": 1, "keep_best": "loss", "momentum": 0.0}
+    options |= {"init_from": str(pets), "learning_rate": 0.1, "weight_decay": 2.0}
+    options |= {"schedule": "constant"}
+    train(dataset, tmp_path / "run", **options)
+    best = trained.from_workdir(tmp_path / "run", "best").source["step"]
+    assert best == 4
+    start = {"init_from": str(tmp_path / "run"), "steps": 1, "learning_rate": 0.0}
+    _, said = train(dataset, tmp_path / "best", **start)
+    assert said[0] == (
+        f"starting from the weights of {tmp_path / 'run'}, step {best}, its best loss: "
+        "the head with it"
+    )
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(best) / "state")
+    _, said = train(dataset, tmp_path / "newest", **start)
+    assert "is damaged" in said[0]
+    assert "step 8: the head with it" in said[1]
 
 
 def test_a_run_of_another_network_is_one_error_that_says_which(pets, tmp_path):
