@@ -17,7 +17,7 @@ from cnn_jax.trained import Trained
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.weights import convert, load_weights
+from cnn_jax.weights import convert, load_weights, norms
 
 
 def initial_variables(
@@ -35,7 +35,7 @@ def initial_variables(
 
     Args:
       class_names: of the classes that are learnt, to which those of a run's head are compared.
-      say: is told, in one line, what of a run was taken.
+      say: is told what was taken of a file or a run.
 
     Raises:
       UsageError: a size that the model cannot be built for, or a file or run that does not fit it.
@@ -60,6 +60,7 @@ def initial_variables(
         model.num_classes,
         key=key,
         image_shape=shape[1:],
+        say=say,
         **configs.literal_options(config.model_options),
     )
 
@@ -79,8 +80,8 @@ def _from_run(
     the same. Where the run's network is the backbone of this one, the backbone is.
     """
     run, source = _best_or_newest(config.init_from, say)
-    tensors = convert.to_published(MODELS[run.config.model], run.variables)
-    tensors, beside = convert.as_backbone(MODELS[model.name], tensors, drawn)
+    backbone = convert.to_published(MODELS[run.config.model], run.variables)
+    tensors, beside = convert.as_backbone(MODELS[model.name], backbone, drawn)
     head = _paths_of_classes(config, model, drawn, shape)
     try:
         filled = convert.from_published(MODELS[model.name], tensors, drawn, head, beside)
@@ -92,7 +93,8 @@ def _from_run(
         ) from None
     leaves, fresh = flatten_dict(filled), flatten_dict(drawn)
     if beside:
-        kept = "as the backbone; all else is drawn anew"
+        leaves, note = norms.with_epsilon(MODELS[model.name], leaves, list(backbone), None)
+        kept = "as the backbone; all else is drawn anew" + (f"; {note}" if note else "")
     elif (tuple(class_names), model.num_classes) == (run.class_names, run.model.num_classes):
         kept = "the head with it"
     else:

@@ -175,6 +175,8 @@ def load_weights(
     if note:
         say(f"{path}: {note}")
     new = [path for path, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
+    if any(path in new for path in head) and not beside:
+        say(f"{path}: its head is of another number of classes; it is drawn anew")
     if new:
         drawn = flax.traverse_util.flatten_dict(
             jax.jit(lambda key: _only(model.init(key, images), new))(key)

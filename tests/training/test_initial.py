@@ -2,15 +2,17 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from cnn_jax import trained
+from cnn_jax import create_model, save_weights, trained
 from cnn_jax.errors import UsageError
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.initial import initial_variables
 
 RED, GREEN, BLUE = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 SETTINGS = {
@@ -130,3 +132,47 @@ def test_a_folder_without_a_run_is_told(tmp_path):
     config = TrainConfig(**SETTINGS, dataset="digits", init_from=str(tmp_path / "empty"), steps=1)
     with pytest.raises(UsageError, match="no checkpoint in"):
         loop.train(dataclasses.replace(config, data_dir=str(tmp_path / "data")), tmp_path / "run")
+
+
+def test_a_file_of_another_number_of_classes_has_its_head_drawn_anew_and_that_is_told(tmp_path):
+    images = jax.ShapeDtypeStruct((1, 32, 32, 1), np.float32)
+    learnt = create_model("lenet5", 7).init(jax.random.key(7), images)
+    save_weights("lenet5", learnt, tmp_path / "w.safetensors", num_classes=7)
+    config = TrainConfig(model="lenet5", init_from=str(tmp_path / "w.safetensors"), image_size=32)
+    said = []
+    variables = initial_variables(config, create_model("lenet5", 3), 1, say=said.append)
+    assert said == [
+        f"{tmp_path / 'w.safetensors'}: its head is of another number of classes; it is drawn anew"
+    ]
+    kept = {
+        name: np.array_equal(leaf["kernel"], learnt["params"][name]["kernel"])
+        for name, leaf in variables["params"].items()
+        if name != "head"
+    }
+    assert all(kept.values())
+    said.clear()
+    initial_variables(config, create_model("lenet5", 7), 1, say=said.append)
+    assert not said
+
+
+@pytest.mark.slow
+def test_a_classifiers_run_becomes_the_backbone_of_a_segmenter(monkeypatch):
+    classifier = create_model("resnet50", 3)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    learnt = classifier.init(jax.random.key(7), images)
+    config = TrainConfig(model="fcn_resnet50", init_from=str(Path.cwd()), image_size=64)
+    source = {"step": 5, "averaged": False}
+    run = trained.Trained(
+        classifier, learnt, None, (), (), ("a", "b", "c"), source, TrainConfig(model="resnet50")
+    )
+    monkeypatch.setattr(trained, "from_workdir", lambda *args, **kwargs: run)
+    said = []
+    model = create_model("fcn_resnet50", 2)
+    names = ("background", "cat")
+    variables = initial_variables(config, model, 3, class_names=names, say=said.append)
+    assert said[0].endswith("step 5: as the backbone; all else is drawn anew")
+    kernels = [
+        {leaf.tobytes() for leaf in map(np.asarray, jax.tree.leaves(each)) if leaf.ndim == 4}
+        for each in (learnt, variables)
+    ]
+    assert kernels[0] < kernels[1]
