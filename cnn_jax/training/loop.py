@@ -41,6 +41,8 @@ from cnn_jax.workdir import open_workdir
 
 # How many steps the host may run ahead of the metrics it looks at.
 LOOKAHEAD = 2
+# From how many examples on counting their classes takes long enough to be told.
+MANY = 10_000
 
 
 class Diverged(Exception):
@@ -165,12 +167,19 @@ def _class_weights(
     config: TrainConfig,
     task: Task,
     train_set: datasets.Dataset,
+    tell: Callable[[str], None],
     say: Callable[[str], None],
 ) -> Float[np.ndarray, " classes"] | None:
-    """The weights of the network's outputs in the loss; None where all weigh the same."""
+    """The weights of the network's outputs in the loss; None where all weigh the same.
+
+    Args:
+      tell: is told at once of what takes long.  say: is given the lines on what came out.
+    """
     if config.class_weights is None:
         return None
     if config.class_weights == class_weights.BALANCED:
+        if len(train_set.source) >= MANY:
+            tell(f"counting the classes of {len(train_set.source)} examples")
         counts = task.class_counts(train_set)
         weights = class_weights.balanced(counts)
         absent = [train_set.class_names[i] for i in np.flatnonzero(counts == 0)]
@@ -300,7 +309,7 @@ def train(
             train_set.std,
             over.axis_name,
             task,
-            _class_weights(config, task, train_set, to_say.append),
+            _class_weights(config, task, train_set, progress.say, to_say.append),
         )
     )
     evaluate = evaluation.create_evaluator(

@@ -119,6 +119,15 @@ def test_a_stopped_run_goes_on_to_the_bits_of_a_whole_one(tmp_path, name, given)
     assert all(np.isfinite(list(line.values())).all() for line in read_log(tmp_path / "whole"))
 
 
+def test_a_finished_detector_that_is_given_more_steps_goes_on(tmp_path):
+    said = []
+    constant = dataclasses.replace(CONFIG, schedule="constant")
+    run(tmp_path / "run", dataclasses.replace(constant, steps=2))
+    extended = run(tmp_path / "run", constant, say=said.append)
+    assert said[0].startswith("the run grows from 2 to 4 steps; so far it went as 4 steps")
+    assert same(extended.variables, run(tmp_path / "whole", constant).variables)
+
+
 def turned(scenes):
     """The same scenes of a data set that lists its classes in the opposite order."""
     last = scenes.num_classes - 2

@@ -169,6 +169,17 @@ def test_a_metric_of_another_task_keeps_nothing(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_of_a_version_without_an_option_goes_on(whole, config, tmp_path):
+    shutil.copytree(whole[1], tmp_path / "old")
+    file = tmp_path / "old" / "config.json"
+    written = json.loads(file.read_text())
+    del written["sampler"], written["class_weights"]
+    file.write_text(json.dumps(written))
+    assert run(config, tmp_path / "old").parameters_sha256 == whole[0].parameters_sha256
+    with pytest.raises(UsageError, match='sampler: "shuffle" there, "balanced" here'):
+        run(dataclasses.replace(config, sampler="balanced"), tmp_path / "old")
+
+
 def test_a_damaged_newest_checkpoint_is_made_again(whole, config, tmp_path):
     run(config, tmp_path)
     for data in (tmp_path / "checkpoints" / "12" / "state").rglob("d/*"):
