@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from cnn_jax.data import coco, datasets, pipeline
+from cnn_jax.data import coco, datasets, decoding
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import CACHE_BYTES, Batch
 from cnn_jax.errors import UsageError
@@ -201,7 +201,7 @@ def _decode(dataset: Dataset, example: Batch, index: int) -> Image.Image:
     """The example's image, which is as large as its annotations say."""
     place = example.get("filename", _place(dataset, index))
     try:
-        image = pipeline.decode(example["image"], 3)
+        image = decoding.decode(example["image"], 3)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from error
     if image.size != example.get("size", image.size):

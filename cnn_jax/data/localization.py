@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import datasets, pipeline
+from cnn_jax.data import datasets, decoding, pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
-from cnn_jax.data.preprocessing import RESAMPLING, Preprocessing, to_array
+from cnn_jax.data.preprocessing import LONGEST, RESAMPLING, Preprocessing, to_array
 from cnn_jax.data.preprocessing import validate as validate_preprocessing
 from cnn_jax.data.segmentation import validate
 from cnn_jax.errors import UsageError
@@ -53,7 +53,7 @@ def largest_first(boxes: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "m 4"]:
 
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Int, Float[np.ndarray, "k 4"]]:
     example = dataset.source[index]
-    image = pipeline.decode(example["image"], dataset.image_shape[-1])
+    image = decoding.decode(example["image"], dataset.image_shape[-1])
     own = np.asarray(example["objects"]["label"]) == example["label"]
     boxes = np.asarray(example["objects"]["bbox"], np.float32).reshape(-1, 4)
     return image, np.int32(example["label"]), boxes[own][:, [1, 0, 3, 2]]  # TFDS: y before x
@@ -76,7 +76,7 @@ def seen_through(
     scale = np.tile(image.size, 2)
     boxes = (boxes * scale - [left, top, left, top]) / np.tile([right - left, bottom - top], 2)
     if window != (0, 0, size, size) or image.size != (size, size):
-        image = image.crop(tuple(map(round, window))).resize((size, size), resample)
+        image = _resized_window(image, tuple(map(round, window)), size, resample)
     for axis, mirror in enumerate(
         (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
     ):
@@ -84,6 +84,20 @@ def seen_through(
             image = image.transpose(mirror)
             boxes[:, [axis, axis + 2]] = 1 - boxes[:, [axis + 2, axis]]
     return image, largest_first(boxes)
+
+
+def _resized_window(
+    image: Image.Image, window: tuple[int, int, int, int], size: int, resample: int
+) -> Image.Image:
+    left, top, right, bottom = window
+    if max(image.size) <= LONGEST * min(image.size):
+        return image.crop(window).resize((size, size), resample)
+    # Along the longer side first: the square around 20000x1 pixels would take a gigabyte.
+    if image.width > image.height:
+        image = image.crop((left, 0, right, image.height)).resize((size, image.height), resample)
+        return image.crop((0, top, size, bottom)).resize((size, size), resample)
+    image = image.crop((0, top, image.width, bottom)).resize((image.width, size), resample)
+    return image.crop((left, 0, right, size)).resize((size, size), resample)
 
 
 def whole(image: Image.Image) -> Window:

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import pipeline
+from cnn_jax.data import decoding, pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
@@ -116,7 +116,7 @@ def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Image.Image]:
     example = dataset.source[index]
     place = example.get("filename", f"example {index} of {dataset.name} ({dataset.split})")
     try:
-        image = pipeline.decode(example["image"], dataset.image_shape[-1])
+        image = decoding.decode(example["image"], dataset.image_shape[-1])
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from error
     mask = Image.fromarray(example["mask"])
