@@ -129,7 +129,8 @@ def train(
 ) -> tuple[TrainConfig, detector.Result]:
     """Train what a recipe says in the workdir's folder of that name."""
     config = config_of(name, train_set)
-    folder = app.open_workdir(workdir / name, configs.identity(config))
+    usual = configs.identity(TrainConfig())
+    folder = app.open_workdir(workdir / name, configs.identity(config), defaults=usual)
     say(f"{config.model}: {config.steps} steps")
     given = {} if boxes is None else {"proposals": boxes, "max_proposals": _MAX_PROPOSALS.value}
     result = detector.train(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from cnn_jax.reports import html, parts
 from cnn_jax.reports.detection import COLOURS, LEAST_SCORE, draw_objects, shown_precision
+from cnn_jax.reports.html import Html
 from cnn_jax.tasks.average_precision import Found
 
 

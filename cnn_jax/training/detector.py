@@ -30,7 +30,7 @@ from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.initial import initial_variables
-from cnn_jax.training.log import open_log
+from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.loop import Diverged
 from cnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from cnn_jax.training.state import TrainState, create_state
@@ -168,7 +168,7 @@ def detect_all(
 
 
 class Result(NamedTuple):
-    """What a run came to: the final step, its last losses, the pace and the variables."""
+    """What a run came to: the final step, its last logged losses and pace, and the variables."""
 
     step: int
     losses: dict[str, float]
@@ -272,6 +272,11 @@ def train(
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoint.save(manager, step, over.get_state(state), config=saved)
         log.close()
+        if start >= config.steps:  # all was done before
+            losses = {
+                name: x for name, x in (read_log(workdir) or [{}])[-1].items() if name != "step"
+            }
+            rate = losses.pop("images_per_second", None)
     finally:
         checkpoint.finish(manager)
     variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -115,6 +115,8 @@ def test_a_stopped_run_goes_on_to_the_bits_of_a_whole_one(tmp_path, name, given)
     assert resumed.step == whole.step == 4
     assert same(resumed.variables, whole.variables)
     assert resumed.losses == whole.losses
+    finished = run(tmp_path / "stopped", config, **given)  # nothing is left to do
+    assert finished.losses == whole.losses
     assert [line["step"] for line in read_log(tmp_path / "stopped")] == [1, 2, 3, 4]
     assert all(np.isfinite(list(line.values())).all() for line in read_log(tmp_path / "whole"))
 
