@@ -110,23 +110,36 @@ def maps_section(
         )
         parts.append(picture(figures.matrix(table, titles[1:]), "agreement", caption))
     if "integrated_gradients" in maps:
-        results["integrated_gradients_error"] = completeness_error(question, maps)
-        parts.append(
-            "Integrated gradients should add up to the score less that of a black image: with "
-            f"{settings.steps} steps they miss the difference by "
-            f"{results['integrated_gradients_error']:.2%} of it (median of the images)."
-        )
+        results["integrated_gradients_error"], compared = completeness_error(question, maps)
+        aim = "Integrated gradients should add up to the score less that of a black image."
+        if compared:
+            error = results["integrated_gradients_error"]
+            aim += (
+                f" With {settings.steps} steps they miss the difference by {error:.2%} of it "
+                f"(median of {compared} images)."
+            )
+        left_out = len(question.pixels) - compared
+        if left_out:
+            score = "scores" if left_out == 1 else "score"
+            aim += f" {left_out} of the images {score} as a black one does: a difference of 0."
+        parts.append(aim)
     parts += [f"Left out: {reason}" for reason in refused.values()]
     return results, html.section("What the answer depends on", *parts)
 
 
-def completeness_error(question: Question, maps: Maps) -> float:
-    """Return by what share the integrated gradients miss the difference of the scores."""
+def completeness_error(question: Question, maps: Maps) -> tuple[float | None, int]:
+    """Return by what share the integrated gradients miss the difference of the scores.
+
+    It is the median of the images whose score is not a black one's, and None without any; their
+    number is returned too.
+    """
     images = jnp.asarray(question.pixels)
     score = jax.jit(lambda f, images: class_scores(f(images), question.targets))
     gain = score(question.f, images) - score(question.f, jnp.zeros_like(images))
     total = maps["integrated_gradients"].sum(axis=(1, 2))
-    return float(np.median(np.abs(total - gain) / np.abs(gain)))
+    gain = np.asarray(gain)
+    total, gain = total[gain != 0], gain[gain != 0]
+    return float(np.median(np.abs(total - gain) / np.abs(gain))) if len(gain) else None, len(gain)
 
 
 def occlusion_section(

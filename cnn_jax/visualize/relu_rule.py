@@ -1,10 +1,12 @@
 """Another backward rule for every ReLU of a function, however it is written."""
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.tree_util import Partial
@@ -21,6 +23,9 @@ _JAX_NN = (
     ["max"],
     ["max", "min"],
 )  # what relu and relu6, with derivatives of their own, consist of
+_STEPS = ("gt", "ge", "lt", "le", "eq", "ne", "sign")  # flat in their operands, but for jumps
+_SCALED = ("neg", "mul", "div")  # by a constant: these have the sign of x or the other one
+_CURVED = {"exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf"}  # as in softplus
 _MOVED = ("broadcast_in_dim", "convert_element_type", "reshape", "copy")  # zeros stay zeros
 
 
@@ -30,6 +35,8 @@ def with_relu_rule(f: Callable, rule: str | Callable[[Array, Array], Array]) -> 
     Any function will do: its jaxpr is read, and each `jax.nn.relu(x)`, `jnp.maximum(x, 0)`,
     `jnp.where(x > 0, x, 0)`, `x * (x > 0)` and `jnp.clip(x, 0)` in it counts as a ReLU, also the
     one in a ReLU6 and those in loops and branches. What has a `jax.custom_vjp` of its own keeps it.
+    Other ways to pass or stop a value by its own size, such as `x * (2 * x > 0)` and `jnp.abs(x)`,
+    keep their gradient, and a UserWarning counts them.
 
     Args:
       rule: a name in ops.activation.RELU_RULES, or f(x, g) -> gradient of x.
@@ -48,12 +55,21 @@ def _caller(rule: str | Callable) -> Callable:
     def call(f: Callable, *args: Any) -> Any:
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
         interpreter = _Interpreter(rule)
-        values = [_Value(leaf) for leaf in jax.tree.leaves(args)]
-        outputs = interpreter.run(closed.jaxpr, [_Value(c) for c in closed.consts], values)
+        values = [_Value(leaf, varies=True) for leaf in jax.tree.leaves(args)]
+        outputs = interpreter.run(closed.jaxpr, [*map(_constant, closed.consts)], values)
+        unknown = (
+            f"{interpreter.gates} places stop a value by its own size and are not recognised as "
+            "ReLUs; write jax.nn.relu(x) where one is meant"
+        )
         if not interpreter.found:
             raise errors.UsageError(
                 "there is no ReLU in this network, so that guided backpropagation and the "
                 "deconvnet are the gradient; take another method"
+                + (f" ({unknown})" if interpreter.gates else "")
+            )
+        if interpreter.gates:
+            warnings.warn(
+                f"the rule replaces {interpreter.found} ReLUs alone: {unknown}", stacklevel=2
             )
         leaves = [output.array for output in outputs]
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
@@ -68,14 +84,23 @@ class _Value(NamedTuple):
     zero: bool = False  # all of it
     positive: Any = None  # this is the mask of where that array is positive
     negative: Any = None  # this is the mask of where that array is not positive
+    varies: bool = False  # with the function's arguments
+    root: Any = None  # this is a multiple of that array
+    jumps_of: tuple = ()  # this varies with the signs or the order of these arrays alone
+
+
+def _constant(array: Any) -> _Value:
+    known = not isinstance(array, jax.core.Tracer)
+    return _Value(array, zero=known and not np.any(np.asarray(array)))
 
 
 class _Interpreter:
-    """Runs a jaxpr, counting the ReLUs whose rule it replaces."""
+    """Runs a jaxpr, counting the ReLUs whose rule it replaces and the gates that it leaves."""
 
     def __init__(self, rule: str | Callable):
         self.rule = rule
         self.found = 0
+        self.gates = 0
 
     def run(
         self, jaxpr: Jaxpr, constants: Sequence[_Value], arguments: Sequence[_Value]
@@ -98,7 +123,10 @@ class _Interpreter:
         rectified = _rectified(name, values)
         if rectified is not None and rectified.shape == equation.outvars[0].aval.shape:
             self.found += 1
-            return [_Value(relu(rectified, self.rule))]
+            rectified = relu(rectified, self.rule)
+            if name == "clamp":
+                rectified = jnp.minimum(rectified, values[2].array)
+            return [_Value(rectified, varies=True)]
         if name in _INLINED:
             inner = params.get("jaxpr", params.get("call_jaxpr"))
             return self.run(*_opened(inner), values)
@@ -107,11 +135,19 @@ class _Interpreter:
             outputs = self.run(*_opened(params["call_jaxpr"]), values)
             if self.found > before:
                 return outputs
+        elif name == "custom_jvp_call" and _CURVED.isdisjoint(_operations(params["call_jaxpr"])):
+            # it keeps its derivative, which may be a ReLU's
+            inner = _Interpreter(self.rule)
+            inner.run(*_opened(params["call_jaxpr"]), values)
+            self.gates += inner.found + inner.gates
+        self.gates += _is_gate(name, values)
         if name in _LOOPS:
             changed = {key: self.rewritten(params[key]) for key in _LOOPS[name]}
             equation = equation.replace(params=params | changed)
         outputs = equations.evaluate(equation, [value.array for value in values])
-        return [_Value(outputs[0], *_facts(name, values)), *map(_Value, outputs[1:])]
+        varies, root, jumps_of = _variation(name, values)
+        first = _Value(outputs[0], *_facts(name, values), varies, root, jumps_of)
+        return [first, *(_Value(each, varies=varies) for each in outputs[1:])]
 
     def rewritten(self, jaxpr: ClosedJaxpr | tuple[ClosedJaxpr, ...]) -> Any:
         """Return the body of a loop, or the bodies of branches, with the rule in it."""
@@ -119,7 +155,10 @@ class _Interpreter:
             return tuple(self.rewritten(each) for each in jaxpr)
 
         def body(*arrays):
-            outputs = self.run(*_opened(jaxpr), [_Value(array) for array in arrays])
+            values = [
+                _Value(array, varies=jnp.issubdtype(array.dtype, jnp.floating)) for array in arrays
+            ]
+            outputs = self.run(*_opened(jaxpr), values)
             return [output.array for output in outputs]
 
         return jax.make_jaxpr(body)(*jaxpr.in_avals)
@@ -127,7 +166,7 @@ class _Interpreter:
 
 def _opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, list[_Value]]:
     if isinstance(jaxpr, ClosedJaxpr):
-        return jaxpr.jaxpr, [_Value(constant) for constant in jaxpr.consts]
+        return jaxpr.jaxpr, [*map(_constant, jaxpr.consts)]
     return jaxpr, []
 
 
@@ -148,6 +187,8 @@ def _rectified(name: str, values: Sequence[_Value]) -> Any:
             return mask.positive
         if where_true.zero and mask.negative is where_false.array:
             return mask.negative
+    if name == "clamp" and values[0].zero:
+        return values[1].array
     if name in ("max", "mul"):
         for x, other in (values, values[::-1]):
             if name == "max" and other.zero and not x.zero:
@@ -158,11 +199,49 @@ def _rectified(name: str, values: Sequence[_Value]) -> Any:
 
 
 def _facts(name: str, values: Sequence[_Value]) -> tuple[bool, Any, Any]:
-    """Return what is known of an equation's output: the fields of _Value after the first."""
+    """Return what an equation's output is known to be: zero, positive and negative of _Value."""
     if name in _MOVED:
-        return values[0][1:]
+        return values[0][1:4]
+    if name == "not":
+        return (False, values[0].negative, values[0].positive)
     if name in ("gt", "ge", "lt", "le") and values[0].zero != values[1].zero:
         x = values[0] if values[1].zero else values[1]
         positive = name in ("gt", "ge") if values[1].zero else name in ("lt", "le")
         return (False, x.array, None) if positive else (False, None, x.array)
     return (False, None, None)
+
+
+def _variation(name: str, values: Sequence[_Value]) -> tuple[bool, Any, tuple]:
+    """Return how an equation's output varies: varies, root and jumps_of of _Value."""
+    varying = [value for value in values if value.varies]
+    if not varying:
+        return False, None, ()
+    smooth = [value for value in varying if not value.jumps_of]
+    jumps_of = tuple(array for value in varying for array in value.jumps_of)
+    if smooth:
+        jumps_of = (*jumps_of, *map(_root, smooth)) if name in _STEPS else ()
+    same = len(varying) == 1 and name in (*_MOVED, *_SCALED)
+    return True, _root(varying[0]) if same else None, jumps_of
+
+
+def _root(value: _Value) -> Any:
+    return value.array if value.root is None else value.root
+
+
+def _is_gate(name: str, values: Sequence[_Value]) -> bool:
+    """Return whether this equation passes a value or not by its own sign or size."""
+    smooth = [value for value in values if value.varies and not value.jumps_of]
+    if name == "abs" or (name == "min" and any(value.zero for value in values)):
+        return bool(smooth)
+    if name == "select_n" and any(value.zero for value in values[1:]):
+        mask, passed = values[0], [value for value in values[1:] if not value.zero]
+        # where(x > 0, 0, x) is the negative part, of which ELU is made
+        if any(x is value.array for value in passed for x in (mask.positive, mask.negative)):
+            return False
+    elif name == "mul":
+        mask = next((value for value in values if value.jumps_of), None)
+        if mask is None:
+            return False
+    else:
+        return False
+    return any(_root(value) is array for value in smooth for array in mask.jumps_of)

@@ -74,7 +74,52 @@ def test_what_is_no_relu_is_left_alone():
         return others(x) + jax.nn.relu(x)
 
     slope = jax.grad(lambda x: others(x).sum())(x)
-    np.testing.assert_allclose(at_one(with_one, x), slope + 10, rtol=1e-14)
+    with pytest.warns(UserWarning, match="replaces 1 ReLUs alone: 2 places stop a value"):
+        found = at_one(with_one, x)
+    np.testing.assert_allclose(found, slope + 10, rtol=1e-14)
+
+
+@jax.custom_jvp
+def own_derivative(x):
+    return jnp.where(x > 0, x, 0) + 0 * x
+
+
+own_derivative.defjvp(lambda x, t: (own_derivative(*x), jnp.where(x[0] > 0, t[0], 0)))
+
+UNRECOGNISED = {
+    "x * (2 * x > 0)": lambda x: x * (2 * x > 0),
+    "(x + |x|) / 2": lambda x: (x + jnp.abs(x)) / 2,
+    "x * (1 + sign(x)) / 2": lambda x: x * (1 + jnp.sign(x)) / 2,
+    "where(x > 1e-6, x, 0)": lambda x: jnp.where(x > 1e-6, x, 0),
+    "where(-x < 0, x, 0)": lambda x: jnp.where(-x < 0, x, 0),
+    "x - min(x, 0)": lambda x: x - jnp.minimum(x, 0),
+    "a derivative of its own": own_derivative,
+}
+
+
+@pytest.mark.parametrize("name", UNRECOGNISED)
+def test_a_relu_that_is_not_recognised_is_told_beside_one_that_is(name):
+    x = jnp.array([-1.0, 2.0])
+    both = UNRECOGNISED[name]
+    with pytest.warns(UserWarning, match="replaces 1 ReLUs alone: 1 places"):
+        with_relu_rule(lambda x: jax.nn.relu(both(x)), "guided")(x)
+    with pytest.raises(UsageError, match=r"no ReLU in this network.*1 places"):
+        with_relu_rule(both, "guided")(x)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_what_stops_no_value_by_its_own_size_is_not_told():
+    def network(x):
+        x = jax.nn.relu(x.reshape(1, 4, 4, 1))
+        x = cnn_jax.ops.l2_pool(cnn_jax.ops.max_pool(x, 2), 2) + jax.nn.softmax(x.ravel())[0]
+        pixels, places = cnn_jax.ops.max_pool_with_argmax(jnp.tile(x, (1, 2, 2, 1)), 2)
+        x = cnn_jax.ops.max_unpool(pixels, places, (2, 2))
+        kept = jax.random.bernoulli(jax.random.key(0), 0.5, x.shape)
+        return jax.nn.relu6(
+            jax.nn.elu(jnp.where(kept, x, 0)) + jax.nn.softplus(x) + jax.nn.leaky_relu(x)
+        ).sum()
+
+    with_relu_rule(network, "guided")(jnp.arange(16.0) - 8)
 
 
 def test_a_network_without_relus_says_so():
