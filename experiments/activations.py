@@ -11,9 +11,10 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.reports import representations, run_page
 from cnn_jax.runtime.progress import bar
-from experiments import app
-from experiments.flags import memory as memory_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import memory as memory_flags
+from .flags import subject as subjects
 
 subjects.define()
 memory_flags.define()

@@ -22,10 +22,11 @@ from cnn_jax.attacks import checks, loop, masking, registry, robustness
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import adversarial as adversarial_report
 from cnn_jax.workdir import write_results
-from experiments import app
-from experiments.flags import attacks as attack_flags
-from experiments.flags import network as network_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import attacks as attack_flags
+from .flags import network as network_flags
+from .flags import subject as subjects
 
 _ATTACK = flags.DEFINE_string(
     "attack", "pgd", f"Which: {', '.join(registry.ATTACKS)}.", module_name="Attack"

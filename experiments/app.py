@@ -41,6 +41,9 @@ _FORMS = {  # of a flag's value in --help
 }
 _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort"}
 
+# the package of the commands, in a checkout and in the wheel
+_COMMANDS = ("experiments.", "cnn_jax.experiments.")
+
 _begun: list[Path] = []
 
 
@@ -123,8 +126,9 @@ def help_text(width: int) -> str:
     program = sys.modules["__main__"]
     module = program.__spec__.name if program.__spec__ else sys.argv[0]
     usage = f"usage: python -m {module} --flag=value ..."
-    if module.startswith("experiments."):
-        usage += f"   or ./launch.sh {module.removeprefix('experiments.')} --flag=value ..."
+    if module.startswith(_COMMANDS):
+        launcher = "./launch.sh" if module.startswith("experiments.") else "cnn-jax"
+        usage += f"   or {launcher} {module.rpartition('.')[2]} --flag=value ..."
     paragraphs = [(program.__doc__ or "").strip(), usage]
     for title, section in _sections().items():
         paragraphs.append("\n".join([f"{title}:", *(_describe(flag, width) for flag in section)]))
@@ -143,7 +147,7 @@ def _sections() -> dict[str, list[flags.Flag]]:
     """The experiments' flags by section; those of libraries belong to dotted module names."""
     sections = defaultdict(list)
     for module, module_flags in flags.FLAGS.flags_by_module_dict().items():
-        if module == sys.argv[0] or module.startswith("experiments."):
+        if module == sys.argv[0] or module.startswith(_COMMANDS):
             sections["Options"] += module_flags
         elif "." not in module:
             sections[module] += module_flags

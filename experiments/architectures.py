@@ -18,7 +18,8 @@ from cnn_jax.models.registry import MODELS, model_names
 from cnn_jax.programs import analysis
 from cnn_jax.reports import architectures as pages
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import app
+
+from . import app
 
 _MODEL = flags.DEFINE_string(
     "model", None, "List this network's layers; by default all networks are compared."

@@ -22,11 +22,12 @@ from cnn_jax.reports import html
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import ascent, batching
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import app
-from experiments.flags import layers as layer_flags
-from experiments.flags import memory as memory_flags
-from experiments.flags import network as network_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import layers as layer_flags
+from .flags import memory as memory_flags
+from .flags import network as network_flags
+from .flags import subject as subjects
 
 network_flags.define()
 subjects.define_output()

@@ -22,8 +22,9 @@ from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import benchmark as benchmark_report
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import app
-from experiments.flags import attacks as attack_flags
+
+from . import app
+from .flags import attacks as attack_flags
 
 _OPPONENTS = "; ".join(
     f"{name}: {' or '.join(task.against)}" for name, task in TASKS.items() if task.against

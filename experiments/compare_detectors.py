@@ -39,7 +39,8 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.loop import Diverged
 from cnn_jax.training.recipes import recipe
 from cnn_jax.workdir import write_results
-from experiments import app
+
+from . import app
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",

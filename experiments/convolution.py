@@ -16,7 +16,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.lecture import examples, figures
 from cnn_jax.reports import html
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import app
+
+from . import app
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/convolution", "Folder of the page, its pictures and numbers."

@@ -25,7 +25,8 @@ from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.recipes import recipe
 from cnn_jax.workdir import write_results
-from experiments import app
+
+from . import app
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/demo", "Folder of the run and its report.", module_name="Demo"

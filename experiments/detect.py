@@ -26,8 +26,9 @@ from cnn_jax.training import detector
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.loop import Diverged
 from cnn_jax.workdir import write_results
-from experiments import app
-from experiments.flags import training as training_flags
+
+from . import app
+from .flags import training as training_flags
 
 _WORKDIR = flags.DEFINE_string(
     "workdir",

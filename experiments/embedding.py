@@ -11,10 +11,11 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.reports import representations, run_page
 from cnn_jax.runtime.progress import bar
-from experiments import app
-from experiments.flags import memory as memory_flags
-from experiments.flags import network as network_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import memory as memory_flags
+from .flags import network as network_flags
+from .flags import subject as subjects
 
 network_flags.define()
 network_flags.define_dataset()

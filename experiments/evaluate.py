@@ -17,9 +17,10 @@ from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import bar
 from cnn_jax.views import VIEWS
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import app
-from experiments.flags import attack_evaluation
-from experiments.flags import network as network_flags
+
+from . import app
+from .flags import attack_evaluation
+from .flags import network as network_flags
 
 _NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Threads that read; by default one a core.", module_name="Data"

@@ -12,9 +12,10 @@ from absl import flags
 from cnn_jax.reports import explanations, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize.methods import CONTROLS, METHODS
-from experiments import app
-from experiments.flags import methods as method_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import methods as method_flags
+from .flags import subject as subjects
 
 subjects.define()
 method_flags.define()

@@ -23,10 +23,11 @@ from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.workdir import write_results
-from experiments import app
-from experiments.flags import layers as layer_flags
-from experiments.flags import memory as memory_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import layers as layer_flags
+from .flags import memory as memory_flags
+from .flags import subject as subjects
 
 subjects.define()
 layer_flags.define()

@@ -12,9 +12,10 @@ from absl import flags
 from cnn_jax.reports import representations, run_page
 from cnn_jax.trained import layer_shapes
 from cnn_jax.visualize.filters import NORMALIZATIONS
-from experiments import app
-from experiments.flags import network as network_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import network as network_flags
+from .flags import subject as subjects
 
 network_flags.define()
 subjects.define_output()

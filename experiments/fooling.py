@@ -20,9 +20,10 @@ from cnn_jax.reports import html
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, fooling
 from cnn_jax.workdir import write_results
-from experiments import app
-from experiments.flags import memory as memory_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import memory as memory_flags
+from .flags import subject as subjects
 
 subjects.define()
 memory_flags.define()

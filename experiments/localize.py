@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from cnn_jax.reports import localization as localization_report
 from cnn_jax.training.task import LOCALIZATION
-from experiments import app
-from experiments.flags import task_training
+
+from . import app
+from .flags import task_training
 
 task_training.define("runs/localize", "localizer_shapes", pictures=24, shown="boxes on")
 

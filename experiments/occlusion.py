@@ -11,9 +11,10 @@ from cnn_jax.reports import explanations, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize.occlusion import AGGREGATES
 from cnn_jax.visualize.scores import OUTPUTS
-from experiments import app
-from experiments.flags import methods as method_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import methods as method_flags
+from .flags import subject as subjects
 
 subjects.define()
 method_flags.define()

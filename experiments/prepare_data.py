@@ -8,7 +8,8 @@
 from absl import flags
 
 from cnn_jax.data import datasets, folder
-from experiments import app
+
+from . import app
 
 _DATASET = flags.DEFINE_string(
     "dataset",

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from cnn_jax.reports import segmentation as segmentation_report
 from cnn_jax.training.task import SEGMENTATION
-from experiments import app
-from experiments.flags import task_training
+
+from . import app
+from .flags import task_training
 
 task_training.define("runs/segment", "unet_shapes", pictures=12, shown="masks of")
 

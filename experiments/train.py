@@ -17,8 +17,9 @@ from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import progress_bar
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
-from experiments import app
-from experiments.flags import training as training_flags
+
+from . import app
+from .flags import training as training_flags
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of this run: checkpoints, results, report.", module_name="Output"

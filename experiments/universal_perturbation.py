@@ -20,10 +20,11 @@ from cnn_jax.attacks import checks, loop, masking, universal
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import universal as universal_report
 from cnn_jax.workdir import open_workdir, write_results
-from experiments import app
-from experiments.flags import attacks as attack_flags
-from experiments.flags import network as network_flags
-from experiments.flags import subject as subjects
+
+from . import app
+from .flags import attacks as attack_flags
+from .flags import network as network_flags
+from .flags import subject as subjects
 
 network_flags.define()
 network_flags.define_dataset()

@@ -17,7 +17,8 @@ from cnn_jax.reports import adversarial as adversarial_report
 from cnn_jax.reports import html
 from cnn_jax.reports.html import Html
 from cnn_jax.trained import Trained
-from experiments.flags import attacks as attack_flags
+
+from . import attacks as attack_flags
 
 
 def define() -> None:

@@ -7,9 +7,10 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.reports.explanations import Question, titles
 from cnn_jax.visualize import methods
-from experiments.flags import memory as memory_flags
-from experiments.flags import subject as subjects
-from experiments.flags import target as target_flags
+
+from . import memory as memory_flags
+from . import subject as subjects
+from . import target as target_flags
 
 
 def define() -> None:

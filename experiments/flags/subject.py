@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 
 from cnn_jax.data import datasets, decoding, pipeline, preprocessing
 from cnn_jax.trained import Trained
-from experiments import app
-from experiments.flags import network as network_flags
-from experiments.flags.network import load_dataset, load_network
+
+from .. import app
+from . import network as network_flags
+from .network import load_dataset, load_network
 
 
 def define() -> None:

@@ -5,7 +5,8 @@ from absl import flags
 from jaxtyping import Float, Int
 
 from cnn_jax import errors
-from experiments.flags.subject import Subject
+
+from .subject import Subject
 
 
 def define() -> None:

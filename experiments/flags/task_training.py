@@ -10,7 +10,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.runtime.progress import progress_bar
 from cnn_jax.training import loop
 from cnn_jax.training.task import Task
-from experiments.flags import training as training_flags
+
+from . import training as training_flags
 
 
 def define(workdir: str, recipe: str, pictures: int, shown: str) -> None:
