@@ -182,7 +182,7 @@ def test_every_command_refuses_classes_that_the_network_does_not_know(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "flags"),
-    [("activations", ("--gallery=8",)), ("embedding", ("--gallery=8",)), ("filters", ())],
+    [("activations", ("--gallery=8",)), ("embedding", ("--gallery=8",))],
 )
 def test_what_looks_at_features_alone_takes_images_of_any_classes(
     pets, draw_pets, tmp_path, command, flags
