@@ -86,7 +86,7 @@ class Model(NamedTuple):
     init(key, images) -> variables: {"params": ..., "batch_stats": ...}, nested dicts of float32
       arrays; images [n, h, w, c] count by their shape alone and may be a jax.ShapeDtypeStruct.
     apply(variables, images, *, train=False, mutable=(), rngs=None, tap=None,
-        relu_rule="gradient", axis_name=None, remat=False) -> logits [n, classes]
+        relu_rule="gradient", axis_name=None, remat=False, **inputs) -> logits [n, classes]
       (for another task what the family says) in the dtype of the images; (logits, updates) when
       `mutable` names collections to be returned as the call leaves them:
       apply(..., train=True, mutable=["batch_stats"]).
@@ -96,6 +96,8 @@ class Model(NamedTuple):
       axis_name: the mapped axis over which batch statistics are averaged.
       remat: keep the blocks' outputs alone and recompute the rest in the backward pass; only what
         lies outside of the blocks passes the tap then, such as auxiliary heads.
+      inputs: arrays that the family's function takes besides the images, such as the sizes of a
+        detector's images in their canvas.
     """
 
     name: str
@@ -130,9 +132,13 @@ def _apply(
     relu_rule: str | Callable = "gradient",
     axis_name: str | None = None,
     remat: bool = False,
+    **inputs: Any,
 ) -> Any:
     if isinstance(relu_rule, str) and relu_rule not in RELU_RULES:
         raise errors.unknown("ReLU rule", relu_rule, RELU_RULES)
+    for name in inputs:
+        if name not in (known := inspect.signature(function).parameters):
+            raise errors.unknown("argument of apply", name, known)
     flags = {
         "train": train,
         "tap": tap,
@@ -142,7 +148,8 @@ def _apply(
     }
     mutable = [mutable] if isinstance(mutable, str) else list(mutable)
     call = flax.core.apply(function, mutable=mutable or False, flags=flags)
-    return call(variables, jnp.asarray(images), rngs=rngs)  # NumPy's float64 is JAX's float32
+    images = jnp.asarray(images)  # NumPy's float64 is JAX's float32
+    return call(variables, images, rngs=rngs, **inputs)
 
 
 def model_names() -> list[str]:

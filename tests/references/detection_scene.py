@@ -26,6 +26,22 @@ GRADIENTS = (
     "roi_heads.mask_predictor.mask_fcn_logits.bias",
 )
 
+# images of odd sizes, the sides they are scaled to, and the canvas that holds all of them
+ODD_SIZES = ((97, 131), (211, 60), (75, 75))
+SHORTER, LONGER = 128, 200
+ODD_CANVAS = (224, 192)
+
+
+def odd_images() -> list[np.ndarray]:
+    """Return images in 0..1 of ODD_SIZES: noise with an ellipse."""
+    rng, images = np.random.default_rng(7), []
+    for height, width in ODD_SIZES:
+        y, x = np.mgrid[:height, :width]
+        ellipse = (3 * y / height - 1.5) ** 2 + (3 * x / width - 1.2) ** 2 < 1
+        colour = np.where(ellipse[..., None], rng.uniform(0.2, 0.8, 3), 0.5)
+        images.append(np.clip(colour + 0.1 * rng.standard_normal((height, width, 3)), 0, 1))
+    return images
+
 
 def scene() -> dict[str, np.ndarray]:
     """Return images in 0..1 (0 beside the image), objects padded to 3, regions and priorities."""
