@@ -17,7 +17,13 @@ from pycocotools import mask as run_lengths
 
 from cnn_jax.data import coco, datasets, decoding
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.data.pipeline import CACHE_BYTES, Batch
+from cnn_jax.data.pipeline import (
+    CACHE_BYTES,
+    Batch,
+    epochs_without_end,
+    iterate,
+    local_batch_size,
+)
 from cnn_jax.errors import UsageError
 
 
@@ -276,15 +282,21 @@ def train_batches(
     proposals: Sequence[Float[np.ndarray, "_p 4"]] | None = None,
     max_proposals: int = 0,
     start_step: int = 0,
-    num_threads: int = 2,
+    num_threads: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
     """Shuffled batches without end: those of `read`, each of its arrays with a leading axis.
 
     Args:
+      batch_size: examples in a global batch, of which each process yields its share, as
+        data.pipeline says.
       flips: mirror half of the examples.
       proposals: of each example, which then carries max_proposals of them, see with_proposals.
       start_step: the number of the first batch; earlier ones are skipped without being read.
+      num_threads: as in pipeline.train_batches.
     """
+    local_size = local_batch_size(dataset, batch_size, process_index, process_count)
     reader = partial(read, dataset, max_objects, canvas)
     if len(dataset.source) * canvas**2 * 4 <= CACHE_BYTES:
         reader = cache(reader)
@@ -295,10 +307,10 @@ def train_batches(
             found = with_proposals(found, proposals[index], max_proposals)
         return flip(found) if flips and rng.random() < 0.5 else found
 
-    order = grain.MapDataset.range(len(dataset.source)).seed(seed).shuffle().repeat()
-    batches = order.random_map(example).batch(batch_size)[start_step:]
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
-    return iter(batches.to_iter_dataset(options))
+    count = len(dataset.source)
+    order = grain.MapDataset.range(count).seed(seed).shuffle().repeat(epochs_without_end(count))
+    examples = order.random_map(example)[process_index::process_count]
+    return iterate(examples.batch(local_size)[start_step:], num_threads)
 
 
 def evaluation_batches(

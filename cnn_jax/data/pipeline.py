@@ -132,21 +132,28 @@ def shuffled_batches(
         raise UsageError(f"seed {seed} is out of range; give 0 to 2**32 - 1")
     if start_step < 0:
         raise UsageError(f"start step {start_step} is negative; give 0 or more")
-    local_size = _local_batch_size(dataset, batch_size, process_index, process_count)
+    local_size = local_batch_size(dataset, batch_size, process_index, process_count)
     num_examples = len(dataset.source)
 
     visit = shuffled(num_examples, seed) if balanced_by is None else balanced(balanced_by, seed)
 
     # Random numbers belong to the position in the global stream: slice after drawing them.
-    # Not grain's endless repeat, whose length overflows in batches of one.
-    stream = grain.MapDataset.range(num_examples).repeat(2**50 // num_examples)
+    stream = grain.MapDataset.range(num_examples).repeat(epochs_without_end(num_examples))
     stream = stream.map_with_index(lambda position, _: visit(position))
     examples = stream.seed(seed).random_map(lambda visit, rng: example(*visit, rng))
     examples = examples[process_index::process_count]
     batches = examples.batch(local_size)
     if change is not None:
         batches = batches.random_map(change)
-    return _iterate(batches[start_step:], num_threads)
+    return iterate(batches[start_step:], num_threads)
+
+
+def epochs_without_end(num_examples: int) -> int:
+    """Return more epochs than anybody trains.
+
+    Not grain's endless repeat, whose length overflows in batches of one.
+    """
+    return 2**50 // num_examples
 
 
 def shuffled(num_examples: int, seed: int) -> Callable[[int], tuple[int, int]]:
@@ -253,7 +260,7 @@ def ordered_batches(
     process_count: int = 1,
 ) -> Iterator[Batch]:
     """Batches of example(index), each index once, and of `padding` that fills the last of them."""
-    local_size = _local_batch_size(dataset, batch_size, process_index, process_count)
+    local_size = local_batch_size(dataset, batch_size, process_index, process_count)
     num_examples = len(dataset.source)
 
     def padded_example(index: int) -> Batch:
@@ -261,7 +268,7 @@ def ordered_batches(
 
     padded = math.ceil(num_examples / batch_size) * batch_size
     examples = grain.MapDataset.range(padded)[process_index::process_count].map(padded_example)
-    return _iterate(examples.batch(local_size), num_threads)
+    return iterate(examples.batch(local_size), num_threads)
 
 
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, np.int32]:
@@ -274,9 +281,10 @@ def _read(dataset: Dataset, index: int) -> tuple[Image.Image, np.int32]:
     return image, np.int32(example["label"])
 
 
-def _local_batch_size(
+def local_batch_size(
     dataset: Dataset, batch_size: int, process_index: int, process_count: int
 ) -> int:
+    """Return a process's share of a batch of the data set; UsageError where it has none."""
     if not len(dataset.source):
         raise UsageError(f"{dataset.name} ({dataset.split}) has no examples; choose another split")
     if not 0 <= process_index < process_count:
@@ -289,7 +297,8 @@ def _local_batch_size(
     return batch_size // process_count
 
 
-def _iterate(batches: grain.MapDataset, num_threads: int | None) -> Iterator[Batch]:
+def iterate(batches: grain.MapDataset, num_threads: int | None) -> Iterator[Batch]:
+    """Return an iterator over the batches, read ahead by so many threads, see train_batches."""
     if num_threads is None:
         num_threads = min(os.cpu_count() or 1, 16)
     if num_threads < 0:

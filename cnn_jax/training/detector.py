@@ -253,6 +253,8 @@ def train(
             proposals=proposals,
             max_proposals=max_proposals,
             start_step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         log, begun, rate, losses = open_log(Path(workdir), start), time.perf_counter(), None, {}
         for step in range(start + 1, config.steps + 1):

@@ -129,6 +129,30 @@ def test_training_batches_repeat_by_the_seed_and_start_anywhere():
     assert (one[0]["image"] != first(1, seed=1)[0]["image"]).any()
 
 
+def test_hosts_divide_each_batch_and_never_read_the_same_examples():
+    settings = {"canvas": 64, "max_objects": 6, "flips": True, "num_threads": 0, "seed": 3}
+    together = data.train_batches(SCENES, batch_size=4, **settings)
+    hosts = [
+        data.train_batches(SCENES, batch_size=4, process_index=i, process_count=2, **settings)
+        for i in range(2)
+    ]
+    for _ in range(6):  # epochs of five examples follow each other within a batch
+        whole = next(together)
+        for i, batch in enumerate(map(next, hosts)):
+            assert len(batch["image"]) == 2
+            for name, values in batch.items():
+                np.testing.assert_array_equal(values, whole[name][i::2])
+
+
+def test_batches_of_one_example_come_without_end():
+    settings = {"canvas": 64, "max_objects": 6, "flips": False, "seed": 0, "num_threads": 0}
+    ones, pairs = (data.train_batches(SCENES, batch_size=size, **settings) for size in (1, 2))
+    for _ in range(4):
+        pair = next(pairs)
+        for i in range(2):
+            np.testing.assert_array_equal(next(ones)["image"][0], pair["image"][i])
+
+
 def test_evaluation_counts_every_example_once():
     batches = list(data.evaluation_batches(SCENES, batch_size=2, canvas=64, max_objects=6))
     assert [list(batch["weight"]) for batch in batches] == [[1, 1], [1, 1], [1, 0]]
