@@ -57,8 +57,12 @@ def main(argv: Sequence[str]) -> None:
         channels = way[layer]["shape"][-1]
         print(f"{layer}: {channels} channels, {patches[layer]['dead']} never positive")
     results = {"activations": way, "patches": patches, "gallery": len(gallery)}
-    run_page.write(
-        subject.folder, subject.network, "Activations", results, [way_section, patches_section]
+    run_page.finish(
+        subject.folder,
+        "Activations",
+        [way_section, patches_section],
+        results,
+        network=subject.network,
     )
 
 

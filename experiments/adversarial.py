@@ -21,7 +21,6 @@ from cnn_jax import errors, trained
 from cnn_jax.attacks import checks, loop, masking, registry, robustness
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import adversarial as adversarial_report
-from cnn_jax.workdir import write_results
 
 from . import app
 from .flags import attacks as attack_flags
@@ -146,7 +145,6 @@ def main(argv: Sequence[str]) -> None:
             "eps": [0.0, *epsilons],
             "accuracy": [results["clean_accuracy"], *standing.mean(axis=1)],
         }
-    write_results(subject.folder, results)
     adversarial_report.write(
         subject.folder, network.model.name, images, adversarial, verdict, labels, results
     )
@@ -161,7 +159,6 @@ def main(argv: Sequence[str]) -> None:
     )
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
-    print(f"results: {subject.folder}/results.json  report: {subject.folder}/report.html")
 
 
 def _without_target(images, labels, names, targets):

@@ -17,7 +17,8 @@ from cnn_jax.models.published import COMPARISON_SLIDE, PUBLISHED, VGG16_REMARKS,
 from cnn_jax.models.registry import MODELS, model_names
 from cnn_jax.programs import analysis
 from cnn_jax.reports import architectures as pages
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.reports import run_page
+from cnn_jax.workdir import open_workdir
 
 from . import app
 
@@ -80,17 +81,21 @@ def main(argv: Sequence[str]) -> None:
     results: dict[str, Any] = {"models": rows}
     if name is None:
         print(pages.comparison_text(rows))
-        html = pages.comparison_page(rows, workdir)
+        title = "Convolutional networks compared"
+        introduction = f"{len(rows)} networks at their native resolution, traced: none was run."
+        sections = pages.comparison_sections(rows, workdir)
     else:
         net = nets[name]
         slide, remarks = (VGG16_SLIDE, VGG16_REMARKS) if name == "vgg16" else ((), ())
         rows[0]["rows"] = [layer._asdict() for layer in net.layers]
         rows[0]["lecture_rows"] = [layer._asdict() for layer in slide]
         print(pages.layers_text(name, net, slide, remarks))
-        html = pages.layers_page(name, rows[0], net, slide, remarks)
-    write_results(workdir, results)
-    (workdir / "report.html").write_text(html)
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+        title = name
+        introduction = (
+            f"Layer by layer, for one image of {rows[0]['image_size']} pixels; counted by tracing."
+        )
+        sections = pages.layers_sections(net, slide, remarks)
+    run_page.finish(workdir, title, sections, results, introduction)
 
 
 if __name__ == "__main__":

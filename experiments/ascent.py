@@ -18,10 +18,10 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import ascent as ascent_report
-from cnn_jax.reports import html
+from cnn_jax.reports import run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import ascent, batching
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import layers as layer_flags
@@ -109,23 +109,20 @@ def main(argv: Sequence[str]) -> None:
     names = network.class_names if not paths and network.class_names else None
     names = [names[t] if names else str(t) for t in repeated]
     numbers = ascent_report.numbers(f, objective, found, key)
-    write_results(
-        folder,
-        {"targets": repeated, "ways": numbers, "seconds": seconds, "source": network.source},
-    )
+    results = {"targets": repeated, "ways": numbers, "seconds": seconds, "source": network.source}
     what = f"{_UNIT.value}s of {paths[0]}" if paths else "classes"
-    page = html.page(
-        f"Gradient ascent in {network.model.name}",
-        f"Images found by ascent that excite {what}.",
-        ascent_report.section(found, names, numbers, folder),
-    )
-    (folder / "report.html").write_text(page)
     for way, row in numbers.items():
         print(
             f"{way}: {np.mean(row['start']):.3g} -> {np.mean(row['score']):.3g}, "
             f"{np.mean(row['transformed']):.3g} under transformations not used"
         )
-    print(f"report: {folder}/report.html")
+    run_page.finish(
+        folder,
+        f"Gradient ascent in {network.model.name}",
+        [ascent_report.section(found, names, numbers, folder)],
+        results,
+        f"Images found by ascent that excite {what}.",
+    )
 
 
 def _targets(width: int) -> np.ndarray:

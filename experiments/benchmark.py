@@ -21,7 +21,8 @@ from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import benchmark as benchmark_report
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.reports import run_page
+from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import attacks as attack_flags
@@ -116,10 +117,14 @@ def main(argv: Sequence[str]) -> None:
         rounds=_ROUNDS.value,
         say=lambda line: print(line, file=sys.stderr),
     )
-    write_results(workdir, results)
-    (workdir / "report.html").write_text(benchmark_report.page(results, workdir))
     print("\n".join(benchmark_report.lines(results)))
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
+    run_page.finish(
+        workdir,
+        f"Benchmark: {benchmark_report.title(results)}",
+        benchmark_report.sections(results, workdir),
+        results,
+        benchmark_report.introduction(results),
+    )
 
 
 if __name__ == "__main__":

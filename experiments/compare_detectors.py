@@ -327,7 +327,6 @@ def main(argv: Sequence[str]) -> None:
     for title, own in results["detectors"].items():
         if "ap50" in own:
             print(f"{title}: {comparison_report.headline(own)}")
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
 def create(config: TrainConfig, dataset: Dataset) -> Callable[..., Any]:

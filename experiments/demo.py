@@ -185,7 +185,6 @@ def main(argv: Sequence[str]) -> None:
         f"test accuracy {1 - metrics['top1_error']:.2%} on {metrics['examples']} images "
         f"after {result.step} steps, {seconds:.0f} seconds in all"
     )
-    print(f"report: {Path(workdir).resolve()}/report.html")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,6 @@ def main(argv: Sequence[str]) -> None:
         print(
             f"{name} {held_out}: {results['images']} images, {detection_report.headline(results)}"
         )
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from cnn_jax import trained
 from cnn_jax.data import photographs
 from cnn_jax.errors import UsageError
 from cnn_jax.programs import analysis
-from cnn_jax.reports import html
+from cnn_jax.reports import html, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import dream
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import layers as layer_flags
@@ -138,25 +138,22 @@ def main(argv: Sequence[str]) -> None:
         for i, frame in enumerate(frames):
             photographs.to_pillow(frame).save(folder / "frames" / f"{i:04d}.png")
         photographs.write_gif(folder / "zoom.gif", frames)
-    write_results(
-        folder,
-        {
-            "layers": paths,
-            "objective_before": before,
-            "objective_after": after,
-            "frames": _FRAMES.value,
-            "seconds": seconds,
-            "source": network.source,
-        },
-    )
-    page = html.page(
-        f"DeepDream of {network.model.name}",
-        "The image, changed so that these layers see more of what they see in it.",
-        html.section("Dream", *parts),
-    )
-    (folder / "report.html").write_text(page)
+    results = {
+        "layers": paths,
+        "objective_before": before,
+        "objective_after": after,
+        "frames": _FRAMES.value,
+        "seconds": seconds,
+        "source": network.source,
+    }
     print(f"{', '.join(paths)}: objective {before:.4g} -> {after:.4g} in {seconds:.1f} s")
-    print(f"report: {folder}/report.html")
+    run_page.finish(
+        folder,
+        f"DeepDream of {network.model.name}",
+        [html.section("Dream", *parts)],
+        results,
+        "The image, changed so that these layers see more of what they see in it.",
+    )
 
 
 def _png(folder, name: str, image: np.ndarray) -> bytes:

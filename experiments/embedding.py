@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     )
     for name, recalls in results["recall"].items():
         print(f"{name}: " + ", ".join(f"recall@{k} {value:.1%}" for k, value in recalls.items()))
-    run_page.write(folder, network, "Neighbours", results, [section])
+    run_page.finish(folder, "Neighbours", [section], results, network=network)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,6 @@ def main(argv: Sequence[str]) -> None:
         print("\n".join(attack_evaluation.lines(attacked)))
         for doubt in attacked["doubts"]:
             print(f"warning: {doubt}", file=sys.stderr)
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
 if __name__ == "__main__":

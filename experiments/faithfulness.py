@@ -67,12 +67,12 @@ def main(argv: Sequence[str]) -> None:
             f"Spearman when randomised {row['spearman']:+.3f}"
             + ("  insensitive to the network" if row["insensitive"] else "")
         )
-    run_page.write(
+    run_page.finish(
         subject.folder,
-        subject.network,
         "Whether to believe the maps",
-        {**table, **results},
         [section, table_section],
+        {**table, **results},
+        network=subject.network,
     )
 
 

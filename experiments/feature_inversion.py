@@ -17,12 +17,11 @@ from absl import flags
 
 from cnn_jax import trained
 from cnn_jax.errors import UsageError
-from cnn_jax.reports import html
 from cnn_jax.reports import inversion as inversion_report
+from cnn_jax.reports import run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion
 from cnn_jax.visualize.lbfgs import lbfgs
-from cnn_jax.workdir import write_results
 
 from . import app
 from .flags import layers as layer_flags
@@ -93,20 +92,17 @@ def main(argv: Sequence[str]) -> None:
     rows = inversion_report.rows(
         inversions, pixels, trained.layer_shapes(network, pixels.shape[1:])
     )
-    write_results(
-        subject.folder,
-        {"layers": rows, "steps": _STEPS.value, "seconds": seconds, "source": network.source},
-    )
+    results = {"layers": rows, "steps": _STEPS.value, "seconds": seconds, "source": network.source}
     section = inversion_report.section(inversions, pixels, subject.names, rows, subject.folder)
-    page = html.page(
-        f"Feature inversion of {network.model.name}",
-        "Images found by descent from noise whose activations are those of the images shown.",
-        section,
-    )
-    (subject.folder / "report.html").write_text(page)
     for row in rows:
         print(f"{row['layer']:<28} normalised error {np.mean(row['error']):.2e}")
-    print(f"report: {subject.folder}/report.html")
+    run_page.finish(
+        subject.folder,
+        f"Feature inversion of {network.model.name}",
+        [section],
+        results,
+        "Images found by descent from noise whose activations are those of the images shown.",
+    )
 
 
 if __name__ == "__main__":

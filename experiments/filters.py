@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     )
     for layer, numbers in results["layers"].items():
         print(f"{layer}: {'x'.join(map(str, numbers['shape']))}")
-    run_page.write(folder, network, "Filters", results, [section])
+    run_page.finish(folder, "Filters", [section], results, network=network)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from absl import flags
 
 from cnn_jax import trained
 from cnn_jax.reports import fooling as fooling_report
-from cnn_jax.reports import html
+from cnn_jax.reports import run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, fooling
-from cnn_jax.workdir import write_results
 
 from . import app
 from .flags import memory as memory_flags
@@ -64,19 +63,16 @@ def main(argv: Sequence[str]) -> None:
     if subject.labels is not None:
         real = np.asarray(jax.jit(fooling.confidences)(f, subject.pixels, subject.labels))
     numbers = fooling_report.numbers(found, real)
-    write_results(
-        subject.folder,
-        {"confidences": numbers, "seconds": seconds, "shape": shape, "source": network.source},
-    )
-    page = html.page(
-        f"Images that fool {network.model.name}",
-        "Made until the network is sure of a class that nobody sees in them.",
-        fooling_report.section(found, subject.class_names[:classes], numbers, subject.folder),
-    )
-    (subject.folder / "report.html").write_text(page)
+    results = {"confidences": numbers, "seconds": seconds, "shape": shape, "source": network.source}
     for way, values in numbers.items():
         print(f"{way:<14} median confidence {np.median(values):.4f}, least {np.min(values):.4f}")
-    print(f"report: {subject.folder}/report.html")
+    run_page.finish(
+        subject.folder,
+        f"Images that fool {network.model.name}",
+        [fooling_report.section(found, subject.class_names[:classes], numbers, subject.folder)],
+        results,
+        "Made until the network is sure of a class that nobody sees in them.",
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     )
     for name, least in zip(question.names, results["least_output"], strict=True):
         print(f"{' '.join(name.split())}; {least:.3g} at the worst place")
-    run_page.write(subject.folder, subject.network, "Occlusion", results, [section])
+    run_page.finish(subject.folder, "Occlusion", [section], results, network=subject.network)
 
 
 if __name__ == "__main__":

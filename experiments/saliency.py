@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
     for name, reason in refused.items():
         print(f"{name} left out: {reason}")
     print(f"{len(maps)} methods on {len(question.pixels)} images; the maps are in maps.npz")
-    run_page.write(
-        subject.folder, subject.network, "What the answer depends on", results, [section]
+    run_page.finish(
+        subject.folder, "What the answer depends on", [section], results, network=subject.network
     )
 
 

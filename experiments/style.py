@@ -14,11 +14,11 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.data import photographs
 from cnn_jax.errors import UsageError, unknown
-from cnn_jax.reports import html
+from cnn_jax.reports import html, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion, style
 from cnn_jax.visualize.lbfgs import lbfgs
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import memory as memory_flags
@@ -113,16 +113,13 @@ def main(argv: Sequence[str]) -> None:
         progress=bar("step"),
     )
     seconds = time.perf_counter() - start
-    write_results(
-        folder,
-        {
-            "gram_error": found.gram_error,
-            "content_error": found.content_error,
-            "loss": [[history[0], history[-1]] for history in found.history],
-            "seconds": seconds,
-            "source": network.source,
-        },
-    )
+    results = {
+        "gram_error": found.gram_error,
+        "content_error": found.content_error,
+        "loss": [[history[0], history[-1]] for history in found.history],
+        "seconds": seconds,
+        "source": network.source,
+    }
     pictures = {"content": content, "style": styled, "result": found.image}
     for name, image in pictures.items():
         photographs.to_pillow(image).save(folder / f"{name}.png")
@@ -140,15 +137,15 @@ def main(argv: Sequence[str]) -> None:
         ),
         html.table(["content layer", "||F - P||² / ||P||²"], list(found.content_error.items())),
     )
-    page = html.page(
-        f"Style transfer with {network.model.name}",
-        "The activations of one image, the Gram matrices of another.",
-        section,
-    )
-    (folder / "report.html").write_text(page)
     for path, (before, after) in found.gram_error.items():
         print(f"{path:<28} Gram error {before:.3g} -> {after:.3g}")
-    print(f"report: {folder}/report.html")
+    run_page.finish(
+        folder,
+        f"Style transfer with {network.model.name}",
+        [section],
+        results,
+        "The activations of one image, the Gram matrices of another.",
+    )
 
 
 if __name__ == "__main__":

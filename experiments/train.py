@@ -33,7 +33,6 @@ def train(config: TrainConfig, workdir: str) -> loop.Result:
         result = loop.train(config, workdir, progress)
     if jax.process_index() == 0:
         training_report.write_training(workdir, result)
-        print(f"results: {workdir}/results.json  report: {workdir}/report.html")
     return result
 
 

@@ -19,7 +19,7 @@ from cnn_jax import trained
 from cnn_jax.attacks import checks, loop, masking, universal
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import universal as universal_report
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import attacks as attack_flags
@@ -124,7 +124,6 @@ def main(argv: Sequence[str]) -> None:
         "networks": list(networks),
         "transfer": matrix,
     }
-    write_results(folder, results)
     names = network.class_names or tuple(map(str, range(network.model.num_classes)))
     universal_report.write(
         folder,
@@ -137,10 +136,7 @@ def main(argv: Sequence[str]) -> None:
     )
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
-    print(
-        f"accuracy {results['clean_accuracy']:.1%} -> {results['accuracy']:.1%}\n"
-        f"results: {folder}/results.json  report: {folder}/report.html"
-    )
+    print(f"accuracy {results['clean_accuracy']:.1%} -> {results['accuracy']:.1%}")
 
 
 def _free_name(name: str, taken: dict) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from cnn_jax.attacks.robustness import Verdict
-from cnn_jax.reports import html
+from cnn_jax.reports import html, run_page
 from cnn_jax.reports.figures import BLUE, ORANGE
 
 _ROWS = 6
@@ -74,7 +74,7 @@ def write(
     labels: Int[np.ndarray, " n"],
     results: Mapping[str, Any],
 ) -> None:
-    """Write adversarial.png, curve.png where there is one, and report.html."""
+    """Write results.json, adversarial.png, curve.png where there is one, and report.html."""
     # first those that were read rightly and are fooled, as they show what there is to see
     interest = (verdict.before == labels).astype(int) + verdict.fooled
     shown = np.sort(np.argsort(-interest, kind="stable")[:_ROWS])
@@ -111,5 +111,5 @@ def write(
         figure = accuracy_curve({results["attack"]: results["curve"]}, results["norm"])
         png = html.figure_png(figure, folder / "curve.png")
         sections.append(html.section("Budget", html.figure(png, "Accuracy against the budget.")))
-    page = html.page(f"{model} under attack", f"Made by cnn_jax: {attack}.", *sections)
-    (folder / "report.html").write_text(page)
+    introduction = f"Made by cnn_jax: {attack}."
+    run_page.finish(folder, f"{model} under attack", sections, results, introduction)

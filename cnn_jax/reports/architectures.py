@@ -9,6 +9,7 @@ from cnn_jax.programs.analysis import Analysis, Layer
 from cnn_jax.reports import architecture_figures as figures
 from cnn_jax.reports import html
 from cnn_jax.reports.diagrams import block_diagram
+from cnn_jax.reports.html import Html
 
 Row = Mapping[str, Any]
 
@@ -104,8 +105,8 @@ def _lecture_rows(rows: Sequence[Row]) -> list[list[Any]]:
     return table
 
 
-def comparison_page(rows: Sequence[Row], workdir: Path) -> html.Html:
-    """Draw the pictures into workdir/figures and return the page."""
+def comparison_sections(rows: Sequence[Row], workdir: Path) -> list[Html]:
+    """Draw the pictures into workdir/figures and return the page's sections."""
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
 
@@ -135,9 +136,7 @@ def comparison_page(rows: Sequence[Row], workdir: Path) -> html.Html:
             ],
         )
     ]
-    return html.page(
-        "Convolutional networks compared",
-        f"{len(rows)} networks at their native resolution, counted by tracing them: none was run.",
+    return [
         html.section(
             "Error against cost",
             "Published top-1 errors on ImageNet, of one centre crop; areas are proportional to the "
@@ -170,7 +169,7 @@ def comparison_page(rows: Sequence[Row], workdir: Path) -> html.Html:
                 "Sources",
             ),
         ),
-    )
+    ]
 
 
 LAYERS = [
@@ -225,18 +224,16 @@ def layers_text(
     return "\n".join([name, text_table(*_layer_rows(net, slide)), "", *totals, *remarks])
 
 
-def layers_page(
-    name: str, row: Row, net: Analysis, slide: Sequence[SlideLayer], remarks: Sequence[str]
-) -> html.Html:
-    """Return one network's page."""
+def layers_sections(
+    net: Analysis, slide: Sequence[SlideLayer], remarks: Sequence[str]
+) -> list[Html]:
+    """Return the sections of one network's page."""
     others = [
         [layer.path, layer.operation, "x".join(map(str, layer.output)), layer.parameters]
         for layer in net.layers
         if layer.kind == "other"
     ]
-    return html.page(
-        name,
-        f"Layer by layer, for one image of {row['image_size']} pixels; counted by tracing.",
+    return [
         html.section("In all", html.metrics(_totals(net)), *remarks),
         html.section(
             "Layers",
@@ -248,4 +245,4 @@ def layers_page(
             "The others",
             html.table(["layer", "operation", "output", "parameters"], others),
         ),
-    )
+    ]

@@ -44,8 +44,13 @@ def title(results: Results) -> str:
     return f"{subject}, batch {spec['batch_size']}, {size}, {spec['dtype']}, {spec['input']} input"
 
 
-def page(results: Results, folder: Path) -> Html:
-    """Return the report; its picture is left in the folder as turns.png."""
+def introduction(results: Results) -> str:
+    """Return the line that says what was measured on."""
+    return f"Measured on {_hardware(results)}."
+
+
+def sections(results: Results, folder: Path) -> list[Html]:
+    """Return the page's sections; the picture is left in the folder as turns.png."""
     jax = results["sides"]["jax"]
     numbers = {
         "images a second": round(jax["images_per_second"]["median"], 1),
@@ -57,9 +62,7 @@ def page(results: Results, folder: Path) -> Html:
         comparison = results["comparison"]
         numbers[f"time over that of {comparison['over']}"] = comparison["time_ratio"]["median"]
     turns = html.figure_png(_turns(results), folder / "turns.png")
-    return html.page(
-        f"Benchmark: {title(results)}",
-        f"Measured on {_hardware(results)}.",
+    return [
         html.section(
             "Time",
             html.metrics(numbers),
@@ -105,7 +108,7 @@ def page(results: Results, folder: Path) -> Html:
             "Settings",
             html.table(["", ""], [[name, _text(x)] for name, x in results["spec"].items()]),
         ),
-    )
+    ]
 
 
 def _comparison(results: Results) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnn_jax.reports import html, parts
+from cnn_jax.reports import html, parts, run_page
 from cnn_jax.reports.detection import COLOURS, LEAST_SCORE, draw_objects, shown_precision
 from cnn_jax.reports.html import Html
 from cnn_jax.tasks.average_precision import Found
@@ -69,11 +69,7 @@ def write(
     if "proposals" in results:
         sections += parts.attempt("Selective search", _search, results["proposals"])
     sections += parts.attempt("AP50 by class", _classes, measured, class_names)
-    try:
-        page = html.page("R-CNN, Fast R-CNN, Faster R-CNN", "Made by cnn_jax.", *sections)
-        (workdir / "report.html").write_text(page)
-    except Exception as error:  # the results are written
-        parts.tell(f"writing {workdir}/report.html", error)
+    run_page.finish(workdir, "R-CNN, Fast R-CNN, Faster R-CNN", sections)
 
 
 def _precision(results: Mapping[str, Any], measured: Mapping[str, Any]) -> list[Html]:

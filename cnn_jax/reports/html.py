@@ -1,13 +1,12 @@
 """A report as one HTML file that needs no other: text, numbers, tables and PNG pictures.
 
-    curve = report.figure_png(fig, workdir / "loss.png")
-    page = report.page(
+    curve = html.figure_png(fig, workdir / "loss.png")
+    page = html.page(
         "ResNet-20 on digits",
         "What was trained, and on what.",
-        report.section("Result", report.metrics({"test accuracy": "98.6 %"})),
-        report.section("Training", "The loss of each step.", report.figure(curve, "Loss")),
+        html.section("Result", html.metrics({"test accuracy": "98.6 %"})),
+        html.section("Training", "The loss of each step.", html.figure(curve, "Loss")),
     )
-    (workdir / "report.html").write_text(page)
 
 Every function returns Html and escapes the text it is given; plain text in a section becomes a
 paragraph.
@@ -130,6 +129,15 @@ def figure(png: bytes, caption: str) -> Html:
         f'<figure><img width="{width}" alt="{text}" src="data:image/png;base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
+
+
+def links(pages: Mapping[str, str]) -> Html:
+    """A list of links, address -> text, to pages beside this one."""
+    items = [
+        f'<li><a href="{html.escape(address)}">{html.escape(text)}</a></li>'
+        for address, text in pages.items()
+    ]
+    return Html("\n".join(["<ul>", *items, "</ul>"]))
 
 
 def figures(*several: Html) -> Html:

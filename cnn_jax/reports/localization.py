@@ -33,7 +33,6 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
             f"{result.evaluation['examples']} examples: {LOCALIZATION.headline(result.evaluation)}"
         )
     training_report.write_page(workdir, sections)
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
 def _sections(workdir: str, metrics: dict[str, Any], pictures: int) -> list[Html]:

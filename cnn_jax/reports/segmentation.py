@@ -55,7 +55,6 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
         sections += parts.attempt("Evaluation", _evaluation_sections, workdir, metrics)
         sections += parts.attempt("Masks", _mask_sections, workdir, results, pictures)
     training_report.write_page(workdir, sections)
-    print(f"results: {workdir}/results.json  report: {workdir}/report.html")
 
 
 def _mask_sections(workdir: str, results: dict[str, Any], pictures: int) -> list[Html]:

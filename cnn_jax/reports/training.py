@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.reports import figures, html, parts
+from cnn_jax.reports import figures, html, parts, run_page
 from cnn_jax.reports.html import Html
 from cnn_jax.training.log import read_log
 from cnn_jax.training.loop import Result
@@ -39,18 +39,10 @@ def write_training(workdir: str, result: Result) -> None:
 
 
 def write_page(workdir: str, sections: list[Html]) -> None:
-    """Write report.html: the sections, then the configuration; where it fails, say so."""
-    try:
-        _write_page(workdir, sections)
-    except Exception as error:  # training is done, and its results are written
-        parts.tell(f"writing {workdir}/report.html", error)
-
-
-def _write_page(workdir: str, sections: list[Html]) -> None:
+    """Write report.html under the names of the run's model and data set, see run_page.finish."""
     config = json.loads((Path(workdir) / "config.json").read_text())
     title = " on ".join(str(config[key]) for key in ("model", "dataset") if config.get(key))
-    page = html.page(title, "Made by cnn_jax.", *sections, _configuration(config))
-    (Path(workdir) / "report.html").write_text(page)
+    run_page.finish(workdir, title, sections)
 
 
 def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
@@ -108,8 +100,3 @@ def evaluation_sections(workdir: str, metrics: Mapping[str, Any]) -> list[Html]:
             ),
         )
     ]
-
-
-def _configuration(config: Mapping[str, Any]) -> Html:
-    rows = [(name, json.dumps(value)) for name, value in config.items()]
-    return html.section("Configuration", html.table(["option", "value"], rows))

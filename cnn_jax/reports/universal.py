@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from cnn_jax.reports import figures, html
+from cnn_jax.reports import figures, html, run_page
 
 _SHOWN = 8
 
@@ -37,7 +37,7 @@ def write(
     before: Sequence[str],
     after: Sequence[str],
 ) -> None:
-    """Write perturbation.png, images.png, curve.png and report.html."""
+    """Write results.json, perturbation.png, images.png, curve.png and report.html."""
     largest = max(float(np.abs(perturbation).max()), 1e-12)
     alone = figures.image_grid([0.5 + perturbation / largest / 2], size=2.2)
     titles = [f"{old} → {new}" for old, new in zip(before, after, strict=True)]
@@ -87,5 +87,4 @@ def write(
         sections.append(html.section("Transfer", table))
     attack = f"by {results['method']}, {results['norm']} eps {results['eps']:.4g}"
     title = f"A universal perturbation for {results['networks'][0]}"
-    page = html.page(title, f"Made by cnn_jax {attack}.", *sections)
-    (folder / "report.html").write_text(page)
+    run_page.finish(folder, title, sections, results, f"Made by cnn_jax {attack}.")
