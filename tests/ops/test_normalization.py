@@ -1,10 +1,14 @@
 """Normalisation against PyTorch's and the papers' formulas."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cnn_jax import ops
+from cnn_jax.runtime import parallel
 from tests.ops.test_convolution import CLOSE
 
 
@@ -41,3 +45,69 @@ def test_batch_moments_and_normalize_give_zero_mean_and_unit_variance():
     out = ops.normalize(x, mean, variance, jnp.ones(4), jnp.zeros(4), epsilon=0)
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-12)
     np.testing.assert_allclose(out.std((0, 1, 2)), 1, **CLOSE)
+
+
+def far_from_zero(shape, mean=4096.0, deviation=1.0):
+    """Channels of which none is centred, in float32."""
+    values = np.random.default_rng(0).normal(mean, deviation, shape)
+    return (values * np.array([1, -1, 0.01])).astype(np.float32)
+
+
+SHAPES = [(16, 9, 8, 3), (512, 3), (64, 1, 1, 3), (8, 5, 3), (8, 4, 3, 5, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mean", [0, 10, 4096])
+def test_the_variance_is_exact_however_far_the_mean_lies_from_zero(shape, mean):
+    x = far_from_zero(shape, mean)
+    axes, exact = tuple(range(x.ndim - 1)), x.astype(np.float64)
+    ours = ops.batch_moments(x)
+    np.testing.assert_allclose(ours[0], exact.mean(axes), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ours[1], exact.var(axes), rtol=2e-6)
+
+
+@pytest.mark.parametrize("row", [0, 100, 112, 224])
+def test_a_row_unlike_the_others_does_not_spoil_the_variance(row):
+    x = far_from_zero((4, 225, 3, 3), mean=1.0, deviation=0.1)
+    x[:, row] += 4096
+    expected = x.astype(np.float64).var((0, 1, 2))
+    np.testing.assert_allclose(ops.batch_moments(x)[1], expected, rtol=2e-5)
+
+
+def sharded(x):
+    over = parallel.over_mesh(jax.devices())
+    return jax.jit(ops.batch_moments)(over.put_batch({"x": x})["x"])
+
+
+def pmapped(x):
+    moments = partial(ops.batch_moments, axis_name="devices")
+    parts = jax.pmap(moments, axis_name="devices")(x.reshape(8, -1, *x.shape[1:]))
+    return jax.tree.map(lambda leaf: leaf[3], parts)
+
+
+@pytest.mark.parametrize("over", [sharded, pmapped])
+def test_moments_over_devices_are_those_of_the_whole_batch(over):
+    """The devices' means lie a deviation apart, as where each has images of one kind."""
+    x = far_from_zero((16, 9, 8, 3)) + np.arange(16, dtype=np.float32)[:, None, None, None]
+    exact = x.astype(np.float64)
+    mean, variance = over(x)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=2e-6)
+
+
+@pytest.mark.parametrize(("mean", "close"), [(0, 1e-6), (10, 1e-4), (4096, 1e-2)])
+def test_gradients_through_the_moments_are_those_of_float64(mean, close):
+    """To the roundings of float32 at the mean, in deviations, which a sum of many adds up."""
+    x = far_from_zero((16, 9, 8, 3), mean)
+    weights = np.random.default_rng(1).normal(size=x.shape)
+
+    def loss(x, scale, offset):
+        moments = ops.batch_moments(x)
+        return jnp.sum(weights.astype(x.dtype) * ops.normalize(x, *moments, scale, offset))
+
+    slopes = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    ours = slopes(x, jnp.ones(3), jnp.zeros(3))
+    with jax.enable_x64(True):
+        exact = slopes(x.astype(np.float64), jnp.ones(3), jnp.zeros(3))
+    for one, other in zip(ours, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=close * np.abs(other).max())
