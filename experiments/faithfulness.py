@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     names = method_flags.chosen(_METHODS.value)
     subject = subjects.load("faithfulness")
     question, settings, _ = method_flags.ask(subject)
-    maps, refused = explanations.explain(question, names, settings, bar("method"))
+    maps, refused, doubts = explanations.explain(question, names, settings, bar("method"))
     curves = explanations.insertion_deletion(
         question, maps, batch_size=settings.batch_size, pixels=_PIXELS.value, progress=bar("map")
     )
@@ -59,7 +59,9 @@ def main(argv: Sequence[str]) -> None:
         for cascade in (True, False)
     ]
     picture = run_page.picture_in(subject.folder)
-    table, table_section = explanations.maps_section(question, maps, refused, settings, picture)
+    table, table_section = explanations.maps_section(
+        question, maps, refused, settings, picture, doubts
+    )
     results, section = explanations.judgement_section(maps, curves, *likeness, picture)
     for name, row in results["methods"].items():
         print(

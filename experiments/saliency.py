@@ -33,12 +33,12 @@ def main(argv: Sequence[str]) -> None:
     names = method_flags.chosen(_METHODS.value)
     subject = subjects.load("saliency")
     question, settings, _ = method_flags.ask(subject)
-    maps, refused = explanations.explain(question, names, settings, bar("method"))
+    maps, refused, doubts = explanations.explain(question, names, settings, bar("method"))
     if not maps:
         raise UsageError("; ".join(refused.values()))
     np.savez_compressed(subject.folder / "maps.npz", **maps)
     picture = run_page.picture_in(subject.folder)
-    results, section = explanations.maps_section(question, maps, refused, settings, picture)
+    results, section = explanations.maps_section(question, maps, refused, settings, picture, doubts)
     for name, reason in refused.items():
         print(f"{name} left out: {reason}")
     print(f"{len(maps)} methods on {len(question.pixels)} images; the maps are in maps.npz")

@@ -1,6 +1,8 @@
 """Sections about what an answer depends on: tables of methods, occlusion, and their judgement."""
 
 import hashlib
+import types
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,23 +53,42 @@ def titles(
     ]
 
 
+class Explained(NamedTuple):
+    """What methods made of a question.
+
+    maps: by the method's name.
+    refused: why this network does not allow a method.
+    doubts: what was warned of while a map was made, as of ReLUs that were not recognised.
+    """
+
+    maps: dict[str, Float[np.ndarray, "n h w"]]
+    refused: dict[str, str]
+    doubts: dict[str, str]
+
+
 def explain(
     question: Question,
     names: Sequence[str],
     settings: methods.Settings,
     progress: Progress = no_progress,
-) -> tuple[Maps, dict[str, str]]:
-    """Return the map of each method, and of those that this network does not allow the reason."""
-    maps, refused = {}, {}
+) -> Explained:
+    """Return the map of each method, and what is to be said of those that fail or fit badly."""
+    maps, refused, doubts = {}, {}, {}
     for name in progress(list(names), len(names)):
         method = methods.named(name)
-        try:
-            found = method.explain(question.f, question.pixels, question.targets, settings)
-        except UsageError as error:
-            refused[name] = str(error)
-            continue
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                found = method.explain(question.f, question.pixels, question.targets, settings)
+            except UsageError as error:
+                refused[name] = str(error)
+                continue
+        for each in told:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        if lines := [str(each.message) for each in told if each.category is UserWarning]:
+            doubts[name] = "; ".join(lines)
         maps[name] = np.asarray(found)
-    return maps, refused
+    return Explained(maps, refused, doubts)
 
 
 def maps_section(
@@ -76,6 +97,7 @@ def maps_section(
     refused: Mapping[str, str],
     settings: methods.Settings,
     picture: Picture,
+    doubts: Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[dict[str, Any], Html]:
     """Return the numbers and the section of a table of maps, images down and methods across."""
     tables = methods.METHODS | methods.CONTROLS
@@ -90,6 +112,7 @@ def maps_section(
     results: dict[str, Any] = {
         "targets": question.targets,
         "refused": refused,
+        "doubts": dict(doubts),
         "maps_sha256": {n: hashlib.sha256(m.tobytes()).hexdigest() for n, m in maps.items()},
     }
     parts = [
@@ -124,6 +147,7 @@ def maps_section(
             aim += f" {left_out} of the images {score} as a black one does: a difference of 0."
         parts.append(aim)
     parts += [f"Left out: {reason}" for reason in refused.values()]
+    parts += [f"{tables[name].title}: {doubt}." for name, doubt in doubts.items()]
     return results, html.section("What the answer depends on", *parts)
 
 

@@ -89,10 +89,10 @@ def sections(
     )
     # occlusion has a section of its own; the deconvnet's backward pass would be one more to compile
     chosen = [name for name in methods.METHODS if name not in ("occlusion", "deconvnet", "rise")]
-    maps, refused = explanations.explain(question, chosen, settings, progress)
+    maps, refused, doubts = explanations.explain(question, chosen, settings, progress)
     many = settings._replace(batch_size=100)  # as below, so that one compiled output serves all
-    maps |= explanations.explain(question, ["rise"], many)[0]
-    add("maps", explanations.maps_section, question, maps, refused, settings, picture)
+    maps |= explanations.explain(question, ["rise"], many).maps
+    add("maps", explanations.maps_section, question, maps, refused, settings, picture, doubts)
     side = max(min(images.shape[1:3]) // 4, 2)
     places = {"window": (side, side), "stride": (max(side // 4, 1),) * 2, "fill": 0.5}
     add(
@@ -106,7 +106,7 @@ def sections(
         batch_size=100,
     )
     judged = [name for name in _JUDGED if name in maps]
-    controls, _ = explanations.explain(question, list(methods.CONTROLS), settings)
+    controls = explanations.explain(question, list(methods.CONTROLS), settings).maps
     judged_maps = {name: maps[name] for name in judged} | controls
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     drawn = jax.jit(lambda key: network.model.init(key, image))(weight_key)
