@@ -19,15 +19,22 @@ from .flags import subject as subjects
 subjects.define()
 memory_flags.define()
 _LAYER = flags.DEFINE_multi_string(
-    "layer", [], "Path of a layer; by default four, spread over the depth.", module_name="Layers"
+    "layer",
+    [],
+    "Path of a layer to show; by default four, spread over the depth.",
+    module_name="Layers",
 )
 _CHANNELS = flags.DEFINE_integer(
-    "channels", 8, "Channels whose patches are shown.", lower_bound=1, module_name="Layers"
+    "channels",
+    8,
+    "Number of channels whose patches are shown.",
+    lower_bound=1,
+    module_name="Layers",
 )
 _GALLERY = flags.DEFINE_integer(
     "gallery",
     1000,
-    "Examples of the data set that patches are looked for in; the --image files instead, if given.",
+    "Number of examples of the data set in which patches are searched, where no --image is given.",
     lower_bound=1,
     module_name="Layers",
 )

@@ -28,16 +28,22 @@ from .flags import network as network_flags
 from .flags import subject as subjects
 
 _ATTACK = flags.DEFINE_string(
-    "attack", "pgd", f"Which: {', '.join(registry.ATTACKS)}.", module_name="Attack"
+    "attack",
+    "pgd",
+    f"Attack that makes the images: {', '.join(registry.ATTACKS)}.",
+    module_name="Attack",
 )
 _TARGET = flags.DEFINE_string(
     "target",
     None,
-    "Class to be taken for, by name or number; by default any.",
+    "Class that the images are to be taken for, by name or number; by default any wrong one.",
     module_name="Attack",
 )
 _CURVE = flags.DEFINE_boolean(
-    "curve", True, "Also the accuracy against the budget.", module_name="Attack"
+    "curve",
+    True,
+    "Whether to measure the accuracy at further budgets too, for the curve.",
+    module_name="Attack",
 )
 subjects.define()
 attack_flags.define_budget()

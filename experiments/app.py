@@ -22,15 +22,15 @@ from cnn_jax.runtime import xla
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address",
     None,
-    "HOST:PORT of process 0; or auto, under SLURM, Open MPI, Kubernetes or on a TPU pod, where the "
-    "other two are not needed",
+    "HOST:PORT at which process 0 is reached, or auto under SLURM, Open MPI, Kubernetes "
+    "or on a TPU pod, where the other two flags are not needed.",
     module_name="Processes",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "how many processes work together", module_name="Processes"
+    "num_processes", None, "Number of processes that work together.", module_name="Processes"
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "the number of this process, from 0", module_name="Processes"
+    "process_id", None, "Number of this process, counted from 0.", module_name="Processes"
 )
 
 _FORMS = {  # of a flag's value in --help
@@ -160,9 +160,9 @@ def _describe(flag: flags.Flag, width: int, column: int = 28) -> str:
     kind = flag.flag_type().removeprefix("multi ")
     text, default = " ".join(flag.help.split()), flag.default_as_str
     if isinstance(flag.parser, flags.EnumParser):  # absl puts the choices before the help
-        text = f"{text.partition('>: ')[2]}; one of {', '.join(flag.parser.enum_values)}"
+        text = f"{text.partition('>: ')[2]} One of {', '.join(flag.parser.enum_values)}."
     if isinstance(flag, flags.MultiFlag):  # absl appends a longer remark
-        text = f"{text.rpartition(';')[0]}; may be repeated"
+        text = f"{text.rpartition(';')[0]} May be repeated."
         default = ", ".join(map(str, flag.default or ()))
     if default:
         text += f" (default: {default.strip(chr(39))})"

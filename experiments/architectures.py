@@ -23,7 +23,7 @@ from cnn_jax.workdir import open_workdir
 from . import app
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "List this network's layers; by default all networks are compared."
+    "model", None, "Network whose layers are listed; by default all networks are compared."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side of the image in pixels; by default each network's own."

@@ -34,26 +34,53 @@ subjects.define_output()
 layer_flags.define()
 memory_flags.define()
 _TARGET = flags.DEFINE_list(
-    "target", None, "Numbers of classes or channels; by default the first 16.",
+    "target",
+    None,
+    "Numbers of the classes, or of the channels of --layers, to excite; by default the first 16.",
     module_name="Ascent",
-)  # fmt: skip
+)
 _UNIT = flags.DEFINE_enum(
-    "unit", "channel", ["channel", "neuron", "layer"], "What of --layers.", module_name="Ascent"
+    "unit",
+    "channel",
+    ["channel", "neuron", "layer"],
+    "Which part of the layer to excite: a whole channel, its central neuron, or the whole layer.",
+    module_name="Ascent",
 )
 _DIVERSE = flags.DEFINE_integer(
-    "diverse", 1, "Images of each target, driven apart.", lower_bound=1, module_name="Ascent"
+    "diverse",
+    1,
+    "Number of images for each target, driven apart from each other.",
+    lower_bound=1,
+    module_name="Ascent",
 )
 _DIVERSITY_WEIGHT = flags.DEFINE_float(
-    "diversity_weight", 1.0, "Of the cosines between Gram matrices.", module_name="Ascent"
+    "diversity_weight",
+    1.0,
+    "Weight of the term that drives them apart, the cosines between their Gram matrices.",
+    module_name="Ascent",
 )
-_STEPS = flags.DEFINE_integer("steps", 256, "Steps.", lower_bound=1, module_name="Ascent")
+_STEPS = flags.DEFINE_integer(
+    "steps", 256, "Number of steps of gradient ascent.", lower_bound=1, module_name="Ascent"
+)
 _VARIATION_WEIGHT = flags.DEFINE_float(
-    "variation_weight", 0.0, "From zeros: of the total variation.", module_name="Ascent"
+    "variation_weight",
+    0.0,
+    "Weight of the total variation, for the images that start from zeros.",
+    module_name="Ascent",
 )
 _BLUR = flags.DEFINE_float(
-    "blur", 0.0, "From zeros: blur after each step, in pixels.", module_name="Ascent"
+    "blur",
+    0.0,
+    "Standard deviation in pixels of the Gaussian blur after each step, for the images "
+    "that start from zeros.",
+    module_name="Ascent",
 )
-_L2_WEIGHT = flags.DEFINE_float("l2_weight", 0.01, "The lambda.", module_name="Ascent")
+_L2_WEIGHT = flags.DEFINE_float(
+    "l2_weight",
+    0.01,
+    "Weight lambda of the penalty ||x||^2, for the images that start from zeros.",
+    module_name="Ascent",
+)
 
 
 def main(argv: Sequence[str]) -> None:

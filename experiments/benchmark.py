@@ -32,13 +32,16 @@ _OPPONENTS = "; ".join(
 )
 
 _TASK = flags.DEFINE_string(
-    "task", "train", f"What is measured: {', '.join(TASKS)}.", module_name="What"
+    "task", "train", f"Task that is timed: {', '.join(TASKS)}.", module_name="What"
 )
 _MODEL = flags.DEFINE_string(
-    "model", None, "A name from cnn_jax.model_names(); by default resnet50.", module_name="What"
+    "model",
+    None,
+    "Model to measure, a name from cnn_jax.model_names(); by default resnet50.",
+    module_name="What",
 )
 _MODEL_OPTIONS = flags.DEFINE_string(
-    "model_options", "", "The family's own options, as in 'dropout=0.3'.", module_name="What"
+    "model_options", "", "Options of the model's family, as in 'dropout=0.3'.", module_name="What"
 )
 _RUN = flags.DEFINE_string(
     "run",
@@ -46,44 +49,61 @@ _RUN = flags.DEFINE_string(
     "Folder of a training run, whose network and examples are taken instead of random ones.",
     module_name="What",
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images a call.", module_name="What")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 16, "Number of images in a batch.", module_name="What"
+)
 _EPS = flags.DEFINE_string(
     "eps",
     None,
-    "Budget of an attack, as 0.03 or 8/255; by default that of the literature.",
+    "Budget of the attack, for pixels in 0..1, as in 0.03 or 8/255; by default that of "
+    "the literature.",
     module_name="What",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side of the images in pixels; by default the model's.", module_name="What"
 )
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.", module_name="What"
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Number format in which the network computes.",
+    module_name="What",
 )
 _INPUT = flags.DEFINE_enum(
     "input",
     "synthetic",
     ["synthetic", "decoded"],
-    "synthetic: one batch that lies on the device; decoded: JPEG files of 500x375 pixels.",
+    "Input of the task: synthetic is one batch that stays on the device, decoded reads "
+    "JPEG files of 500x375 pixels.",
     module_name="What",
 )
 _NUM_THREADS = flags.DEFINE_integer(
-    "num_threads", None, "Threads that decode; by default one a core.", module_name="What"
+    "num_threads",
+    None,
+    "Number of threads that decode images; by default one a core.",
+    module_name="What",
 )
 _AGAINST = flags.DEFINE_string(
     "against",
     None,
-    f"Who does the same, in turns, of {_OPPONENTS}.",
+    f"Package to compare with, in alternating turns, by task: {_OPPONENTS}.",
     module_name="Comparison",
 )
 _TORCH_COMPILE = flags.DEFINE_boolean(
-    "torch_compile", False, "Compile PyTorch's model by torch.compile.", module_name="Comparison"
+    "torch_compile",
+    False,
+    "Whether to compile PyTorch's model by torch.compile.",
+    module_name="Comparison",
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 10, "Turns of each side.", module_name="Timing")
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "Number of turns of each side.", module_name="Timing")
 _TURN_SECONDS = flags.DEFINE_float(
-    "turn_seconds", 1.0, "How long a turn lasts; a call at least.", module_name="Timing"
+    "turn_seconds",
+    1.0,
+    "Duration of a turn in seconds, which makes one call at least.",
+    module_name="Timing",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for results.json and report.html.", module_name="Output"
+    "workdir", None, "Folder of results.json and report.html.", module_name="Output"
 )
 
 

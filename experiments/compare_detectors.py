@@ -45,48 +45,64 @@ from . import app
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "runs/compare",
-    "Folder of the runs: checkpoints, proposals, results, report.",
+    "Folder of the runs, for their checkpoints, proposals, results and the report.",
     module_name="Output",
 )
-_PICTURES = flags.DEFINE_integer("pictures", 4, "Images to draw boxes on.", module_name="Output")
+_PICTURES = flags.DEFINE_integer(
+    "pictures", 4, "Number of images to draw boxes on.", module_name="Output"
+)
 _DATASET = flags.DEFINE_string(
     "dataset", "shapes", "Data set whose images have objects with boxes.", module_name="Data"
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS data sets lie.", module_name="Data")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of the TFDS data sets; by default ~/tensorflow_datasets.",
+    module_name="Data",
+)
 _TRAIN_SPLIT = flags.DEFINE_string(
-    "train_split", None, "Split to train on; by default its train.", module_name="Data"
+    "train_split", None, "Split to train on; by default the training split.", module_name="Data"
 )
 _EVAL_SPLIT = flags.DEFINE_string(
-    "eval_split", None, "Split to compare on; by default test.", module_name="Data"
+    "eval_split", None, "Split to compare the detectors on; by default test.", module_name="Data"
 )
 _MAX_OBJECTS = flags.DEFINE_integer(
     "max_objects",
     None,
-    "Room for this many objects a training image; by default what coco:FOLDER needs, else 5.",
+    "Largest number of objects in a training image; by default what coco:FOLDER needs, else 5.",
     module_name="Data",
 )
 _MAX_PROPOSALS = flags.DEFINE_integer(
-    "max_proposals", 200, "Proposals an image, at most.", module_name="Data"
+    "max_proposals", 200, "Largest number of proposals for an image.", module_name="Data"
 )
 _FASTER = flags.DEFINE_string(
     "faster",
     None,
-    "A finished workdir of experiments.detect, instead of training a Faster R-CNN.",
+    "Folder of a finished Faster R-CNN run of the command detect, taken instead of training one.",
     module_name="Training",
 )
 _STEPS = flags.DEFINE_integer(
-    "steps", None, "Updates of each network; by default its recipe's.", module_name="Training"
+    "steps",
+    None,
+    "Number of updates of each network; by default its recipe's.",
+    module_name="Training",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side of the images; by default the data set's.", module_name="Training"
+    "image_size",
+    None,
+    "Side of the images in pixels; by default the data set's.",
+    module_name="Training",
 )
 _FITTED_ON = flags.DEFINE_integer(
     "fitted_on",
     1000,
-    "Training images for R-CNN's support vector machines and regressions of boxes.",
+    "Number of training images on which R-CNN's support vector machines and box "
+    "regressions are fitted.",
     module_name="Training",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", module_name="Training")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of all random numbers of the runs.", module_name="Training"
+)
 
 BATCH = 8  # images
 TIMES = 5  # that a batch is timed; the median counts

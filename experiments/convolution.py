@@ -16,10 +16,12 @@ from cnn_jax.workdir import open_workdir
 from . import app
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/convolution", "Folder of the page, its pictures and numbers."
+    "workdir", "runs/convolution", "Folder of the page, its pictures and its numbers."
 )
-_IMAGE = flags.DEFINE_string("image", None, "Photograph to filter; by default scikit-learn's.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise and of the random filters.")
+_IMAGE = flags.DEFINE_string(
+    "image", None, "Photograph to filter; by default one that ships with scikit-learn."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise and of the random filters.")
 
 
 def main(argv: Sequence[str]) -> None:

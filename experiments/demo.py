@@ -34,12 +34,14 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Where TFDS data sets lie; by default ~/tensorflow_datasets.",
+    "Folder of the TFDS data sets; by default ~/tensorflow_datasets.",
     module_name="Demo",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the run.", module_name="Demo")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of all random numbers of the run.", module_name="Demo"
+)
 _STEPS = flags.DEFINE_integer(
-    "steps", None, "Updates to make; by default the recipe's 30 epochs.", module_name="Demo"
+    "steps", None, "Number of updates; by default the recipe's 30 epochs.", module_name="Demo"
 )
 
 

@@ -33,14 +33,16 @@ from .flags import training as training_flags
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "runs/detect",
-    "Folder of this run: checkpoints, results, report.",
+    "Folder of the run, for its checkpoints, results and report.",
     module_name="Output",
 )
-_PICTURES = flags.DEFINE_integer("pictures", 8, "Images to draw objects on.", module_name="Output")
+_PICTURES = flags.DEFINE_integer(
+    "pictures", 8, "Number of evaluation images to draw objects on.", module_name="Output"
+)
 _MAX_OBJECTS = flags.DEFINE_integer(
     "max_objects",
     None,
-    "Room for this many objects a training image; by default what coco:FOLDER needs, else 5.",
+    "Largest number of objects in a training image; by default what coco:FOLDER needs, else 5.",
     module_name="Data",
 )
 training_flags.define()

@@ -35,30 +35,52 @@ subjects.define_output()
 layer_flags.define()
 memory_flags.define()
 _LONGEST_SIDE = flags.DEFINE_integer(
-    "longest_side", None, "Shrinks a larger photograph to it.", module_name="Dream"
+    "longest_side",
+    None,
+    "Longest side in pixels, to which a larger photograph is shrunk.",
+    module_name="Dream",
 )
 _GUIDE = flags.DEFINE_string(
-    "guide", None, "Image whose features are to appear.", module_name="Dream"
+    "guide", None, "Image whose features are to appear in the dream.", module_name="Dream"
 )
-_OCTAVES = flags.DEFINE_integer("octaves", 4, "Sizes.", lower_bound=1, module_name="Dream")
-_OCTAVE_SCALE = flags.DEFINE_float("octave_scale", 1.4, "Between sizes.", module_name="Dream")
+_OCTAVES = flags.DEFINE_integer(
+    "octaves", 4, "Number of image scales (octaves).", lower_bound=1, module_name="Dream"
+)
+_OCTAVE_SCALE = flags.DEFINE_float(
+    "octave_scale", 1.4, "Ratio of the sizes of two successive octaves.", module_name="Dream"
+)
 _ITERATIONS = flags.DEFINE_integer(
-    "iterations", 10, "Steps at each size.", lower_bound=1, module_name="Dream"
-)
-_STEP_SIZE = flags.DEFINE_float(
-    "step_size", 1.5, "Of 255, where |gradient| is at its mean.", module_name="Dream"
-)
-_JITTER = flags.DEFINE_integer("jitter", 32, "Pixels to roll by.", module_name="Dream")
-_TILE = flags.DEFINE_integer(
-    "tile",
-    None,
-    "Side of a tile in pixels; by default as --memory_limit allows.",
+    "iterations",
+    10,
+    "Number of steps of gradient ascent at each octave.",
     lower_bound=1,
     module_name="Dream",
 )
-_FRAMES = flags.DEFINE_integer("frames", 0, "Of a zoom movie; 0: none.", module_name="Movie")
-_ZOOM = flags.DEFINE_float("zoom", 1.05, "Magnification by frame.", module_name="Movie")
-_TURN = flags.DEFINE_float("turn", 0.0, "Degrees by frame.", module_name="Movie")
+_STEP_SIZE = flags.DEFINE_float(
+    "step_size",
+    1.5,
+    "Step size, in units of 1/255, for a pixel whose gradient has the mean magnitude.",
+    module_name="Dream",
+)
+_JITTER = flags.DEFINE_integer(
+    "jitter", 32, "Largest random shift of the image before a step, in pixels.", module_name="Dream"
+)
+_TILE = flags.DEFINE_integer(
+    "tile",
+    None,
+    "Side of a tile in pixels; by default as large as --memory_limit allows.",
+    lower_bound=1,
+    module_name="Dream",
+)
+_FRAMES = flags.DEFINE_integer(
+    "frames", 0, "Number of frames of a zooming film; 0 makes none.", module_name="Movie"
+)
+_ZOOM = flags.DEFINE_float(
+    "zoom", 1.05, "Magnification from one frame to the next.", module_name="Movie"
+)
+_TURN = flags.DEFINE_float(
+    "turn", 0.0, "Rotation from one frame to the next, in degrees.", module_name="Movie"
+)
 
 
 def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:

@@ -24,16 +24,22 @@ memory_flags.define()
 _LAYER = flags.DEFINE_string(
     "layer",
     None,
-    "Path of a layer; by default the last before the logits with one vector an image.",
+    "Path of the layer whose features are compared; by default the last before the "
+    "logits with one vector an image.",
     module_name="Layers",
 )
 _GALLERY = flags.DEFINE_integer(
-    "gallery", 1000, "Examples of the data set.", lower_bound=4, module_name="Layers"
+    "gallery",
+    1000,
+    "Number of examples of the data set to compare.",
+    lower_bound=4,
+    module_name="Layers",
 )
 _PERPLEXITY = flags.DEFINE_float(
     "perplexity",
     30.0,
-    "Of t-SNE: about how many neighbours count; at most a third of the images.",
+    "Perplexity of t-SNE, about the number of neighbours that count; at most a third of "
+    "the images.",
     lower_bound=1,
     module_name="Layers",
 )

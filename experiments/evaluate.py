@@ -23,16 +23,23 @@ from .flags import attack_evaluation
 from .flags import network as network_flags
 
 _NUM_THREADS = flags.DEFINE_integer(
-    "num_threads", None, "Threads that read; by default one a core.", module_name="Data"
+    "num_threads",
+    None,
+    "Number of threads that read and decode; by default one a core.",
+    module_name="Data",
 )
 _TEN_CROP = flags.DEFINE_boolean(
-    "ten_crop", False, "Average ten crops of each image.", module_name="Protocol"
+    "ten_crop",
+    False,
+    "Whether to average the probabilities over ten crops of each image.",
+    module_name="Protocol",
 )
 _VIEWS = flags.DEFINE_enum(
     "views",
     None,
     list(VIEWS),
-    "What is averaged of each image; by default as in the run.",
+    "Test-time averaging: the views of each image over which the probabilities are "
+    "averaged; by default as in the run.",
     module_name="Protocol",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
@@ -44,14 +51,21 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _RESIZE = flags.DEFINE_integer(
     "resize",
     None,
-    "Shorter side before the crop; by default as in the run.",
+    "Shorter side of the image before the crop, in pixels; by default as in the run.",
     module_name="Protocol",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 128, "Images at a time; changes no result.", module_name="Protocol"
+    "batch_size",
+    128,
+    "Number of images evaluated at once, which changes no result.",
+    module_name="Protocol",
 )
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.", module_name="Protocol"
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Number format in which the network computes.",
+    module_name="Protocol",
 )
 network_flags.define()
 network_flags.define_dataset()

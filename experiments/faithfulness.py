@@ -22,18 +22,21 @@ method_flags.define()
 _METHODS = flags.DEFINE_list(
     "methods",
     [*METHODS, *CONTROLS],
-    "Methods and controls to judge.",
+    "Methods to judge, and the controls to compare them with.",
     module_name="Map",
 )
 _PIXELS = flags.DEFINE_integer(
     "pixels",
     None,
-    "Pixels a step of insertion and deletion; by default a row's.",
+    "Number of pixels changed in a step of insertion and deletion; by default those of a row.",
     lower_bound=1,
     module_name="Judgement",
 )
 _ALONE = flags.DEFINE_boolean(
-    "alone", True, "Also randomise each layer by itself.", module_name="Judgement"
+    "alone",
+    True,
+    "Whether to randomise each layer by itself too, beside the cascade from the top.",
+    module_name="Judgement",
 )
 
 

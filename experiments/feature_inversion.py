@@ -37,21 +37,27 @@ _OPTIMIZERS = {
     "momentum": lambda rate, steps: inversion.momentum(rate or 0.1, steps),
 }
 _STEPS = flags.DEFINE_integer(
-    "steps", 400, "Evaluations of the network.", lower_bound=1, module_name="Inversion"
+    "steps", 400, "Number of evaluations of the network.", lower_bound=1, module_name="Inversion"
 )
 _OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", "lbfgs", list(_OPTIMIZERS), "How to descend.", module_name="Inversion"
+    "optimizer", "lbfgs", list(_OPTIMIZERS), "Optimizer of the image.", module_name="Inversion"
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Of adam (.05 at first) and momentum (.1).", module_name="Inversion"
+    "learning_rate",
+    None,
+    "Learning rate of adam (by default .05 at first) and momentum (.1).",
+    module_name="Inversion",
 )
 _ALPHA_WEIGHT = flags.DEFINE_float(
-    "alpha_weight", 3e-3, "Weight of the mean of |x|^6, x in -1..1.", module_name="Inversion"
+    "alpha_weight",
+    3e-3,
+    "Weight of the penalty on the mean of |x|^6, for x in -1..1.",
+    module_name="Inversion",
 )
 _VARIATION_WEIGHTS = flags.DEFINE_list(
     "variation_weights",
     ["1e-4", "1e-1"],
-    "Weights of the mean total variation, of the first and of the last layer.",
+    "Weights of the mean total variation, for the first and the last layer.",
     module_name="Inversion",
 )
 

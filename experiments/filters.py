@@ -26,7 +26,8 @@ _NORMALIZATION = flags.DEFINE_enum(
     "normalization",
     "each",
     list(NORMALIZATIONS),
-    "Zero grey and each filter, or the layer, by its largest weight; or each from black to white",
+    "Scale of the grey values: zero is mid-grey and each filter, or the whole layer, is "
+    "divided by its largest weight; or each filter ranges from black to white.",
     module_name="Filters",
 )
 

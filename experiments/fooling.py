@@ -27,17 +27,30 @@ from .flags import subject as subjects
 subjects.define()
 memory_flags.define()
 _STEPS = flags.DEFINE_integer(
-    "steps", 100, "Steps by gradient.", lower_bound=1, module_name="Fooling"
+    "steps", 100, "Number of steps of gradient ascent.", lower_bound=1, module_name="Fooling"
 )
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.01, "Of Adam.", module_name="Fooling")
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate",
+    0.01,
+    "Learning rate of Adam for the images by gradient.",
+    module_name="Fooling",
+)
 _GENERATIONS = flags.DEFINE_integer(
-    "generations", 2000, "Of the evolution.", lower_bound=1, module_name="Fooling"
+    "generations",
+    2000,
+    "Number of generations of the evolution.",
+    lower_bound=1,
+    module_name="Fooling",
 )
 _CHILDREN = flags.DEFINE_integer(
-    "children", 64, "Images in a generation.", lower_bound=1, module_name="Fooling"
+    "children", 64, "Number of images in a generation.", lower_bound=1, module_name="Fooling"
 )
 _MOST = flags.DEFINE_integer(
-    "most_classes", 16, "The first so many classes.", lower_bound=1, module_name="Fooling"
+    "most_classes",
+    16,
+    "Largest number of classes for which images are made, counted from the first.",
+    lower_bound=1,
+    module_name="Fooling",
 )
 
 

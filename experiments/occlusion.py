@@ -21,32 +21,35 @@ method_flags.define()
 _WINDOW = flags.DEFINE_integer(
     "window",
     None,
-    "Side of the covering square, in pixels; by default a quarter of the image's.",
+    "Side of the covering square in pixels; by default a quarter of the image's.",
     lower_bound=1,
     module_name="Occlusion",
 )
 _STRIDE = flags.DEFINE_integer(
     "stride",
     None,
-    "Pixels between its places; by default a quarter of the window.",
+    "Distance between two places of the square in pixels; by default a quarter of the window.",
     lower_bound=1,
     module_name="Occlusion",
 )
 _FILL = flags.DEFINE_float(
-    "fill", 0.5, "What covers: 0 black, 0.5 grey, 1 white.", module_name="Occlusion"
+    "fill",
+    0.5,
+    "Grey value of the covering square: 0 is black, 0.5 grey, 1 white.",
+    module_name="Occlusion",
 )
 _AGGREGATE = flags.DEFINE_enum(
     "aggregate",
     "mean",
     list(AGGREGATES),
-    "What a pixel gets of the windows that cover it",
+    "How the losses of the windows that cover a pixel are combined.",
     module_name="Occlusion",
 )
 _OUTPUT_KIND = flags.DEFINE_enum(
     "explain",
     "probability",
     list(OUTPUTS),
-    "What of the class is followed",
+    "Output of the class that is explained.",
     module_name="Occlusion",
 )
 

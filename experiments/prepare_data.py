@@ -14,23 +14,23 @@ from . import app
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "mnist, fashion_mnist, cifar10, cifar100, any other name of TensorFlow Datasets such as "
-    "imagenet2012, or folder:PATH.",
+    "Data set to prepare: mnist, fashion_mnist, cifar10, cifar100, any other name of "
+    "TensorFlow Datasets such as imagenet2012, or folder:PATH.",
     required=True,
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Where data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+    "Folder of the TFDS data sets; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
 )
 _SOURCE_DIR = flags.DEFINE_string(
     "source_dir",
     None,
-    "A folder with the original files, taken instead of a download; for imagenet2012 the folder "
-    "with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.",
+    "Folder with the original files, which are then not downloaded; for imagenet2012 "
+    "the folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.",
 )
 _CHANNELS = flags.DEFINE_integer(
-    "channels", 3, "Of folder:PATH, the --channels that training will read: 1, 3 or 4."
+    "channels", 3, "Number of channels with which training will read folder:PATH: 1, 3 or 4."
 )
 
 

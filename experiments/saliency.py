@@ -23,7 +23,7 @@ method_flags.define()
 _METHODS = flags.DEFINE_list(
     "methods",
     list(METHODS),
-    f"Columns of the table; also known: {', '.join(CONTROLS)}.",
+    f"Methods to compare, a column each; the controls {' and '.join(CONTROLS)} are known too.",
     module_name="Map",
 )
 

@@ -30,36 +30,58 @@ subjects.define_images()
 subjects.define_output()
 memory_flags.define()
 _OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
-_STYLE = flags.DEFINE_string("style", None, "Image whose style is taken.", module_name="Style")
+_STYLE = flags.DEFINE_string(
+    "style", None, "Image whose style is transferred.", module_name="Style"
+)
 _LONGEST_SIDE = flags.DEFINE_integer(
-    "longest_side", 320, "Shrinks larger images to it.", module_name="Style"
+    "longest_side",
+    320,
+    "Longest side in pixels, to which larger images are shrunk.",
+    module_name="Style",
 )
 _CONTENT_LAYERS = flags.DEFINE_list(
-    "content_layers", None, "By default one, half way up.", module_name="Style"
+    "content_layers",
+    None,
+    "Paths of the layers that keep the content; by default one, half way up.",
+    module_name="Style",
 )
 _STYLE_LAYERS = flags.DEFINE_list(
-    "style_layers", None, "By default five, up to there and beyond.", module_name="Style"
+    "style_layers",
+    None,
+    "Paths of the layers that give the style; by default five, up to the content's and beyond.",
+    module_name="Style",
 )
 _CONTENT_WEIGHT = flags.DEFINE_float(
-    "content_weight", 1.0, "Of the content's loss, relative.", module_name="Style"
+    "content_weight", 1.0, "Relative weight of the content loss.", module_name="Style"
 )
 _STYLE_WEIGHT = flags.DEFINE_float(
-    "style_weight", 1.0, "Of the style's loss, relative.", module_name="Style"
+    "style_weight", 1.0, "Relative weight of the style loss.", module_name="Style"
 )
 _VARIATION_WEIGHT = flags.DEFINE_float(
-    "variation_weight", 1e-3, "Of the mean total variation.", module_name="Style"
+    "variation_weight", 1e-3, "Weight of the mean total variation.", module_name="Style"
 )
 _SCALES = flags.DEFINE_integer(
-    "scales", 1, "Sizes, each half of the next.", lower_bound=1, module_name="Style"
+    "scales",
+    1,
+    "Number of image scales, each half the size of the next.",
+    lower_bound=1,
+    module_name="Style",
 )
 _KEEP_COLOR = flags.DEFINE_boolean(
-    "keep_color", False, "Only the luminance takes the style.", module_name="Style"
+    "keep_color",
+    False,
+    "Whether to keep the photograph's colours, so that only its luminance takes the style.",
+    module_name="Style",
 )
 _OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", "lbfgs", list(_OPTIMIZERS), "How to descend.", module_name="Style"
+    "optimizer", "lbfgs", list(_OPTIMIZERS), "Optimizer of the image.", module_name="Style"
 )
 _STEPS = flags.DEFINE_integer(
-    "steps", 300, "Evaluations at each scale.", lower_bound=1, module_name="Style"
+    "steps",
+    300,
+    "Number of evaluations of the network at each scale.",
+    lower_bound=1,
+    module_name="Style",
 )
 
 

@@ -22,7 +22,10 @@ from . import app
 from .flags import training as training_flags
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of this run: checkpoints, results, report.", module_name="Output"
+    "workdir",
+    None,
+    "Folder of the run, for its checkpoints, results and report.",
+    module_name="Output",
 )
 training_flags.define()
 

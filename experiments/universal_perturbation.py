@@ -36,24 +36,37 @@ _METHOD = flags.DEFINE_enum(
     "method",
     "deepfool",
     [*METHODS],
-    "By DeepFool from image to image, or by SGD on their loss.",
+    "Method that makes the perturbation: DeepFool from image to image, or SGD on the "
+    "loss of all images.",
     module_name="Attack",
 )
-_NORM = flags.DEFINE_enum("norm", "linf", ["linf", "l2"], "Norm.", module_name="Attack")
+_NORM = flags.DEFINE_enum(
+    "norm", "linf", ["linf", "l2"], "Norm that measures the perturbation.", module_name="Attack"
+)
 _EPS = flags.DEFINE_string(
-    "eps", "10/255", "Budget for pixels in 0..1, as 0.03 or 10/255.", module_name="Attack"
+    "eps",
+    "10/255",
+    "Budget of the perturbation, for pixels in 0..1, as in 0.03 or 10/255.",
+    module_name="Attack",
 )
 _EPOCHS = flags.DEFINE_integer(
-    "attack_epochs", 10, "Passes over the images, at most.", lower_bound=1, module_name="Attack"
+    "attack_epochs",
+    10,
+    "Largest number of passes over the images.",
+    lower_bound=1,
+    module_name="Attack",
 )
 _COUNTS = flags.DEFINE_list(
     "made_of",
     ["10", "50", "200"],
-    "Numbers of training images to make it of.",
+    "Numbers of training images from which the perturbation is made.",
     module_name="Attack",
 )
 _OTHER = flags.DEFINE_multi_string(
-    "other", [], "Folder of another run on the same data, for the transfer.", module_name="What"
+    "other",
+    [],
+    "Folder of another run on the same data, to which the perturbation is transferred.",
+    module_name="What",
 )
 
 

@@ -55,31 +55,39 @@ BETTER = {
 class TrainConfig:
     """All that decides what a training run computes; None: derived, as the help says."""
 
-    model: str = option("resnet20", "Model", "A name from cnn_jax.model_names().")
+    model: str = option("resnet20", "Model", "Model to train, a name from cnn_jax.model_names().")
     model_options: str = option(
-        "", "Model", "The family's own options, as in 'zero_init_residual=True, dropout=0.3'."
+        "", "Model", "Options of the model's family, as in 'zero_init_residual=True, dropout=0.3'."
     )
     num_classes: int | None = option(
-        None, "Model", "Outputs of the head; by default the data set's number of classes."
+        None, "Model", "Number of outputs of the head; by default the data set's number of classes."
     )
 
     dataset: str = option(
         "digits",
         "Data",
-        "digits, shapes, a prepared TFDS name, or folder:PATH (a folder a class); with objects "
-        "coco:FOLDER (images and COCO's JSON), with masks that and voc:FOLDER.",
+        "Data set: digits, shapes, the name of a prepared TFDS data set, or folder:PATH "
+        "with a folder for each class; with objects coco:FOLDER (images and COCO's JSON), "
+        "with masks coco:FOLDER and voc:FOLDER.",
     )
     mask_values: str | None = option(
         None,
         "Data",
-        "What the values in voc:FOLDER's masks mean, as in 0:background,1:cat,255:ignored; by "
-        "default FOLDER/class_names.txt from 0 on, or of PASCAL VOC itself its own classes.",
+        "Meaning of the values in the masks of voc:FOLDER, as in "
+        "0:background,1:cat,255:ignored; by default the lines of FOLDER/class_names.txt, "
+        "counted from 0, or PASCAL VOC's own classes.",
     )
     data_dir: str | None = option(
-        None, "Data", "Where TFDS data sets lie; by default ~/tensorflow_datasets.", result=False
+        None,
+        "Data",
+        "Folder of the TFDS data sets; by default ~/tensorflow_datasets.",
+        result=False,
     )
     train_split: str | None = option(
-        None, "Data", "Split to train on, TFDS slices allowed (train[:90%]); by default its train."
+        None,
+        "Data",
+        "Split to train on, where TFDS slices are allowed (train[:90%]); by default the "
+        "training split.",
     )
     eval_split: str | None = option(
         None,
@@ -89,20 +97,21 @@ class TrainConfig:
     channels: int | None = option(
         None,
         "Data",
-        "Channels of the images: 1 reads all as grey, 3 as colours, with what is transparent on "
-        "white, 4 as colours and opacity; by default the data set's, of a folder 3.",
+        "Number of channels of the images: 1 reads all as grey, 3 as colours with "
+        "transparent parts on white, 4 as colours and opacity; by default the data set's, "
+        "for a folder 3.",
     )
     mean: tuple[float, ...] | None = option(
         None,
         "Data",
-        "What is subtracted from each channel, in 0..1 units; by default the data set's mean, of a "
-        "folder ImageNet's.",
+        "Mean that is subtracted from each channel, for pixels in 0..1; by default the data "
+        "set's, for a folder ImageNet's.",
     )
     std: tuple[float, ...] | None = option(
         None,
         "Data",
-        "What each channel is then divided by; by default the data set's standard deviation, of a "
-        "folder ImageNet's.",
+        "Standard deviation that each channel is divided by, for pixels in 0..1; by default "
+        "the data set's, for a folder ImageNet's.",
     )
     image_size: int | None = option(
         None, "Data", "Side of the images in pixels; by default the data set's, else the model's."
@@ -110,99 +119,136 @@ class TrainConfig:
     start_image_size: int | None = option(
         None,
         "Data",
-        "Side of the images at first; it grows to image_size, as in EfficientNetV2's training.",
+        "Side of the images at the start of training, in pixels, which grows to "
+        "--image_size as in EfficientNetV2's training.",
     )
     image_size_stages: int = option(
         4,
         "Data",
-        "Parts of the run, all as long, in which --start_image_size grows.",
+        "Number of equally long stages in which the images grow from --start_image_size.",
         needs=("start_image_size",),
     )
     eval_image_size: int | None = option(
-        None, "Data", "Side of the evaluation crop in pixels; by default image_size."
+        None, "Data", "Side of the evaluation crop in pixels; by default that of --image_size."
     )
     eval_resize: int | None = option(
-        None, "Data", "Shorter side before the evaluation crop; by default eval_image_size."
+        None,
+        "Data",
+        "Shorter side of the image before the evaluation crop, in pixels; by default that "
+        "of --eval_image_size.",
     )
     interpolation: str = option(
-        "bilinear", "Data", "How images are resized.", choices=("bilinear", "bicubic")
+        "bilinear",
+        "Data",
+        "Interpolation by which images are resized.",
+        choices=("bilinear", "bicubic"),
     )
     eval_views: str = option(
         "one",
         "Data",
-        "What evaluation averages over: the image and its mirror image, its mirror images of both "
-        "axes, or the first two and both shifted.",
+        "Test-time averaging: evaluation averages over the image alone, the image and its "
+        "mirror image, its mirror images along both axes, or the first two and both "
+        "shifted.",
         choices=tuple(VIEWS),
     )
     sampler: str = option(
         "shuffle",
         "Data",
-        "shuffle: every example once an epoch. balanced: every class equally often, the examples "
-        "of a rare one more often; an epoch is then as many examples as there are.",
+        "How examples are drawn: shuffle takes every example once an epoch; balanced takes "
+        "every class equally often, in epochs of as many examples as there are.",
         choices=("shuffle", "balanced"),
     )
     num_threads: int | None = option(
-        None, "Data", "Threads that read and augment; by default one a core.", result=False
+        None,
+        "Data",
+        "Number of threads that read and augment; by default one a core.",
+        result=False,
     )
 
     crop: str = option(
         "none",
         "Augmentation",
-        "pad: pad and crop at random; resized: random-resized crop.",
+        "Random crop: pad crops from a padded image, resized is the random-resized crop of "
+        "ImageNet.",
         choices=("none", "pad", "resized"),
     )
-    pad: int = option(4, "Augmentation", "Border of --crop=pad, in pixels.", needs=("crop", "pad"))
+    pad: int = option(
+        4, "Augmentation", "Width of the border of --crop=pad, in pixels.", needs=("crop", "pad")
+    )
     pad_mode: str = option(
         "zero",
         "Augmentation",
-        "What --crop=pad pads with.",
+        "Values in the border of --crop=pad.",
         choices=("zero", "reflect"),
         needs=("crop", "pad"),
     )
     crop_scale: tuple[float, ...] = option(
         (0.08, 1.0),
         "Augmentation",
-        "Smallest and largest share of the area for --crop=resized.",
+        "Smallest and largest share of the image's area for --crop=resized.",
         needs=("crop", "resized"),
     )
-    flip: bool = option(False, "Augmentation", "Mirror half of the images.")
+    flip: bool = option(
+        False, "Augmentation", "Whether to mirror a random half of the images left to right."
+    )
     vertical_flip: bool = option(
-        False, "Augmentation", "Mirror half of the images top to bottom, whatever --flip did."
+        False,
+        "Augmentation",
+        "Whether to mirror a random half of the images top to bottom, independently of --flip.",
     )
     alternating_flip: bool = option(
-        False, "Augmentation", "Mirror half of the images, and in the next epoch the other half."
+        False,
+        "Augmentation",
+        "Whether to mirror half of the images in one epoch and the other half in the next.",
     )
     policy: str = option(
         "none",
         "Augmentation",
-        "Learned or trivial augmentation policy.",
+        "Augmentation policy, RandAugment or TrivialAugment.",
         choices=("none", "randaugment", "trivialaugment"),
     )
     num_ops: int = option(
         2,
         "Augmentation",
-        "Operations an image of --policy=randaugment.",
+        "Number of operations for each image under --policy=randaugment.",
         needs=("policy", "randaugment"),
     )
     magnitude: int = option(
         9,
         "Augmentation",
-        "Strength of --policy=randaugment, 0 to 30.",
+        "Strength of the operations under --policy=randaugment, 0 to 30.",
         needs=("policy", "randaugment"),
     )
     color_jitter: tuple[float, ...] = option(
-        (0.0, 0.0, 0.0, 0.0), "Augmentation", "Brightness, contrast, saturation, hue strengths."
+        (0.0, 0.0, 0.0, 0.0),
+        "Augmentation",
+        "Strengths of the random changes of brightness, contrast, saturation and hue.",
     )
-    erasing: float = option(0.0, "Augmentation", "Probability of erasing a random rectangle.")
-    mixup: float = option(0.0, "Augmentation", "Alpha of mixup; 0 is off.")
-    cutmix: float = option(0.0, "Augmentation", "Alpha of cutmix; 0 is off.")
+    erasing: float = option(
+        0.0, "Augmentation", "Probability that a random rectangle of an image is erased."
+    )
+    mixup: float = option(
+        0.0, "Augmentation", "Alpha of mixup's beta distribution; 0 turns it off."
+    )
+    cutmix: float = option(
+        0.0, "Augmentation", "Alpha of CutMix's beta distribution; 0 turns it off."
+    )
 
-    steps: int | None = option(None, "Schedule", "Updates to make; or give --epochs.")
-    epochs: float | None = option(None, "Schedule", "Passes over the data; or give --steps.")
-    batch_size: int = option(128, "Schedule", "Examples an update, over all devices and hosts.")
-    learning_rate: float = option(0.1, "Schedule", "Peak learning rate.")
+    steps: int | None = option(None, "Schedule", "Number of updates; give either this or --epochs.")
+    epochs: float | None = option(
+        None, "Schedule", "Number of passes over the data; give either this or --steps."
+    )
+    batch_size: int = option(
+        128, "Schedule", "Number of examples in an update, over all devices and hosts."
+    )
+    learning_rate: float = option(
+        0.1, "Schedule", "Largest learning rate, reached after the warm-up."
+    )
     base_batch_size: int | None = option(
-        None, "Schedule", "Scale learning_rate by batch_size / this; by default it is not scaled."
+        None,
+        "Schedule",
+        "Batch size that --learning_rate is meant for, in proportion to which it is scaled; "
+        "by default it is not scaled.",
     )
     schedule: str = option(
         "cosine",
@@ -210,132 +256,179 @@ class TrainConfig:
         "How the learning rate falls after the warm-up.",
         choices=("cosine", "linear", "step", "constant"),
     )
-    warmup_steps: int = option(0, "Schedule", "Updates of linear warm-up.")
-    warmup_epochs: float | None = option(None, "Schedule", "Linear warm-up in epochs instead.")
-    warmup_start: float = option(0.0, "Schedule", "Where warm-up starts, as a share of the peak.")
+    warmup_steps: int = option(0, "Schedule", "Number of updates of linear warm-up.")
+    warmup_epochs: float | None = option(
+        None, "Schedule", "Length of the linear warm-up in epochs, instead of --warmup_steps."
+    )
+    warmup_start: float = option(
+        0.0, "Schedule", "Learning rate at which the warm-up starts, as a share of the largest."
+    )
     decay_at: tuple[float, ...] = option(
         (0.5, 0.75),
         "Schedule",
-        "When --schedule=step falls, as shares of the whole run.",
+        "Points at which --schedule=step reduces the learning rate, as shares of the whole run.",
         needs=("schedule", "step"),
     )
     decay_factor: float = option(
-        0.1, "Schedule", "What --schedule=step multiplies by.", needs=("schedule", "step")
+        0.1,
+        "Schedule",
+        "Factor by which --schedule=step multiplies the learning rate.",
+        needs=("schedule", "step"),
     )
     final_learning_rate: float = option(
         0.0,
         "Schedule",
-        "Where --schedule=cosine or linear ends, as a share of the peak.",
+        "Learning rate at which --schedule=cosine or linear ends, as a share of the largest.",
         needs=("schedule", "cosine", "linear"),
     )
 
     optimizer: str = option(
-        "sgd", "Optimizer", "Rule of the update.", choices=("sgd", "adamw", "lars", "lamb", "muon")
+        "sgd",
+        "Optimizer",
+        "Optimizer that makes the updates.",
+        choices=("sgd", "adamw", "lars", "lamb", "muon"),
     )
     optimizer_options: str = option(
         "",
         "Optimizer",
-        "The rule's own options: optax's, or muon's, as in 'iterations=3, normalize=True'.",
+        "Options of the optimizer, those of optax or of muon, as in 'iterations=3, "
+        "normalize=True'.",
     )
     momentum: float = option(
-        0.9, "Optimizer", "Momentum of sgd, lars and muon; beta 1 of the others."
+        0.9, "Optimizer", "Momentum of sgd, lars and muon, or beta 1 of the others."
     )
     nesterov: bool = option(
         False,
         "Optimizer",
-        "Nesterov's momentum, for sgd and lars.",
+        "Whether sgd and lars use Nesterov's momentum.",
         needs=("optimizer", "sgd", "lars"),
     )
-    weight_decay: float = option(1e-4, "Optimizer", "Weight decay.")
+    weight_decay: float = option(1e-4, "Optimizer", "Coefficient of the weight decay.")
     decay_norms_and_biases: bool = option(
-        False, "Optimizer", "Decay the norms' scales and all biases too.", needs=("weight_decay",)
+        False,
+        "Optimizer",
+        "Whether weight decay includes the scales of normalisation layers and all biases.",
+        needs=("weight_decay",),
     )
     class_weights: str | None = option(
         None,
         "Optimizer",
-        "What the classes weigh in the loss: balanced (rarely seen ones more), a number for each "
-        "class, or NAME:WEIGHT,NAME:WEIGHT; the loss is the weighted mean over the batch.",
+        "Weights of the classes in the loss: balanced (more for rare ones), a number for "
+        "each class, or NAME:WEIGHT,NAME:WEIGHT; the loss is the weighted mean over the "
+        "batch.",
     )
-    label_smoothing: float = option(0.0, "Optimizer", "Share of the target spread evenly.")
+    label_smoothing: float = option(
+        0.0, "Optimizer", "Share of the target that is spread evenly over all classes."
+    )
     dice_weight: float = option(
-        0.0, "Optimizer", "Weight of the dice loss beside the cross-entropy, in segmentation."
+        0.0, "Optimizer", "Weight of the Dice loss, added to the cross-entropy in segmentation."
     )
     clip_norm: float | None = option(
         None, "Optimizer", "Largest global norm of the gradient; by default it is not clipped."
     )
-    accumulate: int = option(1, "Optimizer", "Parts that a batch is computed in, to save memory.")
+    accumulate: int = option(
+        1,
+        "Optimizer",
+        "Number of parts in which the gradient of a batch is accumulated, to save memory.",
+    )
     ema_decay: float | None = option(
         None,
         "Optimizer",
-        "Decay of averaged weights, which are then evaluated; off by default.",
+        "Decay of an exponential moving average of the weights, which is then evaluated; by "
+        "default there is none.",
     )
     ema_every: int = option(
-        1, "Optimizer", "Updates between two steps of the averaged weights.", needs=("ema_decay",)
+        1,
+        "Optimizer",
+        "Number of updates between two steps of the moving average.",
+        needs=("ema_decay",),
     )
     whiten: str | None = option(
         None,
         "Optimizer",
-        "Path of a convolution of the images whose filters start as those that whiten patches.",
+        "Path of a convolution of the images whose filters start as a whitening of image patches.",
     )
     init_from: str | None = option(
         None,
         "Optimizer",
-        "Weights to start from: a published file, .safetensors or .pth, or the folder of a run, of "
-        "which the best checkpoint is taken if it has --keep_best, else the newest intact one, "
-        "averaged if it keeps averages; of its head stays what is of classes of the same names.",
+        "Weights to start from: a published .safetensors or .pth file, or the folder of a "
+        "run, whose best checkpoint is taken if it has --keep_best, else its newest intact "
+        "one, with averaged weights if it has them; outputs of the head are kept for "
+        "classes of the same names.",
     )
     freeze: str | None = option(
-        None, "Optimizer", "Regular expression of parameter paths that stay as they are."
+        None, "Optimizer", "Regular expression for the paths of parameters that are not trained."
     )
 
     adversary: str = option(
         "none",
         "Adversary",
-        "Train on images perturbed against the network: by PGD, by one fast step, or by TRADES.",
+        "Adversarial training: on images perturbed by PGD, by one fast step, or by TRADES.",
         choices=("none", "pgd", "fast", "trades"),
     )
     adversary_eps: float = option(
         8 / 255,
         "Adversary",
-        "Its budget, for pixels in 0..1.",
+        "Budget of the training perturbation, for pixels in 0..1.",
         needs=("adversary", "pgd", "fast", "trades"),
     )
     adversary_steps: int = option(
         7,
         "Adversary",
-        "Its steps; --adversary=fast takes one.",
+        "Number of iterations of the training attack, of which --adversary=fast takes one.",
         needs=("adversary", "pgd", "trades"),
     )
     trades_beta: float = option(
         6.0,
         "Adversary",
-        "Weight of the divergence of --adversary=trades.",
+        "Weight of the divergence under --adversary=trades.",
         needs=("adversary", "trades"),
     )
 
     dtype: str = option(
-        "float32", "Computation", "Dtype of the computation.", choices=("float32", "bfloat16")
+        "float32",
+        "Computation",
+        "Number format in which the network computes.",
+        choices=("float32", "bfloat16"),
     )
-    remat: bool = option(False, "Computation", "Recompute the blocks' insides to save memory.")
+    remat: bool = option(
+        False,
+        "Computation",
+        "Whether to recompute the blocks' activations in the backward pass, to save memory.",
+    )
     parallel: str = option(
-        "jit", "Computation", "How devices share a batch.", choices=("jit", "pmap"), result=False
+        "jit",
+        "Computation",
+        "How the devices share a batch.",
+        choices=("jit", "pmap"),
+        result=False,
     )
-    seed: int = option(0, "Computation", "Seed of weights, order, augmentation and dropout.")
+    seed: int = option(
+        0, "Computation", "Seed of the weights, the order of examples, augmentation and dropout."
+    )
 
-    checkpoint_every: int = option(1000, "Output", "Updates between checkpoints.", result=False)
-    keep: int = option(3, "Output", "How many of the latest checkpoints stay.", result=False)
+    checkpoint_every: int = option(
+        1000, "Output", "Number of updates between checkpoints.", result=False
+    )
+    keep: int = option(3, "Output", "Number of latest checkpoints that are kept.", result=False)
     keep_best: str | None = option(
         None,
         "Output",
-        "Metric of the evaluation whose best checkpoint stays beside the latest ones (--step=best "
-        "takes it); every checkpoint is evaluated. By default as in the run so far, else none.",
+        "Metric by which the best checkpoint is kept beside the latest ones (--step=best "
+        "takes it), for which every checkpoint is evaluated; by default as in the run so "
+        "far, else none.",
         choices=("none", *BETTER),
         result=False,
     )
     eval_every: int | None = option(
-        None, "Output", "Updates between evaluations; by default at the end only.", result=False
+        None,
+        "Output",
+        "Number of updates between evaluations; by default only the end is evaluated.",
+        result=False,
     )
-    log_every: int = option(20, "Output", "Updates between lines of metrics.jsonl.", result=False)
+    log_every: int = option(
+        20, "Output", "Number of updates between lines of metrics.jsonl.", result=False
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -26,14 +26,14 @@ def define() -> None:
     flags.DEFINE_list(
         "attack",
         None,
-        "Also the accuracy under these attacks, and under the strongest of them for each image: "
+        "Attacks under which the accuracy is measured too, of each and of all together: "
         f"{', '.join(registry.ATTACKS)}.",
         module_name="Attack",
     )
     flags.DEFINE_integer(
         "attack_examples",
         None,
-        "How many examples are attacked, the first ones; by default all.",
+        "Number of examples that are attacked, taken from the start of the split; by default all.",
         lower_bound=1,
         module_name="Attack",
     )

@@ -36,27 +36,35 @@ def define_budget() -> None:
     """Define the flags of norm, budget and length."""
     section = {"module_name": "Attack"}
     flags.DEFINE_string(
-        "norm", None, "linf, l2 or l1; by default the attack's usual one.", **section
+        "norm",
+        None,
+        "Norm that measures the perturbation: linf, l2 or l1; by default the attack's usual one.",
+        **section,
     )
     flags.DEFINE_string(
         "eps",
         None,
-        "Budget for pixels in 0..1, as 0.03 or 8/255; by default 8/255 (linf), 0.5 (l2), 12 (l1).",
+        "Budget of the perturbation, for pixels in 0..1, as in 0.03 or 8/255; by default "
+        "8/255 (linf), 0.5 (l2) or 12 (l1).",
         **section,
     )
     flags.DEFINE_list(
         "epsilons",
         [],
-        "More budgets, for the curve; by default 0 to twice --eps, in eight steps.",
+        "Further budgets for the curve; by default eight, evenly spaced up to twice --eps.",
         **section,
     )
     flags.DEFINE_integer(
-        "attack_steps", None, "Its steps; by default as published.", lower_bound=1, **section
+        "attack_steps",
+        None,
+        "Number of iterations of the attack; by default as published.",
+        lower_bound=1,
+        **section,
     )
     flags.DEFINE_integer(
         "attack_batch",
         128,
-        "Images attacked at a time; changes no result.",
+        "Number of images attacked at once, which changes no result.",
         lower_bound=1,
         **section,
     )

@@ -11,7 +11,7 @@ def define() -> None:
     flags.DEFINE_list(
         "layers",
         None,
-        "Paths of layers; by default the network's own children, a block being one.",
+        "Paths of layers; by default those at the top level of the network, such as its blocks.",
         module_name="Layers",
     )
 

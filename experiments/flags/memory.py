@@ -14,7 +14,7 @@ def define() -> None:
     flags.DEFINE_float(
         "memory_limit",
         4.0,
-        "GiB that the network's values may take; sets how much is computed at once.",
+        "Memory in GiB that the network's values may take, by which the batch size is chosen.",
         lower_bound=0,
         module_name="Computation",
     )

@@ -20,12 +20,26 @@ def define() -> None:
     flags.DEFINE_string(
         "layer",
         None,
-        "Path of Grad-CAM's layer; by default the last with rows and columns.",
+        "Path of the layer for Grad-CAM; by default the last with rows and columns.",
         **section,
     )
-    flags.DEFINE_integer("steps", 50, "Nodes of integrated gradients.", lower_bound=1, **section)
-    flags.DEFINE_integer("samples", 50, "Noisy copies of SmoothGrad.", lower_bound=1, **section)
-    flags.DEFINE_integer("masks", 2000, "Masks of RISE.", lower_bound=1, **section)
+    flags.DEFINE_integer(
+        "steps",
+        50,
+        "Number of steps of the path that integrated gradients takes.",
+        lower_bound=1,
+        **section,
+    )
+    flags.DEFINE_integer(
+        "samples",
+        50,
+        "Number of noisy copies that SmoothGrad averages over.",
+        lower_bound=1,
+        **section,
+    )
+    flags.DEFINE_integer(
+        "masks", 2000, "Number of random masks that RISE averages over.", lower_bound=1, **section
+    )
     memory_flags.define()
 
 

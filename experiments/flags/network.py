@@ -14,22 +14,27 @@ def define() -> None:
     """Define the flags that name a trained network."""
     section = {"module_name": "What"}
     flags.DEFINE_string(
-        "workdir", None, "Folder of a training run; with --weights, of the results.", **section
+        "workdir",
+        None,
+        "Folder of a training run, or with --weights the folder of the results.",
+        **section,
     )
     flags.DEFINE_string(
         "step",
         None,
-        "Checkpoint to take: its step, or best, of a run with --keep_best; by default the newest "
-        "intact one.",
+        "Checkpoint to load: the number of its step, or best in a run with --keep_best; by "
+        "default the newest intact one.",
         **section,
     )
-    flags.DEFINE_string("model", None, "Model that --weights are of.", **section)
-    flags.DEFINE_string("weights", None, "Published weights, .safetensors or .pth.", **section)
+    flags.DEFINE_string("model", None, "Model that the file of --weights belongs to.", **section)
+    flags.DEFINE_string(
+        "weights", None, "Published weights to load, a .safetensors or .pth file.", **section
+    )
     flags.DEFINE_string(
         "class_names",
         None,
-        "Text file with the names of the classes of --weights, one a line, in the order of the "
-        "network's outputs: a data set's classes are then matched by name.",
+        "Text file with the class names of --weights, one a line, in the order of the "
+        "network's outputs, by which a data set's classes are then matched.",
         **section,
     )
 
@@ -37,12 +42,16 @@ def define() -> None:
 def define_dataset() -> None:
     """Define the flags that name a data set and its split."""
     section = {"module_name": "Data"}
-    flags.DEFINE_string("dataset", None, "Data set; by default the one of the run.", **section)
+    flags.DEFINE_string("dataset", None, "Data set to read; by default that of the run.", **section)
     flags.DEFINE_string(
-        "data_dir", None, "Where TFDS data sets lie; by default as in the run.", **section
+        "data_dir", None, "Folder of the TFDS data sets; by default as in the run.", **section
     )
     flags.DEFINE_string(
-        "split", None, "Split, TFDS slices allowed; by default that of the run.", **section
+        "split",
+        None,
+        "Split of the data set, where TFDS slices are allowed (test[:100]); by default that "
+        "of the run.",
+        **section,
     )
 
 

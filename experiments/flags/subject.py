@@ -31,7 +31,7 @@ def define() -> None:
 def define_images() -> None:
     """Define the flag that names image files."""
     flags.DEFINE_multi_string(
-        "image", [], "An image file, of any size and mode.", module_name="Images"
+        "image", [], "Image file to look at, of any size and mode.", module_name="Images"
     )
 
 
@@ -40,7 +40,7 @@ def define_examples() -> None:
     flags.DEFINE_integer(
         "examples",
         8,
-        "How many examples of the data set are taken where no image file is named.",
+        "Number of examples of the data set to look at where no --image is given.",
         lower_bound=1,
         module_name="Images",
     )
@@ -51,10 +51,12 @@ def define_output() -> None:
     flags.DEFINE_string(
         "output",
         None,
-        "Folder of the results; by default one in the run's, named after the experiment.",
+        "Folder of the results; by default one within the run's, named after the command.",
         module_name="What",
     )
-    flags.DEFINE_integer("seed", 0, "Seed of all that is drawn.", module_name="What")
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of all random numbers of the command.", module_name="What"
+    )
 
 
 class Subject(NamedTuple):

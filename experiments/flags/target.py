@@ -14,7 +14,8 @@ def define() -> None:
     flags.DEFINE_string(
         "target",
         None,
-        "Class that is explained, a name or a number; by default each image's likeliest.",
+        "Class to explain, by name or number; by default the one that the network predicts "
+        "for each image.",
         module_name="Map",
     )
 

@@ -23,13 +23,13 @@ def define(workdir: str, recipe: str, pictures: int, shown: str) -> None:
     flags.DEFINE_string(
         "workdir",
         workdir,
-        "Folder of this run: checkpoints, results, report.",
+        "Folder of the run, for its checkpoints, results and report.",
         module_name="Output",
     )
     flags.DEFINE_integer(
         "pictures",
         pictures,
-        f"Images of the evaluation split to show {shown}.",
+        f"Number of evaluation images to show {shown}.",
         module_name="Output",
     )
     training_flags.define()

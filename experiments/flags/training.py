@@ -15,7 +15,7 @@ def define() -> None:
     flags.DEFINE_string(
         "recipe",
         None,
-        f"Published settings to start from: {', '.join(RECIPES)}. Other flags override them.",
+        f"Published settings to start from, which other flags override: {', '.join(RECIPES)}.",
         module_name="Recipe",
     )
     hints = typing.get_type_hints(TrainConfig)

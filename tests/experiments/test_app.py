@@ -17,14 +17,15 @@ from absl import flags
 from cnn_jax.errors import UsageError
 from experiments import app
 
-NAME = flags.DEFINE_string("name", "you", "who is greeted", module_name="Greeting")
+NAME = flags.DEFINE_string("name", "you", "Who is greeted.", module_name="Greeting")
 MODE = flags.DEFINE_enum(
-    "mode", "hello", ["hello", "usage", "interrupt", "crash"], "a mode", module_name="Greeting"
+    "mode", "hello", ["hello", "usage", "interrupt", "crash"], "A mode.", module_name="Greeting"
 )
-TIMES = flags.DEFINE_integer("times", 1, "how often", lower_bound=1, module_name="Greeting")
-LOUD = flags.DEFINE_bool("loud", False, "in capitals, " + "very " * 10, module_name="Voice")
-TAGS = flags.DEFINE_multi_string("tag", ["a"], "a label", module_name="Voice")
-SIZES = flags.DEFINE_list("sizes", ["1", "2"], "some sizes")
+TIMES = flags.DEFINE_integer("times", 1, "How often.", lower_bound=1, module_name="Greeting")
+CAPITALS = "In capitals, " + "very " * 10 + "loud."
+LOUD = flags.DEFINE_bool("loud", False, CAPITALS, module_name="Voice")
+TAGS = flags.DEFINE_multi_string("tag", ["a"], "A label.", module_name="Voice")
+SIZES = flags.DEFINE_list("sizes", ["1", "2"], "Some sizes.")
 
 
 def main(argv):
@@ -97,16 +98,16 @@ def test_help_groups_the_flags_by_section_and_wraps_them(start):
     assert paragraphs[0] == "Greets somebody."
     assert paragraphs[2].splitlines() == [
         "Greeting:",
-        "  --name=TEXT               who is greeted (default: you)",
-        "  --mode=NAME               a mode; one of hello, usage, interrupt,",
-        "                            crash (default: hello)",
-        "  --times=INT               how often (default: 1)",
+        "  --name=TEXT               Who is greeted. (default: you)",
+        "  --mode=NAME               A mode. One of hello, usage, interrupt,",
+        "                            crash. (default: hello)",
+        "  --times=INT               How often. (default: 1)",
     ]
     assert paragraphs[3].splitlines() == [
         "Voice:",
-        "  --[no]loud                in capitals, very very very very very very",
-        "                            very very very very (default: false)",
-        "  --tag=TEXT                a label; may be repeated (default: a)",
+        "  --[no]loud                In capitals, very very very very very very",
+        "                            very very very very loud. (default: false)",
+        "  --tag=TEXT                A label. May be repeated. (default: a)",
     ]
     assert [paragraph.splitlines()[0] for paragraph in paragraphs[4:6]] == [
         "Options:",
