@@ -9,6 +9,7 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
   relu_rule: how ReLUs pass the gradient back, see cnn_jax.ops.activation
   axis_name: the mapped axis over which batch statistics are averaged
   frozen_norms: batch norms are constants: all of theirs lies in batch_stats and never moves
+  stays: f(path) -> whether the parameter there is not trained, see batch_norm
   norm_epsilon: takes the place of the batch norms' own
   remat: recompute the blocks' insides in the backward pass
   initializer: f(key, shape, dtype), takes the place of every parameter's own
@@ -26,6 +27,7 @@ from jax.nn.initializers import ones, variance_scaling, zeros
 from jaxtyping import Array, Float
 
 from cnn_jax import ops
+from cnn_jax.errors import UsageError
 from cnn_jax.ops.convolution import Padding, per_axis
 
 Layer = Callable[..., Array]
@@ -168,9 +170,15 @@ def batch_norm(
 ) -> Float[Array, "n *spatial c"]:
     """Normalise each channel, in training by the batch's moments, else by the running ones.
 
+    A norm whose scale and bias both stay as they are does in training as in evaluation: it takes
+    the running moments and leaves them. If one of the two is trained, the norm is.
+
     Parameters: scale and bias [c]; batch_stats: mean and var [c]. The running averages move by
     1 - momentum (PyTorch's momentum), and the running variance is the unbiased one, so that the
     published models' statistics are the same after a step. Ioffe & Szegedy 2015.
+
+    Raises:
+      UsageError: in training, a batch of one value a channel, of which nothing would be left.
     """
     channels = (x.shape[-1],)
     epsilon = scope.get_flag("norm_epsilon", epsilon)
@@ -183,13 +191,22 @@ def batch_norm(
         bias = parameter(scope, "bias", zeros, channels)
     running_mean = scope.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
     running_var = scope.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+    stays = scope.get_flag("stays", None)
+    if stays is not None:
+        frozen = frozen or all(stays("/".join((*scope.path, leaf))) for leaf in ("scale", "bias"))
     if frozen or not scope.get_flag("train", False):
         return ops.normalize(x, running_mean.value, running_var.value, scale, bias, epsilon)
     axis_name = scope.get_flag("axis_name", None)
+    count = x.size // x.shape[-1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+    if count == 1:
+        raise UsageError(
+            f"{'/'.join(scope.path)} is a batch norm of one value a channel, an image of one pixel "
+            "there, and would make nothing of it; give a larger --batch_size, a smaller "
+            "--accumulate, larger images or --freeze it"
+        )
     mean, var = ops.batch_moments(x, axis_name)
     if scope.is_mutable_collection("batch_stats"):
-        count = x.size // x.shape[-1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
-        unbiased = var * (count / max(count - 1, 1))
+        unbiased = var * (count / (count - 1))
         for running, now in ((running_mean, mean), (running_var, unbiased)):
             now = jax.lax.stop_gradient(now).astype(running.value.dtype)
             running.value = momentum * running.value + (1 - momentum) * now

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import layers
+from cnn_jax.errors import UsageError
 from cnn_jax.taps import record
 
 KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
@@ -104,6 +105,27 @@ def test_batch_norm_of_a_constant_channel_is_finite():
     variables = init(layers.batch_norm, BATCH)
     out = apply(layers.batch_norm, variables, jnp.full((64, 1), 1234.567), train=True)
     assert np.isfinite(out).all()
+
+
+def two_norms(scope, x):
+    x = scope.child(layers.conv_bn, "first")(x, 2, size=1)
+    return scope.child(layers.conv_bn, "second")(x, 2, size=1)
+
+
+def test_one_value_a_channel_is_nothing_to_train_a_batch_norm_on():
+    one = jnp.ones((1, 1, 1, 3))
+    variables = init(two_norms, one)
+    train = partial(apply, two_norms, variables, train=True)
+    with pytest.raises(UsageError, match=r"^first/bn is a batch norm of one value a channel.*give"):
+        train(one)
+    with pytest.raises(UsageError, match=r"^second/bn "):
+        train(one, stays=lambda path: path.startswith("first"))
+    assert train(one, stays=lambda path: "bn" in path).shape == (1, 1, 1, 2)
+    assert apply(two_norms, variables, one).shape == (1, 1, 1, 2)
+    assert train(jnp.ones((1, 1, 2, 3))).shape == (1, 1, 2, 2)
+    # two devices with one each see two
+    both = jax.vmap(partial(train, axis_name="devices"), axis_name="devices")
+    assert both(jnp.ones((2, 1, 1, 1, 3))).shape == (2, 1, 1, 1, 2)
 
 
 def test_training_differentiates_through_the_batch_s_moments():

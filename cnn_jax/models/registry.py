@@ -86,7 +86,8 @@ class Model(NamedTuple):
     init(key, images) -> variables: {"params": ..., "batch_stats": ...}, nested dicts of float32
       arrays; images [n, h, w, c] count by their shape alone and may be a jax.ShapeDtypeStruct.
     apply(variables, images, *, train=False, mutable=(), rngs=None, tap=None,
-        relu_rule="gradient", axis_name=None, remat=False, **inputs) -> logits [n, classes]
+        relu_rule="gradient", axis_name=None, remat=False, stays=None, **inputs)
+        -> logits [n, classes]
       (for another task what the family says) in the dtype of the images; (logits, updates) when
       `mutable` names collections to be returned as the call leaves them:
       apply(..., train=True, mutable=["batch_stats"]).
@@ -96,6 +97,8 @@ class Model(NamedTuple):
       axis_name: the mapped axis over which batch statistics are averaged.
       remat: keep the blocks' outputs alone and recompute the rest in the backward pass; only what
         lies outside of the blocks passes the tap then, such as auxiliary heads.
+      stays: f(path) -> whether the parameter there is not trained: a batch norm of which all stays
+        normalises by its running statistics in training too.
       inputs: arrays that the family's function takes besides the images, such as the sizes of a
         detector's images in their canvas.
     """
@@ -132,6 +135,7 @@ def _apply(
     relu_rule: str | Callable = "gradient",
     axis_name: str | None = None,
     remat: bool = False,
+    stays: Callable[[str], bool] | None = None,
     **inputs: Any,
 ) -> Any:
     if isinstance(relu_rule, str) and relu_rule not in RELU_RULES:
@@ -145,6 +149,7 @@ def _apply(
         "relu_rule": relu_rule,
         "axis_name": axis_name,
         "remat": remat,
+        "stays": stays,
     }
     mutable = [mutable] if isinstance(mutable, str) else list(mutable)
     call = flax.core.apply(function, mutable=mutable or False, flags=flags)

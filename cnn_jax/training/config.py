@@ -357,7 +357,10 @@ class TrainConfig:
         "classes of the same names.",
     )
     freeze: str | None = option(
-        None, "Optimizer", "Regular expression for the paths of parameters that are not trained."
+        None,
+        "Optimizer",
+        "Regular expression for the paths of parameters that are not trained. A batch norm whose "
+        "scale and bias are both frozen normalizes by its running statistics, which stay as well.",
     )
 
     adversary: str = option(

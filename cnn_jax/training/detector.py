@@ -33,6 +33,7 @@ from cnn_jax.training.initial import initial_variables
 from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.loop import Diverged
 from cnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from cnn_jax.training.paths import freezing
 from cnn_jax.training.state import TrainState, create_state
 from cnn_jax.training.step import normalize_images
 
@@ -95,11 +96,10 @@ def create_train_step(
     Samples are drawn by the seed and the step.
     """
     schedule, base_key = learning_rate_schedule(config), jax.random.key(config.seed)
+    flags = {"train": True, "remat": config.remat, "stays": freezing(config.freeze)}
 
     def loss_of(params, batch_stats, batch, key):
-        terms, updates = flax.core.apply(
-            detection.losses, mutable=["batch_stats"], flags={"train": True, "remat": config.remat}
-        )(
+        terms, updates = flax.core.apply(detection.losses, mutable=["batch_stats"], flags=flags)(
             {"params": params, "batch_stats": batch_stats},
             canvas_images(batch, dataset, config.dtype),
             truth_of(batch, settings.mask_layers > 0),

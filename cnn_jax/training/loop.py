@@ -33,6 +33,7 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.initial import initial_variables
 from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.optimizer import create_optimizer
+from cnn_jax.training.paths import freezing
 from cnn_jax.training.state import TrainState, create_state, evaluated_variables
 from cnn_jax.training.step import create_train_step, normalize_images
 from cnn_jax.training.task import CLASSIFICATION, Task
@@ -135,6 +136,17 @@ def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels:
                 f"{model.name} does not take images of {size} pixels, between "
                 f"--start_image_size={config.start_image_size} and {config.image_size}: {error}"
             ) from error
+
+
+def _check_norms(config: TrainConfig, model: Model, variables: PyTree, channels: int) -> None:
+    """Raise UsageError where a batch norm would be given one value a channel to train on."""
+    if config.batch_size // config.accumulate > 1:
+        return
+    size, _ = configs.image_sizes(config)[0]  # the smallest
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    rngs = {"dropout": jax.random.key(0)}
+    train = partial(model.apply, train=True, rngs=rngs, stays=freezing(config.freeze))
+    jax.eval_shape(train, variables, images)
 
 
 def _batches(
@@ -295,6 +307,7 @@ def train(
         say=to_say.append,
     )
     _check_sizes(config, model, variables, channels)
+    _check_norms(config, model, variables, channels)
     if config.whiten is not None:
         variables = whitened(variables, config.whiten, _first_images(config, task, train_set))
     labels = datasets.labels(train_set) if config.sampler == "balanced" else None

@@ -15,7 +15,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import learning_rate_schedule
-from cnn_jax.training.paths import frozen
+from cnn_jax.training.paths import freezing
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.task import CLASSIFICATION, Batch, Metrics, Task
 
@@ -68,6 +68,7 @@ def create_train_step(
     dtype = jnp.dtype(config.dtype)
     base_key = jax.random.key(config.seed)
     normalized = partial(normalize_images, mean=mean, std=std, dtype=dtype)
+    stays = freezing(config.freeze)
     trades = config.adversary == "trades"
     if trades and task is not CLASSIFICATION:
         raise UsageError("--adversary=trades compares classifications; take --adversary=pgd")
@@ -85,6 +86,7 @@ def create_train_step(
                 rngs={"dropout": key},
                 axis_name=axis_name,
                 remat=config.remat,
+                stays=stays,
                 **options,
             )
 
@@ -163,8 +165,6 @@ def create_train_step(
             gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if config.freeze is not None:
-            batch_stats = _keep_frozen(config.freeze, state.batch_stats, batch_stats)
         ema = state.ema
         if config.ema_decay is not None:
             ema = _averaged(state, {"params": params, "batch_stats": batch_stats}, config)
@@ -176,12 +176,6 @@ def create_train_step(
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
     return step
-
-
-def _keep_frozen(pattern: str, before: PyTree, after: PyTree) -> PyTree:
-    """A frozen layer keeps its running statistics too."""
-    stay = frozen(after, pattern)
-    return jax.tree.map(lambda still, old, new: old if still else new, stay, before, after)
 
 
 def _averaged(state: TrainState, variables: PyTree, config: TrainConfig) -> PyTree:

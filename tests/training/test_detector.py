@@ -5,10 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from cnn_jax.data import detection as data
 from cnn_jax.errors import UsageError
-from cnn_jax.layers import conv
+from cnn_jax.layers import conv, conv_bn
 from cnn_jax.models import fast_rcnn, faster_rcnn, rcnn, registry
 from cnn_jax.ops import roi_pool
 from cnn_jax.training import detector
@@ -188,6 +189,19 @@ def test_a_detector_starts_from_another_s_network_and_keeps_the_classes_it_knows
     assert any("of the head 8 of 9 classes, by name" in line for line in said)
     kept, new = (each.variables["params"] for each in (first, other))
     np.testing.assert_array_equal(kept["conv"]["kernel"], new["conv"]["kernel"])
+
+
+def test_frozen_norms_keep_their_running_statistics(tmp_path, monkeypatch):
+    def backbone(scope, images):
+        return [scope.child(conv_bn, "conv")(images, 4, size=3, stride=4)]
+
+    entry = faster_rcnn.detector(FASTER._replace(backbone=backbone), 32, 9)
+    monkeypatch.setitem(registry.MODELS, "tiny_faster", entry)
+    for freeze, stays in ((".*bn", True), (".*bn/scale", False)):
+        config = dataclasses.replace(CONFIG, steps=1, freeze=freeze)
+        found = run(tmp_path / str(stays), config).variables["batch_stats"]
+        means = [leaf for path, leaf in flatten_dict(found).items() if path[-1] == "mean"]
+        assert all(not np.any(mean) for mean in means) == stays
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

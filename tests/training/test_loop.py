@@ -275,6 +275,17 @@ def test_images_grow_and_a_resumed_run_goes_on_at_their_size(config, tmp_path):
     assert sizes == [(12, 12)]
 
 
+@pytest.mark.parametrize("parts", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}])
+def test_batch_norms_of_one_value_a_channel_are_refused_before_anything_is_written(
+    config, tmp_path, parts
+):
+    norms = {"model": "resnet20", "model_options": "depth=8", "mixup": 0.0, "image_size": 4}
+    config = dataclasses.replace(config, **norms, **parts, steps=1)
+    with pytest.raises(UsageError, match=r"^stage3_block1/conv1/bn is .* one value a channel"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_whose_weights_depend_on_the_size_takes_no_growing_images(config, tmp_path):
     with pytest.raises(UsageError, match="start_image_size"):
         run(dataclasses.replace(config, start_image_size=6), tmp_path / "run")

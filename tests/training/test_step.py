@@ -166,6 +166,69 @@ def test_frozen_layers_keep_weights_and_statistics(model, variables):
     assert (state.batch_stats["stage2_block1"]["conv1"]["bn"]["mean"] != 0).any()
 
 
+def with_statistics(variables):
+    """The variables with running statistics that are no batch's."""
+
+    def drawn(path, leaf):
+        rng = np.random.default_rng(len(str(path)))
+        return jnp.asarray(rng.uniform(0.5, 2, leaf.shape), jnp.float32)
+
+    stats = jax.tree_util.tree_map_with_path(drawn, variables["batch_stats"])
+    return variables | {"batch_stats": stats}
+
+
+@pytest.mark.parametrize(
+    ("over", "options"),
+    [
+        (one_device, {}),
+        (one_device, {"accumulate": 4}),
+        (one_device, {"remat": True}),
+        (lambda: parallel.over_mesh(jax.devices()), {}),
+        (lambda: parallel.over_pmap(jax.devices()), {}),
+    ],
+)
+def test_frozen_layers_train_as_they_are_evaluated(model, variables, over, options):
+    """With all but the head frozen, the training loss is that of the network as evaluated."""
+    variables = with_statistics(variables)
+    config = dataclasses.replace(CONFIG, freeze="stem|stage", **options)
+    state, metrics = run(model, variables, config, over(), 1)
+    batch = batch_of(0)
+    logits = model.apply(variables, normalize_images(jnp.asarray(batch["image"]), MEAN, STD))
+    loss = cross_entropy(logits, jnp.asarray(batch["label"])).mean()
+    assert metrics[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], state.batch_stats)
+
+
+@pytest.mark.parametrize("adversary", ["pgd", "fast", "trades"])
+def test_adversaries_see_frozen_layers_as_they_are_evaluated(model, variables, adversary):
+    """One of no strength finds the loss of the network as evaluated, and moves no statistic."""
+    variables = with_statistics(variables)
+    config = dataclasses.replace(CONFIG, freeze="stem|stage", adversary=adversary)
+    config = dataclasses.replace(config, adversary_eps=1e-7, adversary_steps=1)
+    state, metrics = run(model, variables, config, one_device(), 1)
+    batch = batch_of(0)
+    logits = model.apply(variables, normalize_images(jnp.asarray(batch["image"]), MEAN, STD))
+    loss = cross_entropy(logits, jnp.asarray(batch["label"])).mean()
+    assert metrics[0]["loss"] == pytest.approx(float(loss), rel=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], state.batch_stats)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "moves"),
+    [
+        ("stem/conv|.*/scale", True),  # its bias is trained, so it is
+        ("stem/bn/bias", True),
+        ("stem/bn/(scale|bias)", False),
+        (".*bn", False),
+    ],
+)
+def test_a_norm_is_frozen_where_its_scale_and_its_bias_are(model, variables, freeze, moves):
+    config = dataclasses.replace(CONFIG, freeze=freeze)
+    state, _ = run(model, variables, config, one_device(), 1)
+    stem = state.batch_stats["stem"]["bn"]
+    assert {bool((stem["mean"] != 0).any()), bool((stem["var"] != 1).any())} == {moves}
+
+
 def test_freezing_nothing_is_an_error(model, variables):
     with pytest.raises(UsageError, match="matches no parameter"):
         create_optimizer(dataclasses.replace(CONFIG, freeze="stag1"), variables["params"])
