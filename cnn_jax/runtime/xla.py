@@ -29,7 +29,7 @@ def configure() -> None:
     $XDG_CACHE_HOME or ~/.cache; CNN_JAX_CACHE=0 turns it off.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, of XLA's C++ logging
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder and jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
         # JAX keeps what takes a second; a network's many small programs take longer together
@@ -40,8 +40,8 @@ def configure() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_CONVOLUTION_FLAG}".strip()
 
 
-def _cache_folder() -> Path | None:
-    """The project's cache folder; None if it is turned off or cannot be written."""
+def cache_folder() -> Path | None:
+    """Return the project's cache folder; None if it is turned off or cannot be written."""
     if os.environ.get("CNN_JAX_CACHE") == "0":
         return None
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cnn_jax"
@@ -62,9 +62,9 @@ def _only_cpu() -> bool:
     return not plugins and importlib.util.find_spec("libtpu") is None
 
 
-def _accepts(flag: str, cache_folder: Path | None) -> bool:
+def _accepts(flag: str, folder: Path | None) -> bool:
     """Whether this jaxlib parses the flag, tried in a process of its own (half a second, once)."""
-    accepted = cache_folder and cache_folder / f"jaxlib {jaxlib.__version__} accepts {flag}"
+    accepted = folder and folder / f"jaxlib {jaxlib.__version__} accepts {flag}"
     if accepted and accepted.exists():
         return True
     trial = [sys.executable, "-c", _PARSE_FLAGS]

@@ -92,7 +92,7 @@ def test_the_mean_of_half_precision_is_summed_in_float32():
 
 def test_the_mean_leaves_the_convolution_before_it_alone():
     """XLA draws it into one fusion with a plain sum of a map of this size."""
-    x, kernel = jnp.ones((1, 14, 14, 128)), jnp.ones((3, 3, 128, 128))
+    x, kernel = (jnp.ones(s, jnp.float32) for s in ((1, 14, 14, 128), (3, 3, 128, 128)))
     net = jax.jit(lambda x, kernel: ops.global_avg_pool(jax.nn.relu(ops.conv(x, kernel))))
     program = net.lower(x, kernel).compile().as_text().partition("ENTRY")[2]
     assert program.count(" convolution(") == 1

@@ -87,7 +87,7 @@ def test_the_cache_can_be_turned_off_or_moved(monkeypatch):
     assert jax.config.jax_compilation_cache_dir == "/elsewhere"
 
 
-def test_a_cache_folder_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
+def test_acache_folder_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     file = tmp_path / "file"
     file.touch(mode=stat.S_IRUSR)
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))

@@ -1,0 +1,226 @@
+"""What a training step will take on devices that are not there, told by their own compiler.
+
+The step that training makes is compiled for a topology such as v5e:16x16, a pod of 256 chips, by
+libtpu, which needs no chip for that. The compiled program tells its memory, its arithmetic, the
+bytes that it moves and its communication; published peaks of the chip turn them into bounds.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jaxlib
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from cnn_jax.errors import UsageError, unknown
+from cnn_jax.runtime.parallel import AXIS, data_mesh, replicated
+
+
+class Chip(NamedTuple):
+    """A device's published peaks.
+
+    flops: dense, per second, of bfloat16.  memory_bandwidth: bytes per second.
+    memory: bytes.  network: bytes per second between chips, all links together.
+    """
+
+    flops: float
+    memory_bandwidth: float
+    memory: float
+    network: float
+
+
+# cloud.google.com/tpu/docs/system-architecture-tpu-vm, a page for each version; NVIDIA's data
+# sheets, with NVLink's bandwidth in one direction
+CHIPS = {
+    "TPU v4": Chip(275e12, 1228e9, 32 * 2**30, 300e9),
+    "TPU v5 lite": Chip(197e12, 819e9, 16 * 2**30, 200e9),
+    "TPU v5": Chip(459e12, 2765e9, 95 * 2**30, 600e9),
+    "TPU v6 lite": Chip(918e12, 1640e9, 32 * 2**30, 448e9),
+    "NVIDIA A100": Chip(312e12, 2039e9, 80 * 2**30, 300e9),
+    "NVIDIA H100": Chip(989e12, 3350e9, 80 * 2**30, 450e9),
+    "NVIDIA H200": Chip(989e12, 4800e9, 141 * 2**30, 450e9),
+}
+
+LOCAL = "local"
+_GENERATIONS = ("v4", "v5e", "v5p", "v6e")
+_SHAPE = re.compile(r"\d+(x\d+){1,2}")
+
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_OPERATION = re.compile(rf"= (.+?) ({'|'.join(_COLLECTIVES)})(-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
+_BYTES = {"pred": 1, "c64": 8, "c128": 16}
+
+
+def topology_devices(name: str) -> Sequence[jax.Device]:
+    """Return the devices of a topology: "v5e:4x4", or "local", those of this machine.
+
+    Raises:
+      UsageError: an unknown topology, or libtpu is not installed.
+    """
+    if name == LOCAL:
+        return jax.devices()
+    generation, _, shape = name.partition(":")
+    if generation not in _GENERATIONS:
+        raise unknown("generation of TPU", generation, [*_GENERATIONS, LOCAL])
+    if not _SHAPE.fullmatch(shape):
+        raise UsageError(f"--topology={name} has no shape; write {generation}:4x4")
+    # else libtpu asks the cloud which machine this is
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(name, platform="tpu").devices
+    except Exception as error:  # of several kinds, as libtpu is missing or knows no such shape
+        line = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"no compiler for {name}: {line}; install libtpu (CNN_JAX_DEVICE=tpu ./launch.sh setup,"
+            " or the extra tpu) and give a shape that the generation has"
+        ) from None
+
+
+def lower_step(
+    step: Callable[[PyTree, PyTree], Any],
+    state: PyTree,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    devices: Sequence[jax.Device],
+) -> jax.stages.Lowered:
+    """Return step(state, batch), lowered as --parallel=jit does it, over these devices.
+
+    Args:
+      state: arrays or their shapes, which every device holds whole.
+      batch: shapes of the global batch, spread by the first axis.
+    """
+    mesh = data_mesh(devices)
+    whole, spread = replicated(mesh), NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def shapes(tree: PyTree, sharding: NamedSharding) -> PyTree:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=whole)
+    return jitted.lower(shapes(state, whole), shapes(dict(batch), spread))
+
+
+def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) -> dict[str, Any]:
+    """Return the account of the compiled program, from the cache if it was compiled before.
+
+    A large step takes minutes to compile for a pod.
+
+    Args:
+      cache: a folder that keeps accounts by the program's hash.
+
+    Raises:
+      UsageError: the program does not fit into the devices' memory.
+    """
+    versions = [jax.__version__, jaxlib.__version__, _version("libtpu")]
+    program = "\n".join([lowered.as_text(), *versions])
+    kept = cache and cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
+    if kept and kept.exists():
+        return json.loads(kept.read_text())
+    try:
+        found = account(lowered.compile())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+        what = f"needs {needed[1]} of {needed[2]}" if needed else "does not fit: it needs more"
+        raise UsageError(
+            f"the step {what} of a device's memory; lower --batch_size, or give --remat or "
+            "--accumulate"
+        ) from None
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(found))
+        partial.replace(kept)
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
+    """Return what a compiled program takes, on each device and in each call.
+
+    flops, bytes_accessed; argument_bytes, temporary_bytes, peak_bytes; collectives: kind -> count
+    and bytes of their results.
+    """
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary + extra
+    return {
+        "flops": cost.get("flops"),
+        "bytes_accessed": cost.get("bytes accessed"),
+        "argument_bytes": arguments,
+        "temporary_bytes": temporary,
+        "peak_bytes": peak,
+        "collectives": collectives(compiled.as_text()),
+    }
+
+
+def collectives(program: str) -> dict[str, dict[str, int]]:
+    """Return kind -> count and bytes of a program's collectives, by their results' shapes."""
+    counts, sizes = Counter(), Counter()
+    for shape, kind, started in _OPERATION.findall(program):
+        arrays = [_bytes(*array) for array in _ARRAY.findall(shape)]
+        if started and kind in ("all-gather", "collective-permute"):
+            arrays = arrays[len(arrays) // 2 :]  # the operand stands before the result
+        counts[kind] += 1
+        sizes[kind] += sum(arrays)
+    return {kind: {"count": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
+
+
+def _bytes(dtype: str, shape: str) -> int:
+    width = _BYTES.get(dtype) or max(1, int(re.search(r"\d+", dtype)[0]) // 8)
+    return width * math.prod(int(length) for length in shape.split(",") if length)
+
+
+def bounds(
+    accounted: Mapping[str, Any], device_kind: str, devices: int
+) -> dict[str, float | bool | None]:
+    """Return the least seconds that arithmetic, memory and network take, by published peaks.
+
+    seconds is their largest, as if they overlapped wholly; the network's is that of rings, in which
+    a chip sends 2 (n - 1) / n of an all-reduce's bytes and (n - 1) / n of another collective's.
+    All are None for a device whose peaks are not known. fits: whether the peak memory fits.
+    """
+    fitting = [name for name in CHIPS if f"{device_kind} ".startswith(f"{name} ")]
+    if not fitting:
+        return dict.fromkeys(("arithmetic", "memory", "network", "seconds", "fits"))
+    chip = CHIPS[max(fitting, key=len)]
+    share = (devices - 1) / devices
+    sent = sum(
+        (2 if kind == "all-reduce" else 1) * share * each["bytes"]
+        for kind, each in accounted["collectives"].items()
+    )
+    found = {
+        "arithmetic": accounted["flops"] / chip.flops,
+        "memory": accounted["bytes_accessed"] / chip.memory_bandwidth,
+        "network": sent / chip.network,
+    }
+    return found | {
+        "seconds": max(found.values()),
+        "fits": accounted["peak_bytes"] <= chip.memory,
+    }
+
+
+def shapes_of(tree: PyTree) -> PyTree:
+    """Return the shapes and dtypes of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), tree)

@@ -1,0 +1,118 @@
+"""Plans: what a compiled step is told to take, on the CPU's devices and in programs as text."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import UsageError
+from cnn_jax.programs import plan
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.plan import plan_step
+
+TINY = {"model_options": "filters=(4,), neurons=(8,)", "batch_size": 16}
+
+
+def planned(devices, **options):
+    step = plan_step(TrainConfig(model="lenet5", **TINY | options))
+    lowered = plan.lower_step(step.step, step.state, step.batch, devices)
+    return plan.compile_for_account(lowered), step
+
+
+def size(tree):
+    return sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def test_a_device_holds_the_state_and_its_share_of_the_batch():
+    found, step = planned(jax.devices())
+    share = size(step.batch) / len(jax.devices())
+    assert found["argument_bytes"] == pytest.approx(size(step.state) + share, rel=0.05)
+    assert found["peak_bytes"] >= found["argument_bytes"]
+
+
+def test_one_device_communicates_nothing():
+    found, _ = planned(jax.devices()[:1])
+    assert found["collectives"] == {}
+
+
+def test_devices_exchange_gradients_and_metrics_and_nothing_else():
+    found, step = planned(jax.devices())
+    assert set(found["collectives"]) == {"all-reduce"}
+    gradients = size(step.state.params)
+    # the first kernel is summed in blocks, the form that a CPU computes its gradient in
+    assert gradients <= found["collectives"]["all-reduce"]["bytes"] <= 1.1 * gradients
+
+
+def test_the_arithmetic_is_that_of_the_devices_share():
+    (whole, _), (share, _) = planned(jax.devices()[:1]), planned(jax.devices())
+    assert share["flops"] == pytest.approx(whole["flops"] / len(jax.devices()), rel=0.2)
+
+
+def test_a_plan_is_kept_by_its_program(tmp_path, monkeypatch):
+    step = plan_step(TrainConfig(model="lenet5", **TINY))
+    lowered = plan.lower_step(step.step, step.state, step.batch, jax.devices())
+    first = plan.compile_for_account(lowered, tmp_path)
+    monkeypatch.setattr(plan, "account", None)
+    assert plan.compile_for_account(lowered, tmp_path) == first
+
+
+PROGRAM = """
+  %all-reduce.1 = (f32[64]{0}, bf16[8,2]{1,0}) all-reduce(%a, %b), replica_groups={{0,1}}
+  %ag = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%c), dimensions={0}
+  %agd = f32[16,8]{1,0} all-gather-done(%ag)
+  %ar = f32[] all-reduce-start(%d), to_apply=%add
+  %p = pred[3]{0} collective-permute(%e)
+"""
+
+
+def test_collectives_are_counted_with_the_bytes_of_their_results():
+    assert plan.collectives(PROGRAM) == {
+        "all-gather": {"count": 1, "bytes": 16 * 8 * 4},
+        "all-reduce": {"count": 2, "bytes": 64 * 4 + 16 * 2 + 4},
+        "collective-permute": {"count": 1, "bytes": 3},
+    }
+
+
+def test_bounds_are_the_published_peaks_times():
+    # the step of ResNet-50 with 128 images on a v5e: memory bounds it, at 59.6 ms
+    accounted = {"flops": 3.077e12, "bytes_accessed": 48.83e9, "peak_bytes": 4.36 * 2**30}
+    accounted["collectives"] = {"all-reduce": {"count": 100, "bytes": 100e6}}
+    found = plan.bounds(accounted, "TPU v5 lite", 4)
+    assert found["arithmetic"] == pytest.approx(15.6e-3, abs=1e-4)
+    assert found["memory"] == found["seconds"] == pytest.approx(59.6e-3, abs=1e-4)
+    assert found["network"] == pytest.approx(2 * 0.75 * 100e6 / 200e9)
+    assert found["fits"]
+    assert plan.bounds(accounted, "cpu", 4)["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v9:2x2", "unknown generation of TPU 'v9'"),
+        ("v5e", "has no shape; write v5e:4x4"),
+        ("v5e:2", "has no shape"),
+    ],
+)
+def test_an_unknown_topology_is_an_error(name, message):
+    with pytest.raises(UsageError, match=message):
+        plan.topology_devices(name)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("resnet20", {"mixup": 0.2, "ema_decay": 0.99, "image_size": 8}),
+        ("unet", {"model_options": "features=(4, 8)", "image_size": 16}),
+        ("localizer_resnet18", {"image_size": 32}),
+    ],
+)
+def test_steps_of_every_task_with_images_have_a_plan(model, options):
+    step = plan_step(TrainConfig(model=model, batch_size=8, **options))
+    state, metrics = jax.eval_shape(step.step, step.state, step.batch)
+    assert metrics["loss"] == jax.ShapeDtypeStruct((), jnp.float32)
+    assert jax.tree.structure(state) == jax.tree.structure(step.state)
+
+
+def test_a_detector_has_no_plan_yet():
+    with pytest.raises(UsageError, match="has no plan; give a network of classification"):
+        plan_step(TrainConfig(model="fasterrcnn_resnet50_fpn"))
