@@ -4,6 +4,9 @@ Tan & Le 2019, "EfficientNet: Rethinking model scaling for convolutional neural 
 and 2021, "EfficientNetV2: Smaller models and faster training", table 4. The plain names are
 torchvision's networks, whose initialisation, epsilons and momenta these have. `tf_efficientnet_b*`
 are timm's ports of the authors' networks, which pad as TensorFlow does and have an epsilon of 1e-3.
+EfficientNet-Lite (Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite") is V1 for
+hardware that multiplies integers: no excitation, ReLU6, and neither the first and the last stage's
+depth nor the stem's and the last convolution's width are scaled.
 """
 
 import math
@@ -31,7 +34,7 @@ from cnn_jax.layers import (
     tensorflow_same,
 )
 from cnn_jax.models.entry import Entry, Timm
-from cnn_jax.models.mobilenet_v2 import divisible, inverted_residual, timm_name
+from cnn_jax.models.mobilenet_v2 import divisible, inverted_residual, relu6, timm_name
 
 # uniform within 1 / sqrt(classes)
 head_init = variance_scaling(1 / 3, "fan_out", "uniform")
@@ -56,6 +59,11 @@ def mbconv(channels: int, expansion: int, **settings: float) -> Layer:
         excitation=partial(squeeze_excitation, squeezed=squeezed, activation=silu),
         **settings,
     )
+
+
+def lite_conv(channels: int, expansion: int, **settings: float) -> Layer:
+    """Return MobileNetV2's block for these input channels: ReLU6, no squeeze-and-excitation."""
+    return partial(inverted_residual, expanded=divisible(channels * expansion), **settings)
 
 
 @layer
@@ -147,6 +155,12 @@ def scaled(width: float, depth: float) -> tuple[Stage, ...]:
     )
 
 
+def scaled_lite(width: float, depth: float) -> tuple[Stage, ...]:
+    """Return Lite's stages: the depth of the first and of the last is not scaled."""
+    first, *middle, last = (stage._replace(block=lite_conv) for stage in scaled(width, depth))
+    return (first._replace(blocks=1), *middle, last._replace(blocks=1))
+
+
 def efficientnet(
     scope: Scope,
     images: Float[Array, "n h w 3"],
@@ -157,6 +171,7 @@ def efficientnet(
     last: int,
     dropout_rate: float,
     stochastic_depth_rate: float = 0.2,
+    activation: Layer = silu,
     pad_after: bool = False,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
@@ -164,6 +179,7 @@ def efficientnet(
     """Return the logits.
 
     Args:
+      activation: of the first convolution and of the last one; the stages have their own.
       stem, last: channels of the first convolution, and of the last one, a 1x1.
       stochastic_depth_rate: of a block after the last; it grows linearly from 0 at the first.
       pad_after: pad as TensorFlow does; else on both sides.
@@ -172,7 +188,7 @@ def efficientnet(
     norm = {"epsilon": epsilon, "momentum": momentum}
     padding = tensorflow_same(images, 3, 2) if pad_after else "same"
     first = scope.child(conv_bn_activation, "stem")
-    x = first(images, stem, silu, stride=2, padding=padding, **norm)
+    x = first(images, stem, activation, stride=2, padding=padding, **norm)
     done, total = 0, sum(stage.blocks for stage in stages)
     for number, stage in enumerate(stages, 1):
         for i in range(stage.blocks):
@@ -188,7 +204,7 @@ def efficientnet(
             )
             x = scope.child(rematerialized(scope, body), f"stage{number}_block{i + 1}")(x)
             done += 1
-    x = scope.child(conv_bn_activation, "last")(x, last, silu, size=1, **norm)
+    x = scope.child(conv_bn_activation, "last")(x, last, activation, size=1, **norm)
     x = scope.child(global_avg_pool, "pool")(x)
     x = scope.child(dropout, "dropout")(x, dropout_rate)
     return scope.child(dense, "head")(x, num_classes, init=head_init)
@@ -210,6 +226,50 @@ def torchvision_name(path: str, stages: Sequence[Stage]) -> str:
         steps = ["expand", "depthwise", "se", "project"][stage.expansion == 1 :]
     module = inner[1] if inner[0] == "se" else norm
     return f"features.{number}.{i - 1}.block.{steps.index(inner[0])}.{module}"
+
+
+# the authors' port's names within a block and outside -> timm's
+_PORT_OUTER = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_PORT_EXPANDED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_PORT_UNEXPANDED = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+
+
+def name_of_port(name: str, stages: Sequence[Stage]) -> str:
+    """Return timm's name of a tensor of the files efficientnet-lite*-*.pth, and others as they are.
+
+    Those count the blocks through all stages: _blocks.1._bn0.weight -> blocks.1.0.bn1.weight.
+    """
+    outer, _, rest = name.partition(".")
+    if outer in _PORT_OUTER:
+        return f"{_PORT_OUTER[outer]}.{rest}"
+    within = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+    if within is None:
+        return name
+    blocks = [(s, i) for s, stage in enumerate(stages) for i in range(stage.blocks)]
+    index, module, leaf = int(within[1]), within[2], within[3]
+    modules = _PORT_EXPANDED if index else _PORT_UNEXPANDED
+    if index >= len(blocks) or module not in modules:
+        return name
+    stage, i = blocks[index]
+    return f"blocks.{stage}.{i}.{modules[module]}.{leaf}"
 
 
 def _v1(width: float, depth: float, dropout_rate: float, **norm: float) -> Callable:
@@ -249,6 +309,30 @@ def _timm(width: float, depth: float, dropout_rate: float, image_size: int, resi
     )
 
 
+def _lite(width: float, depth: float, dropout_rate: float, image_size: int, resize: int) -> Entry:
+    stages = scaled_lite(width, depth)
+    function = partial(
+        efficientnet,
+        stages=stages,
+        stem=32,
+        last=1280,
+        dropout_rate=dropout_rate,
+        activation=relu6,
+        pad_after=True,
+        epsilon=1e-3,
+    )
+    return Entry(
+        function,
+        image_size,
+        published_name=timm_name,
+        current_name=partial(name_of_port, stages=stages),
+        resize=resize,
+        interpolation="bicubic",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+
 def _v2(
     stages: tuple[Stage, ...], dropout_rate: float, image_size: int, **preprocessing: object
 ) -> Entry:
@@ -271,6 +355,7 @@ def _same(name: str) -> Timm:
 
 _large = {"epsilon": 1e-3, "momentum": 0.99}
 _centred = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+_lite0 = _lite(1.0, 1.0, 0.2, 224, 256)
 
 # width, depth, dropout rate, image size, resize
 MODELS = {
@@ -290,6 +375,16 @@ MODELS = {
     "tf_efficientnet_b5": _timm(1.6, 2.2, 0.4, 456, 488),
     "tf_efficientnet_b6": _timm(1.8, 2.6, 0.5, 528, 560),
     "tf_efficientnet_b7": _timm(2.0, 3.1, 0.5, 600, 632),
+    "tf_efficientnet_lite0": _lite0,
+    "tf_efficientnet_lite1": _lite(1.0, 1.1, 0.2, 240, 272),
+    "tf_efficientnet_lite2": _lite(1.1, 1.2, 0.3, 260, 292),
+    "tf_efficientnet_lite3": _lite(1.2, 1.4, 0.3, 280, 310),
+    "tf_efficientnet_lite4": _lite(1.4, 1.8, 0.3, 300, 326),
+    "efficientnet_lite0": Entry(  # padded on both sides, another training
+        partial(_lite0.function, pad_after=False, epsilon=1e-5),
+        published_name=timm_name,
+        interpolation="bicubic",
+    ),
     "efficientnet_v2_s": _v2(V2_S, 0.2, 384),
     "efficientnet_v2_m": _v2(V2_M, 0.3, 480),
     "efficientnet_v2_l": _v2(V2_L, 0.4, 480, interpolation="bicubic", **_centred),

@@ -106,6 +106,12 @@ _TIMM = {
     "tf_efficientnet_b5": ("aa_in1k", 83.696, 96.712),
     "tf_efficientnet_b6": ("aa_in1k", 84.124, 96.890),
     "tf_efficientnet_b7": ("aa_in1k", 84.424, 96.908),
+    "tf_efficientnet_lite0": ("in1k", 74.846, 92.180),
+    "tf_efficientnet_lite1": ("in1k", 76.674, 93.232),
+    "tf_efficientnet_lite2": ("in1k", 77.470, 93.756),
+    "tf_efficientnet_lite3": ("in1k", 79.808, 94.908),
+    "tf_efficientnet_lite4": ("in1k", 81.540, 95.668),
+    "efficientnet_lite0": ("ra_in1k", 75.488, 92.508),
     "nasnetalarge": ("tf_in1k", 82.638, 96.066),
 }
 

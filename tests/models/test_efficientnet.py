@@ -33,6 +33,13 @@ COUNTS = {
         ),
         # the others are the same stages again
         *((f"tf_efficientnet_{size}", COUNTS[size]) for size in ("b0", "b3")),
+        # timm, results-imagenet.csv: 4.65, 5.42, 6.09, 8.20 and 13.01 million
+        ("tf_efficientnet_lite0", 4_652_008),
+        ("tf_efficientnet_lite1", 5_416_680),
+        ("tf_efficientnet_lite2", 6_092_072),
+        ("tf_efficientnet_lite3", 8_197_096),
+        ("tf_efficientnet_lite4", 13_006_568),
+        ("efficientnet_lite0", 4_652_008),
         # torchvision, num_params
         ("efficientnet_v2_s", 21_458_488),
         pytest.param("efficientnet_v2_m", 54_139_356, marks=pytest.mark.slow),
