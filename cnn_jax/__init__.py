@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    from cnn_jax.models import Model, create_model, model_names
+    from cnn_jax.attacks.registry import register_attack
+    from cnn_jax.data.datasets import register_dataset
+    from cnn_jax.models import Model, create_model, model_names, register_model
     from cnn_jax.runtime.xla import configure
+    from cnn_jax.training.optimizer import register_optimizer
+    from cnn_jax.training.recipes import register_recipe
+    from cnn_jax.visualize.methods import register_method
     from cnn_jax.weights import load_weights, save_weights
 
 __all__ = [
@@ -22,6 +27,12 @@ __all__ = [
     "create_model",
     "load_weights",
     "model_names",
+    "register_attack",
+    "register_dataset",
+    "register_method",
+    "register_model",
+    "register_optimizer",
+    "register_recipe",
     "save_weights",
 ]
 
@@ -32,6 +43,12 @@ _PLACES = {
     "create_model": "cnn_jax.models",
     "load_weights": "cnn_jax.weights",
     "model_names": "cnn_jax.models",
+    "register_attack": "cnn_jax.attacks.registry",
+    "register_dataset": "cnn_jax.data.datasets",
+    "register_method": "cnn_jax.visualize.methods",
+    "register_model": "cnn_jax.models",
+    "register_optimizer": "cnn_jax.training.optimizer",
+    "register_recipe": "cnn_jax.training.recipes",
     "save_weights": "cnn_jax.weights",
 }
 

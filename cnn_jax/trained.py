@@ -18,7 +18,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
-from cnn_jax.models.registry import MODELS, check_task
+from cnn_jax.models.registry import check_task, find
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
@@ -128,7 +128,7 @@ def from_weights(
         another number of names than of classes.
     """
     check_task(name, task)
-    entry = MODELS[name]
+    entry = find(name)
     num_classes = num_classes or len(class_names) or None
     for names in filter(len, (class_names, *other_names)):
         if len(names) != num_classes:

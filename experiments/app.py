@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from cnn_jax import errors, workdir
+from cnn_jax import errors, plugins, workdir
 from cnn_jax.runtime import xla
 
 _COORDINATOR = flags.DEFINE_string(
@@ -31,6 +31,15 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Number of this process, counted from 0.", module_name="Processes"
+)
+
+flags.DEFINE_multi_string(
+    "plugin",
+    [],
+    "Module of your own that is imported first, for the models, data sets, attacks, explanation "
+    "methods, optimizers, losses and recipes that it registers with cnn_jax.register_model and its "
+    "kin. The working directory is searched too.",
+    module_name="Your own code",
 )
 
 _FORMS = {  # of a flag's value in --help
@@ -86,6 +95,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+    _import_plugins(argv)
     if _HELP_FLAGS.intersection(argv[1:]):
         print(help_text(shutil.get_terminal_size().columns))
         sys.exit()
@@ -99,6 +109,19 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if arguments:
         raise errors.UsageError(f"unexpected {arguments[0]!r}; flags are written --name=value")
     return [program]
+
+
+def _import_plugins(argv: Sequence[str]) -> None:
+    """Imports the modules of --plugin, before the flags that what they register is chosen by."""
+    plugins.search_working_directory()
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string("plugin", [], "", flag_values=values)
+    values.set_gnu_getopt(True)  # goes on after the other flags' values
+    try:
+        values(argv, known_only=True)
+    except flags.Error as error:
+        raise errors.UsageError(str(error)) from None
+    plugins.load(values.plugin)
 
 
 def _join_processes() -> None:
@@ -132,6 +155,8 @@ def help_text(width: int) -> str:
     paragraphs = [(program.__doc__ or "").strip(), usage]
     for title, section in _sections().items():
         paragraphs.append("\n".join([f"{title}:", *(_describe(flag, width) for flag in section)]))
+    for kind, names in plugins.REGISTERED.items():
+        paragraphs.append(f"Registered of your own, {kind}: {', '.join(names)}")
     paragraphs.append("--helpfull also lists the flags of absl, grain and the other libraries.")
     return "\n\n".join(paragraphs)
 
@@ -140,7 +165,10 @@ def flag_values() -> dict[str, Any]:
     """The values of the experiment's own flags by name, those about processes left out."""
     sections = _sections()
     del sections["Processes"]
-    return {flag.name: flag.value for section in sections.values() for flag in section}
+    values = {flag.name: flag.value for section in sections.values() for flag in section}
+    if not values["plugin"]:
+        del values["plugin"]  # such a run is the same one as before there were plugins
+    return values
 
 
 def _sections() -> dict[str, list[flags.Flag]]:
@@ -151,7 +179,8 @@ def _sections() -> dict[str, list[flags.Flag]]:
             sections["Options"] += module_flags
         elif "." not in module:
             sections[module] += module_flags
-    sections["Processes"] = sections.pop("Processes")  # last
+    for title in ("Your own code", "Processes"):  # last
+        sections[title] = sections.pop(title)
     return sections
 
 

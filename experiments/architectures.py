@@ -14,7 +14,7 @@ from absl import flags
 
 from cnn_jax import errors
 from cnn_jax.models.published import COMPARISON_SLIDE, PUBLISHED, VGG16_REMARKS, VGG16_SLIDE
-from cnn_jax.models.registry import MODELS, model_names
+from cnn_jax.models.registry import find, model_names
 from cnn_jax.programs import analysis
 from cnn_jax.reports import architectures as pages
 from cnn_jax.reports import run_page
@@ -69,15 +69,13 @@ def summary(name: str, image_size: int, net: analysis.Analysis) -> dict[str, Any
 def main(argv: Sequence[str]) -> None:
     del argv
     name, size = _MODEL.value, _IMAGE_SIZE.value
-    if name is not None and name not in MODELS:
-        raise errors.unknown("model", name, MODELS)
     if size is not None and size < 1:
         raise errors.UsageError(f"--image_size={size}; an image has a pixel at least")
     workdir = open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
     rows, nets = [], {}
     for each in model_names() if name is None else [name]:
         nets[each] = analysis.analyse_model(each, size)
-        rows.append(summary(each, size or MODELS[each].image_size, nets[each]))
+        rows.append(summary(each, size or find(each).image_size, nets[each]))
     results: dict[str, Any] = {"models": rows}
     if name is None:
         print(pages.comparison_text(rows))

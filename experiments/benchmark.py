@@ -37,7 +37,8 @@ _TASK = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Model to measure, a name from cnn_jax.model_names(); by default resnet50.",
+    "Model to measure, a name from cnn_jax.model_names() or package.module:function; by default "
+    "resnet50.",
     module_name="What",
 )
 _MODEL_OPTIONS = flags.DEFINE_string(
@@ -129,9 +130,10 @@ def main(argv: Sequence[str]) -> None:
         num_threads=_NUM_THREADS.value,
         turn_seconds=_TURN_SECONDS.value,
         torch_compile=_TORCH_COMPILE.value,
+        plugin=tuple(flags.FLAGS.plugin),
     )
     config = resolve(spec, _ROUNDS.value)._asdict() | {"rounds": _ROUNDS.value}
-    workdir = open_workdir(_WORKDIR.value, config)
+    workdir = open_workdir(_WORKDIR.value, config, defaults={"plugin": ()})
     results = benchmark.measure(
         spec,
         rounds=_ROUNDS.value,

@@ -42,6 +42,8 @@ def main(argv):
         count = folder.verify(path, _CHANNELS.value, say=lambda line: print(f"note: {line}"))
         print(f"{name}: all {count} images can be read")
         return
+    if datasets.own(name):
+        raise UsageError(f"{name} is a function, which prepares its data itself; train on it")
     path = datasets.prepare(name, _DATA_DIR.value, _SOURCE_DIR.value)
     print(f"{name} is prepared in {path}")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
 from cnn_jax.attacks import (
     apgd,
     autoattack,
@@ -15,6 +15,7 @@ from cnn_jax.attacks import (
     gradient,
     square,
 )
+from cnn_jax.errors import UsageError
 
 
 class Attack(NamedTuple):
@@ -56,6 +57,17 @@ ATTACKS = {
     "carlini_wagner": Attack(carlini_wagner.carlini_wagner, ("l2",), bounded=False, targeted=True),
     "fab": Attack(fab.fab, _TWO, bounded=False),
 }
+
+
+def register_attack(name: str, attack: Attack) -> None:
+    """Let --attack know an attack by this name.
+
+    Raises:
+      UsageError: the name is taken, or this is no Attack.
+    """
+    if not isinstance(attack, Attack):
+        raise UsageError(f"the attack {name!r} is no cnn_jax.attacks.registry.Attack; make one")
+    plugins.register(ATTACKS, "attack", name, attack)
 
 
 def find(name: str) -> Attack:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
 from cnn_jax.benchmark import machine, timing
 from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.jpegs import write_images
@@ -22,6 +22,7 @@ from cnn_jax.benchmark.summary import summarize
 from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
 from cnn_jax.models.registry import check_task
+from cnn_jax.training import checkpoint
 from cnn_jax.training.config import literal_options
 
 # Of the GPU's memory, for JAX, which takes its share at the start, where PyTorch needs some too.
@@ -57,7 +58,10 @@ def resolve(spec: Spec, rounds: int) -> Spec:
         _check_opponent(spec.task, spec.against)
     _check_input(spec)
     if spec.run is not None:
-        spec = spec._replace(input="run", **_of_run(Path(spec.run)))
+        run = _of_run(Path(spec.run))
+        plugin = tuple(dict.fromkeys((*spec.plugin, *run["plugin"])))
+        spec = spec._replace(input="run", **run | {"plugin": plugin})
+    plugins.load(spec.plugin)
     check_task(spec.model, "classification")
     model = create_model(spec.model, **literal_options(spec.model_options))
     for name, value in (
@@ -108,11 +112,13 @@ def _check_input(spec: Spec) -> None:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    """Return the model, its options and the image size that a run was configured with."""
+    """Return the model, its options, the image size and the plugins of a run."""
     file = folder.expanduser() / "config.json"
     try:
         config = json.loads(file.read_text())
+        newest = checkpoint.newest_config(checkpoint.checkpoint_directory(folder.expanduser()))
         return {
+            "plugin": tuple((newest or {}).get("plugin", ())),
             "model": config["model"],
             "model_options": config["model_options"],
             "image_size": config["eval_image_size"],

@@ -69,7 +69,7 @@ def started(name: str, spec: Spec, environment: Mapping[str, str] | None = None)
     root = str(Path(cnn_jax.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "cnn_jax.benchmark.worker", name],
+        [sys.executable, "-P", "-m", "cnn_jax.benchmark.worker", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,6 +7,7 @@ class Spec(NamedTuple):
     """What both sides are told; plain values, as they travel to the workers as JSON.
 
     task: a name in jax_tasks.TASKS.
+    plugin: modules that register what the worker needs from outside of this package.
     model, model_options: as in training.config.TrainConfig; with a run, that run's.
     against: who does the same, of the task's row; None: nobody.
     run: the folder of a training run, whose network and examples are taken.
@@ -39,3 +40,4 @@ class Spec(NamedTuple):
     subject: str | None = None
     layout: str = "nchw"
     torch_compile: bool = False
+    plugin: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from cnn_jax.benchmark import subject, torch_models
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.benchmark.torch_layout import memory_format
 from cnn_jax.errors import UsageError
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.weights import convert
 
 
@@ -61,7 +61,7 @@ def load(spec: Spec, device: torch.device) -> Subject:
 def _fill(net: nn.Module, name: str, variables: dict) -> None:
     """Copy the variables, under their published names or, for networks of ours, their paths."""
     wanted = {key for key in net.state_dict() if not key.endswith("num_batches_tracked")}
-    for entry in (MODELS[name], MODELS[name]._replace(published_name=None)):
+    for entry in (find(name), find(name)._replace(published_name=None)):
         tensors = convert.to_published(entry, variables)
         if tensors.keys() == wanted:
             filled = {key: torch.from_numpy(np.array(x)) for key, x in tensors.items()}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from cnn_jax import plugins
 from cnn_jax.benchmark.peak import MATRIX_SIDE
 from cnn_jax.benchmark.program import calls_in, create_turn
 from cnn_jax.benchmark.spec import Spec
@@ -36,6 +37,7 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
       outcome of a call, where the task has one.
     """
     spec = Spec(**json.loads(next(commands)))
+    plugins.load(spec.plugin)
     program, facts = side.prepare(spec)
     yield facts | {"images_per_call": program.images}
     turn = create_turn(program)
@@ -102,6 +104,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     xla.configure()
+    plugins.search_working_directory()
     side = importlib.import_module(f"cnn_jax.benchmark.{sys.argv[1]}_side")
     try:
         for answer in answers(side, iter(sys.stdin.readline, "")):

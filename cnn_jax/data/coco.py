@@ -28,6 +28,7 @@ import numpy as np
 from pycocotools import mask as run_lengths
 
 from cnn_jax import errors
+from cnn_jax.data import slices
 from cnn_jax.errors import UsageError
 
 PREFIX = "coco:"
@@ -251,17 +252,8 @@ def _located(
 
 def _slice(images: list, split: str, name: str) -> list:
     """The part of the shuffled images that a slice in TFDS's notation names."""
-    from tensorflow_datasets.core import splits  # takes two seconds
-
     order = np.random.RandomState(0).permutation(len(images))  # its stream is frozen (NEP 19)
-    info = splits.SplitInfo(name=name, shard_lengths=[len(images)], num_bytes=0)
-    try:
-        ranges = splits.ReadInstruction.from_spec(split).to_absolute({name: info})
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(
-            f"cannot read the split {split!r}; write it as train, train[:90%] or train[1000:]"
-        ) from error
-    return [images[i] for part in ranges for i in order[part.from_ : part.to]]
+    return [images[order[i]] for _, i in slices.of_split(split, {name: len(images)})]
 
 
 def _classes(file: Path) -> tuple[str, ...]:

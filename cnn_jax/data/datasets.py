@@ -1,16 +1,16 @@
 """Data sets by name, read example by example in any order, without TensorFlow."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from cnn_jax import errors
-from cnn_jax.data import coco, decoding, folder
-from cnn_jax.data.preparation import locate, prepare
+from cnn_jax import errors, plugins
+from cnn_jax.data import coco, decoding, folder, slices
+from cnn_jax.data.preparation import EMBEDDED, FROM_ORIGINALS, locate, prepare
 from cnn_jax.data.tfrecord import TFRecordSource
 from cnn_jax.errors import UsageError
 
@@ -68,10 +68,71 @@ STATISTICS = {
 }
 # torchvision.models: ImageNet's; taken for all other colour images.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PREFIXES = ("folder:", coco.PREFIX, "voc:")  # of the names of folders
 # ITU-R 601, which Pillow's convert("L") weights red, green and blue with.
 _LUMA = (0.299, 0.587, 0.114)
 # No statistic: what is transparent becomes -1, what is opaque 1.
 ALPHA = (0.5, 0.5)
+
+
+class Own(NamedTuple):
+    """A data set from outside of this package.
+
+    load(split, data_dir) -> Dataset, of one of its splits, whole. Its examples have "image" and
+      "label"; for detection "objects", for segmentation "mask", an image file whose values are the
+      numbers of the classes, and 255 where a pixel does not count.
+    splits: the names of the one to train on and of the one to report results on.
+    """
+
+    load: Callable[[str, str | None], Dataset]
+    splits: tuple[str, str] = ("train", "test")
+
+
+OWN: dict[str, Own] = {}
+
+
+def register_dataset(
+    name: str,
+    load: Callable[[str, str | None], Dataset],
+    splits: tuple[str, str] = ("train", "test"),
+) -> None:
+    """Let every command know a data set by this name; see Own.
+
+    Raises:
+      UsageError: the name is taken.
+    """
+    if name in (*EMBEDDED, *FROM_ORIGINALS):
+        raise UsageError(f"there is a data set {name!r} already; register yours by another name")
+    plugins.register(OWN, "data set", name, Own(load, splits))
+
+
+def own(name: str) -> Own | None:
+    """Return the data set that was registered, or is written "package.module:function", if any.
+
+    Raises:
+      UsageError: no such module or function.
+    """
+    if name.startswith(PREFIXES) or not plugins.is_address(name):
+        return OWN.get(name)
+    found = plugins.find(name, "data set")
+    if isinstance(found, Own) or not callable(found):
+        raise UsageError(f"the data set {name} is no function f(split, data_dir)")
+    return Own(found)
+
+
+def _load_own(own: Own, name: str, split: str, data_dir: str | None) -> Dataset:
+    whole = re.match(r"\w*", split)[0]
+    dataset = own.load(whole, data_dir)
+    if not isinstance(dataset, Dataset):
+        raise UsageError(
+            f"the data set {name} gave a {type(dataset).__name__}; its function must return a "
+            "cnn_jax.data.datasets.Dataset, as cnn_jax.data.arrays.from_arrays makes one"
+        )
+    dataset = dataset._replace(name=name, split=split)
+    if split == whole:
+        return dataset
+    part = slices.of_split(split, {whole: len(dataset.source)})
+    return dataset._replace(source=slices.Part(dataset.source, [i for _, i in part]))
 
 
 def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
@@ -80,7 +141,8 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
     Args:
       name: "digits", "shapes" (made on first use), a data set prepared under `data_dir` by any
         program ("cifar10", "imagenet2012", "imagenet_resized/64x64", "mnist:3.0.1"), or
-        "folder:PATH", images in one sub-folder a class, which are read in colour.
+        "folder:PATH", images in one sub-folder a class, which are read in colour; one that was
+        registered, or "package.module:function", see Own.
       split: "train", "test", ..., or a slice in TFDS's notation: "train[:90%]".
       data_dir: where data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
@@ -94,6 +156,8 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
             f"{name} has objects, and no class of an image as a whole; it is for detect, "
             "compare_detectors and segment"
         )
+    if found := own(name):
+        return _load_own(found, name, split, data_dir)
     info = _open(name, data_dir)
     image, classes = _image_and_classes(name, info.features)
     mean, std = STATISTICS.get(re.split("[/:]", name)[0], IMAGENET)
@@ -202,6 +266,8 @@ def _default_splits(name: str, data_dir: str | None) -> tuple[str, str]:
         return "train", "test" if "test" in splits else "validation"
     if name.startswith(coco.PREFIX):
         return coco.splits(name.removeprefix(coco.PREFIX))
+    if found := own(name):
+        return found.splits
     info = _open(name, data_dir)
     if "test" in info.splits and _is_annotated(_open_records(name, info, "test")):
         return "train", "test"

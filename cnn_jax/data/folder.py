@@ -14,7 +14,7 @@ from absl import logging
 from PIL import Image
 
 from cnn_jax import errors
-from cnn_jax.data import decoding
+from cnn_jax.data import decoding, slices
 from cnn_jax.errors import UsageError
 
 TEST_FRACTION = 0.2
@@ -342,16 +342,5 @@ def _slice(by_split: dict[str, list], split: str, path: str) -> list:
     name = re.match(r"\w*", split)[0]
     if name not in by_split:
         raise errors.unknown(f"split of {path}", name, by_split)
-    from tensorflow_datasets.core import splits  # takes two seconds
-
-    infos = {
-        name: splits.SplitInfo(name=name, shard_lengths=[len(files)], num_bytes=0)
-        for name, files in by_split.items()
-    }
-    try:
-        ranges = splits.ReadInstruction.from_spec(split).to_absolute(infos)
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(
-            f"cannot read the split {split!r}; write it as train, train[:90%] or train[1000:]"
-        ) from error
-    return [file for part in ranges for file in by_split[part.splitname][part.from_ : part.to]]
+    lengths = {name: len(files) for name, files in by_split.items()}
+    return [by_split[name][i] for name, i in slices.of_split(split, lengths)]

@@ -225,6 +225,11 @@ def load(
         folder = VOCFolder(Path(name.removeprefix(VOC)).expanduser(), split)
         dataset = Dataset(name, split, folder, 0, (), (None, None, 3), *datasets.IMAGENET)
         dataset = _with_masks(dataset, _voc_masks(folder, name, mask_values))
+    elif datasets.own(name):
+        dataset = datasets.load(name, split, data_dir)
+        if len(dataset.source) and "mask" not in dataset.source[0]:
+            raise UsageError(f'the examples of {name} have no "mask"; see data.datasets.Own')
+        dataset = _with_masks(dataset, in_order(dataset.class_names))
     else:
         dataset = datasets.load(name, split, data_dir)
         dataset = _with_masks(dataset, _masks(name, dataset))

@@ -1,5 +1,5 @@
 """The models: a file a family, and the registry."""
 
-from cnn_jax.models.registry import Model, create_model, model_names
+from cnn_jax.models.registry import Model, create_model, model_names, register_model
 
-__all__ = ["Model", "create_model", "model_names"]
+__all__ = ["Model", "create_model", "model_names", "register_model"]

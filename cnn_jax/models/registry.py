@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
+from cnn_jax.errors import UsageError
 from cnn_jax.models import (
     airbench,
     alexnet,
@@ -162,25 +163,63 @@ def model_names() -> list[str]:
     return sorted(MODELS)
 
 
+def register_model(name: str, model: Entry | Callable[..., Array]) -> None:
+    """Let create_model and every command know a model by this name.
+
+    Args:
+      model: f(scope, images, num_classes, **options) -> logits [n, classes], written as those of
+        cnn_jax.models; or an Entry, which also says its native size, task and preprocessing.
+
+    Raises:
+      UsageError: the name is taken, or this is no such function.
+    """
+    plugins.register(MODELS, "model", name, _as_entry(name, model))
+
+
+def find(name: str) -> Entry:
+    """Return the row of a model, of the table or by its address "package.module:function".
+
+    Raises:
+      UsageError: there is none, or it is no function of scope, images and num_classes.
+    """
+    if plugins.is_address(name):
+        return _as_entry(name, plugins.find(name, "model"))
+    if name not in MODELS:
+        raise errors.unknown("model", name, MODELS)
+    return MODELS[name]
+
+
+def _as_entry(name: str, model: Any) -> Entry:
+    entry = model if isinstance(model, Entry) or not callable(model) else Entry(model)
+    if isinstance(entry, Entry):
+        parameters = list(inspect.signature(entry.function).parameters)
+        if len(parameters) > 2 and parameters[2] == "num_classes":
+            return entry
+    raise UsageError(
+        f"the model {name} is not written as f(scope, images, num_classes, **options) or as an "
+        "Entry of such a function; see cnn_jax/models/lenet.py"
+    )
+
+
 def create_model(name: str, num_classes: int | None = None, **options: Any) -> Model:
     """Return the named model with a head for num_classes (by default as many as published).
 
     Args:
+      name: of model_names(), or the address of a function: "package.module:function".
       options: keyword arguments of the family's function, e.g. zero_init_residual=True.
 
     Raises:
-      UsageError: a name that is not in model_names(), or an option that the family does not have.
+      UsageError: a name that is neither in model_names() nor the address of a function, or an
+        option that the family does not have.
     """
-    if name not in MODELS:
-        raise errors.unknown("model", name, MODELS)
-    entry = MODELS[name]
+    entry = find(name)
     known = list(inspect.signature(entry.function).parameters)[3:]  # after scope, images, classes
     for option in options:
         if option not in known:
             raise errors.unknown(f"option of {name}", option, known)
     classes = entry.num_classes if num_classes is None else num_classes
     if not isinstance(classes, Integral) or classes < 1:
-        raise errors.UsageError(f"num_classes is {classes}; a classifier needs one at least")
+        raise UsageError(f"num_classes is {classes}; a classifier needs one at least")
     function = partial(entry.function, num_classes=classes, **options)
     return Model(
         name,
@@ -195,11 +234,10 @@ def create_model(name: str, num_classes: int | None = None, **options: Any) -> M
 
 def check_task(name: str, task: str) -> None:
     """Raise UsageError unless the named model is there, and of this kind."""
-    if name not in MODELS:
-        raise errors.unknown("model", name, MODELS)
-    if MODELS[name].task != task:
+    own = find(name).task
+    if own != task:
         known = [each for each in model_names() if MODELS[each].task == task]
-        raise errors.UsageError(
-            f"{name} is a {MODELS[name].task} network; here a {task} network is needed, "
+        raise UsageError(
+            f"{name} is a {own} network; here a {task} network is needed, "
             f"such as {known[0] if known else 'none yet'}"
         )

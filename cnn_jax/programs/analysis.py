@@ -25,7 +25,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.nn.initializers import zeros
 
-from cnn_jax.models.registry import MODELS, create_model
+from cnn_jax.models.registry import create_model, find
 from cnn_jax.programs import equations
 from cnn_jax.programs.flops import multiply_adds
 
@@ -103,7 +103,7 @@ def analyse_model(name: str, image_size: int | None = None, **options: Any) -> A
     model = create_model(name, **options)
     size = image_size or model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, model.channels), np.float32)
-    function = partial(MODELS[name].function, num_classes=model.num_classes, **options)
+    function = partial(find(name).function, num_classes=model.num_classes, **options)
     # one trace tells the variables and what is done with them; random initialisers would take
     # most of its time
     init = flax.core.init(function, flags={"initializer": zeros})

@@ -6,11 +6,12 @@ keeps them, and evaluation rebuilds the model from them.
 
 import ast
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
@@ -24,9 +25,10 @@ def option(
     default: Any,
     section: str,
     help: str,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
     result: bool = True,
     needs: tuple[str, ...] = (),
+    open: bool = False,
 ) -> Any:
     """Return a dataclass field that a flag can be made of.
 
@@ -34,10 +36,27 @@ def option(
       result: whether the run's outcome depends on it; only such options must agree on resuming.
       needs: an option without which this one does nothing, and its values with which it does
         something; by default any but 0 and None.
+      open: whether an address, "package.module:function", is taken beside the choices; who looks
+        it up checks it.
     """
     metadata = {"section": section, "help": help, "choices": choices, "result": result}
-    metadata["needs"] = needs
+    metadata |= {"needs": needs, "open": open}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+# The rules of the update by name; those from outside of this package with their function.
+OPTIMIZERS: dict[str, Callable[..., Any] | None] = {
+    "sgd": None,
+    "adamw": None,
+    "lars": None,
+    "lamb": None,
+    "muon": None,
+}
+
+
+def is_outside(optimizer: str) -> bool:
+    """Return whether a rule of the update is none of this package's."""
+    return OPTIMIZERS.get(optimizer, optimizer) is not None
 
 
 # The metrics by which a checkpoint can be the best, and whether the highest or the lowest is.
@@ -55,7 +74,11 @@ BETTER = {
 class TrainConfig:
     """All that decides what a training run computes; None: derived, as the help says."""
 
-    model: str = option("resnet20", "Model", "Model to train, a name from cnn_jax.model_names().")
+    model: str = option(
+        "resnet20",
+        "Model",
+        "Model to train, a name from cnn_jax.model_names() or package.module:function.",
+    )
     model_options: str = option(
         "", "Model", "Options of the model's family, as in 'zero_init_residual=True, dropout=0.3'."
     )
@@ -68,7 +91,7 @@ class TrainConfig:
         "Data",
         "Data set: digits, shapes, the name of a prepared TFDS data set, or folder:PATH "
         "with a folder for each class; with objects coco:FOLDER (images and COCO's JSON), "
-        "with masks coco:FOLDER and voc:FOLDER.",
+        "with masks coco:FOLDER and voc:FOLDER; or a function, package.module:function.",
     )
     mask_values: str | None = option(
         None,
@@ -285,8 +308,10 @@ class TrainConfig:
     optimizer: str = option(
         "sgd",
         "Optimizer",
-        "Optimizer that makes the updates.",
-        choices=("sgd", "adamw", "lars", "lamb", "muon"),
+        "Optimizer that makes the updates; or any of optax's, as optax.NAME, or a function, "
+        "package.module:function.",
+        choices=OPTIMIZERS,
+        open=True,
     )
     optimizer_options: str = option(
         "",
@@ -409,6 +434,12 @@ class TrainConfig:
     seed: int = option(
         0, "Computation", "Seed of the weights, the order of examples, augmentation and dropout."
     )
+    plugin: tuple[str, ...] = option(
+        (),
+        "Computation",
+        "Modules that register what the run uses from outside of this package.",
+        result=False,
+    )
 
     checkpoint_every: int = option(
         1000, "Output", "Number of updates between checkpoints.", result=False
@@ -438,7 +469,9 @@ class TrainConfig:
             if isinstance(getattr(self, field.name), list):  # as JSON and flags give them
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
             choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in (field.default, *choices):
+            known = (field.default, *choices) if choices else ()
+            address = field.metadata["open"] and re.search("[.:]", str(value))
+            if choices and value not in known and not address:
                 raise errors.unknown(f"--{field.name}", value, choices)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("both --steps and --epochs are given; give one of them")
@@ -479,6 +512,8 @@ def refuse_idle(config: TrainConfig, names: Iterable[str]) -> None:
             continue
         other, *values = field.metadata["needs"]
         value = getattr(config, other)
+        if other == "optimizer" and is_outside(value):
+            continue  # create_optimizer refuses what the rule does not take
         if (value not in values) if values else not value:
             wanted = f"--{other}={' or '.join(values)}" if values else f"--{other}"
             raise UsageError(f"--{field.name} does nothing without {wanted}; give both or neither")
@@ -510,7 +545,12 @@ _LEAST = {
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """Return the configuration that `dataclasses.asdict` gave; an option too many is an error."""
+    """Return the configuration that `dataclasses.asdict` gave, and import its plugins.
+
+    Raises:
+      UsageError: an option too many, or a plugin that is not there.
+    """
+    plugins.load(values.get("plugin", ()))
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     for name in values:
         if name not in known:

@@ -22,7 +22,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.models.fast_rcnn import fast_rcnn
 from cnn_jax.models.faster_rcnn import Detections, Proposals, Settings, faster_rcnn
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks import detection
 from cnn_jax.training import checkpoint, extension
@@ -56,7 +56,7 @@ UNUSED = (
 
 def settings_of(config: TrainConfig) -> Settings:
     """Return the settings of the detector that the configuration names."""
-    return MODELS[config.model].function.keywords["settings"]
+    return find(config.model).function.keywords["settings"]
 
 
 def canvas_images(batch: Batch, dataset: Dataset, dtype: str = "float32") -> Array:

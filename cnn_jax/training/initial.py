@@ -12,7 +12,7 @@ from cnn_jax import trained
 from cnn_jax.data import classes
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
@@ -80,11 +80,11 @@ def _from_run(
     the same. Where the run's network is the backbone of this one, the backbone is.
     """
     run, source = _best_or_newest(config.init_from, say)
-    backbone = convert.to_published(MODELS[run.config.model], run.variables)
-    tensors, beside = convert.as_backbone(MODELS[model.name], backbone, drawn)
+    backbone = convert.to_published(find(run.config.model), run.variables)
+    tensors, beside = convert.as_backbone(find(model.name), backbone, drawn)
     head = _paths_of_classes(config, model, drawn, shape)
     try:
-        filled = convert.from_published(MODELS[model.name], tensors, drawn, head, beside)
+        filled = convert.from_published(find(model.name), tensors, drawn, head, beside)
     except UsageError:
         named = ("model", "model_options", "image_size")
         settings = " ".join(f"--{name}={getattr(run.config, name)!r}" for name in named)
@@ -93,7 +93,7 @@ def _from_run(
         ) from None
     leaves, fresh = flatten_dict(filled), flatten_dict(drawn)
     if beside:
-        leaves, note = norms.with_epsilon(MODELS[model.name], leaves, list(backbone), None)
+        leaves, note = norms.with_epsilon(find(model.name), leaves, list(backbone), None)
         kept = "as the backbone; all else is drawn anew" + (f"; {note}" if note else "")
     elif (tuple(class_names), model.num_classes) == (run.class_names, run.model.num_classes):
         kept = "the head with it"

@@ -1,16 +1,18 @@
 """The learning-rate schedule and the update rule, from optax."""
 
 import dataclasses
+import inspect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
 from jaxtyping import PyTree
 
+from cnn_jax import errors, plugins
 from cnn_jax.errors import UsageError
-from cnn_jax.training.config import TrainConfig, literal_options
+from cnn_jax.training.config import OPTIMIZERS, TrainConfig, is_outside, literal_options
 from cnn_jax.training.muon import muon
 from cnn_jax.training.paths import frozen
 
@@ -53,6 +55,8 @@ def _rule(config: TrainConfig, options: Mapping[str, Any]) -> optax.GradientTran
     rate = learning_rate_schedule(config)
     mask = None if config.decay_norms_and_biases else decayed
     decay, momentum = config.weight_decay, config.momentum
+    if is_outside(config.optimizer):
+        return _rule_from_outside(config, rate, mask, options)
     if config.optimizer == "sgd":
         rule = optax.sgd(rate, momentum or None, config.nesterov, **options)
         return optax.chain(optax.add_decayed_weights(decay, mask), rule)
@@ -75,6 +79,90 @@ def _rule(config: TrainConfig, options: Mapping[str, Any]) -> optax.GradientTran
     return optax.lamb(rate, b1=momentum, weight_decay=decay, mask=mask, **options)
 
 
+def register_optimizer(name: str, rule: Callable[..., optax.GradientTransformation]) -> None:
+    """Let --optimizer know a rule of the update by this name.
+
+    Args:
+      rule: f(learning_rate, **options) -> optax.GradientTransformation, where learning_rate is a
+        function of the step. It is given what else it has parameters for of momentum (or b1),
+        nesterov, weight_decay and mask (or weight_decay_mask).
+
+    Raises:
+      UsageError: the name is taken.
+    """
+    plugins.register(OPTIMIZERS, "optimizer", name, rule)
+
+
+def _find(name: str) -> Callable[..., optax.GradientTransformation]:
+    """The rule that was registered, optax's own, or that of a "package.module:function"."""
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    if plugins.is_address(name):
+        return plugins.find(name, "optimizer")
+    package, _, own = name.partition(".")
+    rules = {
+        each: rule
+        for each, rule in vars(optax).items()
+        if inspect.isfunction(rule) and "learning_rate" in inspect.signature(rule).parameters
+    }
+    if package != "optax":
+        raise UsageError(
+            f"--optimizer={name} is not understood; write optax.NAME or package.module:function"
+        )
+    if own not in rules:
+        raise errors.unknown("optimizer of optax's", own, rules)
+    return rules[own]
+
+
+def _rule_from_outside(
+    config: TrainConfig, rate: optax.Schedule, mask: Any, options: Mapping[str, Any]
+) -> optax.GradientTransformation:
+    """The rule with those of the configuration's options that it has parameters for.
+
+    Weight decay is added to the gradient where it has none of its own.
+
+    Raises:
+      UsageError: the configuration has an option that the rule does not take.
+    """
+    function = _find(config.optimizer)
+    known = inspect.signature(function).parameters
+
+    def own(*names: str) -> str | None:
+        return next((name for name in names if name in known), None)
+
+    given = {
+        own("momentum", "b1"): config.momentum,
+        own("nesterov"): config.nesterov,
+        own("weight_decay"): config.weight_decay,
+        own("mask", "weight_decay_mask"): mask,
+    }
+    for name, parameter in (("momentum", own("momentum", "b1")), ("nesterov", own("nesterov"))):
+        changed = getattr(config, name) != getattr(TrainConfig, name)
+        if changed and parameter is None:
+            raise UsageError(f"--optimizer={config.optimizer} takes no --{name}; leave it out")
+    given.pop(None, None)
+    rule = function(rate, **given | options)
+    if not isinstance(rule, optax.GradientTransformation):
+        raise UsageError(
+            f"--optimizer={config.optimizer} gave a {type(rule).__name__}; it must return an "
+            "optax.GradientTransformation"
+        )
+    if "weight_decay" in known:
+        return rule
+    return optax.chain(optax.add_decayed_weights(config.weight_decay, mask), rule)
+
+
+def _check(rule: optax.GradientTransformation, config: TrainConfig, params: PyTree) -> None:
+    """Raise UsageError where a rule needs more than gradients and parameters."""
+    try:
+        jax.eval_shape(lambda params: rule.update(params, rule.init(params), params), params)
+    except TypeError as error:
+        raise UsageError(
+            f"--optimizer={config.optimizer} does not follow from gradients and parameters alone: "
+            f"{error}; take another one"
+        ) from error
+
+
 def create_optimizer(config: TrainConfig, params: PyTree) -> optax.GradientTransformation:
     """Return the update rule: clip, decay the weights, follow the gradient, leave what is frozen.
 
@@ -83,10 +171,16 @@ def create_optimizer(config: TrainConfig, params: PyTree) -> optax.GradientTrans
     try:
         rule = _rule(config, literal_options(config.optimizer_options, "optimizer_options"))
     except TypeError as error:
+        if not config.optimizer_options:
+            raise UsageError(
+                f"--optimizer={config.optimizer} is no rule of the update: {error}"
+            ) from error
         raise UsageError(
             f"--optimizer_options={config.optimizer_options!r} is not for "
             f"--optimizer={config.optimizer}: {error}"
         ) from error
+    if is_outside(config.optimizer):
+        _check(rule, config, params)
     if config.clip_norm is not None:
         rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
     if config.freeze is None:

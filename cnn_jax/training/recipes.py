@@ -4,9 +4,11 @@ Each is headed by what it reaches and where that is published. The batch is the 
 that was measured with this code says so.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
+from cnn_jax.training.config import from_dict
 
 # CIFAR-10 in seconds, airbench94_muon.py in github.com/KellerJordan/cifar10-airbench: 94.01 %
 # there, the mean of 200 runs, each 2.59 s on one A100. Its loss is the sum over the batch, here
@@ -269,6 +271,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "ema_every": 32,
     },
 }
+
+
+def register_recipe(name: str, options: Mapping[str, Any]) -> None:
+    """Let --recipe know these options of TrainConfig by this name.
+
+    Raises:
+      UsageError: the name is taken, or an option is unknown or has no such value.
+    """
+    from_dict(options)
+    plugins.register(RECIPES, "recipe", name, dict(options))
 
 
 def recipe(name: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
+from cnn_jax.errors import UsageError
 from cnn_jax.visualize import grad_cam, gradients
 from cnn_jax.visualize.batching import DEFAULT_BATCH, in_batches
 from cnn_jax.visualize.grad_cam import TappedClassifier
@@ -140,6 +141,19 @@ CONTROLS = {
     "edges": Method("edges (control)", _edges),
     "noise": Method("noise (control)", _noise),
 }
+
+
+def register_method(name: str, method: Method) -> None:
+    """Let --methods know an explanation method by this name.
+
+    Raises:
+      UsageError: the name is taken, or this is no Method.
+    """
+    if not isinstance(method, Method):
+        raise UsageError(f"the method {name!r} is no cnn_jax.visualize.methods.Method; make one")
+    if name in CONTROLS:
+        raise UsageError(f"there is a control {name!r} already; register yours by another name")
+    plugins.register(METHODS, "method", name, method)
 
 
 def named(name: str) -> Method:

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from cnn_jax.errors import UsageError
 from cnn_jax.models.entry import Entry
-from cnn_jax.models.registry import MODELS, create_model
+from cnn_jax.models.registry import create_model, find
 from cnn_jax.weights import convert, norms, pickle, state_dict
 from cnn_jax.weights import safetensors as safetensors_reader
 
@@ -147,7 +147,7 @@ def load_weights(
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     key = jax.random.key(0) if key is None else key
     template = jax.eval_shape(model.init, key, images)
-    entry = MODELS[name]
+    entry = find(name)
     raw = read_tensors(path, averaged=averaged, say=say)
     tensors, note = convert.as_published(entry, raw, template)
     if note:
@@ -231,7 +231,7 @@ def save_weights(name: str, variables: Mapping[str, Any], path: str | Path, **op
         raise UsageError(f"these are not the variables of {name}; name the model they are of")
     tensors = {
         tensor: np.ascontiguousarray(array)
-        for tensor, array in convert.to_published(MODELS[name], variables).items()
+        for tensor, array in convert.to_published(find(name), variables).items()
     }
     path = Path(path).expanduser()
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -6,7 +6,7 @@ import typing
 
 from absl import flags
 
-from cnn_jax.training.config import TrainConfig, refuse_idle
+from cnn_jax.training.config import TrainConfig, is_outside, refuse_idle
 from cnn_jax.training.recipes import RECIPES, recipe
 
 
@@ -20,6 +20,8 @@ def define() -> None:
     )
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
+        if field.name == "plugin":  # of every command, see app
+            continue
         kind = hints[field.name]
         if isinstance(kind, types.UnionType):
             kind = next(each for each in typing.get_args(kind) if each is not type(None))
@@ -28,8 +30,8 @@ def define() -> None:
             field.metadata["section"],
             field.metadata["help"],
         )
-        if field.metadata["choices"]:
-            choices = field.metadata["choices"]
+        choices = field.metadata["choices"]
+        if choices and not field.metadata["open"]:
             flags.DEFINE_enum(field.name, default, choices, text, module_name=section)
         elif kind is bool:
             flags.DEFINE_boolean(field.name, default, text, module_name=section)
@@ -38,6 +40,7 @@ def define() -> None:
         elif kind is float:
             flags.DEFINE_float(field.name, default, text, module_name=section)
         elif kind is str:
+            text += f" One of {', '.join(choices)}." if choices else ""
             flags.DEFINE_string(field.name, default, text, module_name=section)
         else:
             _define_floats(field.name, default, text, section)
@@ -65,7 +68,7 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
     """Return the defaults, overridden by the recipe, overridden by the flags that were given.
 
     A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up. Another
-    --optimizer drops the options of the recipe's.
+    --optimizer drops the options of the recipe's, one from outside its kind of momentum too.
 
     Raises:
       UsageError: a flag that does nothing beside the others.
@@ -80,6 +83,9 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
             base.pop(one, None)
     if given.get("optimizer", base.get("optimizer")) != base.get("optimizer"):
         base.pop("optimizer_options", None)
+        if is_outside(given.get("optimizer", "sgd")):
+            base.pop("momentum", None)
+            base.pop("nesterov", None)
     config = TrainConfig(**{**base, **given})
     refuse_idle(config, given)
     return config

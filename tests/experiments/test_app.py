@@ -52,10 +52,15 @@ def start(tmp_path_factory):
     (folder / "greet.py").write_text(GREET)
     environment = os.environ | {"PYTHONPATH": f"{folder}:{REPOSITORY}", "COLUMNS": "70"}
 
-    def start(*arguments):
-        command = [sys.executable, "-m", "greet", *arguments]
+    def start(*arguments, cwd=None):
+        command = [sys.executable, "-P", "-m", "greet", *arguments]
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     return start
@@ -109,12 +114,39 @@ def test_help_groups_the_flags_by_section_and_wraps_them(start):
         "                            very very very very loud. (default: false)",
         "  --tag=TEXT                A label. May be repeated. (default: a)",
     ]
-    assert [paragraph.splitlines()[0] for paragraph in paragraphs[4:6]] == [
+    assert [paragraph.splitlines()[0] for paragraph in paragraphs[4:7]] == [
         "Options:",
+        "Your own code:",
         "Processes:",
     ]
     assert "grain_" not in output
     assert "verbosity" not in output
+
+
+PLUGIN = """
+from absl import flags
+
+import cnn_jax
+
+cnn_jax.register_recipe("mine", {"batch_size": 4})
+flags.FLAGS["mode"].parser.enum_values.append("mine")
+"""
+
+
+def test_a_plugin_of_the_working_directory_is_imported_before_the_flags_are_read(start, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "cnn_jax.py").write_text("raise RuntimeError('shadowed')")
+    process = start("--name", "Ann", "--mode=mine", "--plugin=mine", cwd=tmp_path)
+    assert process.communicate() == ("hello Ann from 0 of 1\n", "")
+    output, _ = start("--plugin", "mine", "--help", cwd=tmp_path).communicate()
+    assert "Registered of your own, recipe: mine\n" in output
+
+
+def test_a_plugin_that_is_not_there_is_named(start, tmp_path):
+    process = start("--plugin=mine", cwd=tmp_path)
+    output, errors = process.communicate()
+    assert (process.returncode, output) == (2, "")
+    assert errors.startswith("error: cannot import mine for --plugin=mine: No module named 'mine'")
 
 
 def test_processes_find_each_other(start):

@@ -1,13 +1,18 @@
 """The public face of a model: its name, its two functions, and what it says to mistakes."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import cnn_jax
-from cnn_jax import UsageError, create_model, model_names
+from cnn_jax import UsageError, create_model, model_names, plugins, register_model
 from cnn_jax.data.preprocessing import Preprocessing, validate
+from cnn_jax.models import registry
+from cnn_jax.models.entry import Entry
 from cnn_jax.models.registry import MODELS
 from tests.models.tracing import drawn, variables
 
@@ -169,3 +174,62 @@ def test_the_channels_are_scaled_as_published():
     scales = {name: (entry.mean, entry.std) for name, entry in MODELS.items()}
     assert scales["resnet50"] == scales["efficientnet_b0"] == imagenet
     assert scales["nasnetalarge"] == scales["efficientnet_v2_l"] == halves
+
+
+# --- models from outside ------------------------------------------------------------------------
+
+
+class Averages(nn.Module):
+    """Logits from the images' mean colours, as a module of flax.linen."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.num_classes)(images.mean(axis=(1, 2)))
+
+
+def averages(scope, images, num_classes, *, scale=1.0):
+    return scale * Averages(num_classes, parent=scope)(images)
+
+
+def not_a_model(x):
+    return x
+
+
+AVERAGES = Entry(averages, image_size=8, channels=1, num_classes=2)
+
+
+def test_a_function_is_a_model_by_its_address(monkeypatch):
+    monkeypatch.setitem(sys.modules, "outside_nets", sys.modules[__name__])
+    model = create_model("outside_nets:averages", 5, scale=2.0)
+    assert (model.name, model.num_classes, model.task) == (
+        "outside_nets:averages",
+        5,
+        "classification",
+    )
+    images = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3))
+    variables = model.init(jax.random.key(1), images)
+    dense = variables["params"]["Dense_0"]
+    expected = 2 * (images.mean(axis=(1, 2)) @ dense["kernel"] + dense["bias"])
+    np.testing.assert_allclose(model.apply(variables, images), expected, rtol=1e-6)
+    entry = create_model("outside_nets:AVERAGES")
+    assert (entry.image_size, entry.channels, entry.num_classes) == (8, 1, 2)
+
+
+def test_a_model_is_registered_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "MODELS", dict(MODELS))
+    monkeypatch.setattr(plugins, "REGISTERED", {})
+    register_model("averages", averages)
+    assert "averages" in model_names()
+    assert create_model("averages", 3).num_classes == 3
+    for name in ("averages", "resnet50"):
+        with pytest.raises(UsageError, match=f"^there is a model '{name}' already"):
+            register_model(name, averages)
+
+
+@pytest.mark.parametrize("attribute", ["not_a_model", "MODELS"])
+def test_what_is_not_written_as_a_model_is_refused(monkeypatch, attribute):
+    monkeypatch.setitem(sys.modules, "outside_nets", sys.modules[__name__])
+    with pytest.raises(UsageError, match=r"is not written as f\(scope, images, num_classes"):
+        create_model(f"outside_nets:{attribute}")

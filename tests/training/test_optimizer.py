@@ -1,12 +1,22 @@
-"""Learning-rate schedules, step by step."""
+"""Learning-rate schedules, step by step, and rules of the update from outside."""
 
 import dataclasses
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.optimizer import learning_rate_schedule
+from cnn_jax import plugins
+from cnn_jax.errors import UsageError
+from cnn_jax.training.config import OPTIMIZERS, TrainConfig
+from cnn_jax.training.optimizer import (
+    create_optimizer,
+    learning_rate_schedule,
+    register_optimizer,
+)
 
 CONFIG = TrainConfig(steps=100, learning_rate=0.4, batch_size=128)
 
@@ -60,3 +70,90 @@ def test_the_rate_scales_with_the_batch_if_a_base_is_given():
 
 def test_constant():
     assert rates([0, 99], schedule="constant") == pytest.approx([0.4, 0.4])
+
+
+# --- rules from outside -------------------------------------------------------------------------
+
+PARAMS = {
+    "kernel": jnp.linspace(-1, 1, 12).reshape(3, 4),
+    "bias": jnp.linspace(0.1, 1, 4),
+}
+
+
+def parameters_after(steps=3, **options):
+    config = dataclasses.replace(CONFIG, **options)
+    rule = create_optimizer(config, PARAMS)
+    params, state = PARAMS, rule.init(PARAMS)
+    for step in range(steps):
+        gradients = jax.tree.map(lambda leaf, step=step: jnp.cos(leaf + step), params)
+        updates, state = rule.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgd", {"nesterov": True, "weight_decay": 0.1}),
+        ("sgd", {"momentum": 0.5, "decay_norms_and_biases": True}),
+        ("adamw", {"momentum": 0.8, "weight_decay": 0.3, "optimizer_options": "b2=0.9"}),
+        ("lamb", {"weight_decay": 0.3, "decay_norms_and_biases": True}),
+    ],
+)
+def test_the_flags_mean_the_same_for_optaxs_own_rules(name, options):
+    ours, optaxs = (parameters_after(optimizer=each, **options) for each in (name, f"optax.{name}"))
+    jax.tree.map(np.testing.assert_array_equal, ours, optaxs)
+
+
+def test_a_rule_without_weight_decay_finds_it_in_the_gradient():
+    rule = optax.chain(
+        optax.add_decayed_weights(0.3, {"kernel": True, "bias": False}), optax.rmsprop(0.4)
+    )
+    params, state = PARAMS, rule.init(PARAMS)
+    gradients = jax.tree.map(jnp.cos, PARAMS)
+    updates, _ = rule.update(gradients, state, params)
+    expected = optax.apply_updates(params, updates)
+    options = {"weight_decay": 0.3, "optimizer_options": "momentum=None"}
+    actual = parameters_after(1, optimizer="optax.rmsprop", **options)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), actual, expected)
+
+
+def test_a_rule_is_found_by_its_address():
+    ours = parameters_after(optimizer="optax.lion")
+    jax.tree.map(np.testing.assert_array_equal, ours, parameters_after(optimizer="optax:lion"))
+
+
+def test_a_rule_is_registered_by_name(monkeypatch):
+    monkeypatch.setattr(plugins, "REGISTERED", {})
+    monkeypatch.setitem(OPTIMIZERS, "slow", None)  # which is gone after the test
+    del OPTIMIZERS["slow"]
+    register_optimizer("slow", lambda learning_rate: optax.sgd(0.0))
+    jax.tree.map(np.testing.assert_array_equal, parameters_after(optimizer="slow"), PARAMS)
+    for name in ("slow", "sgd"):
+        with pytest.raises(UsageError, match=f"^there is an optimizer '{name}' already"):
+            register_optimizer(name, optax.sgd)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"optimizer": "optax.lionn"},
+            "^unknown optimizer of optax's 'lionn'; did you mean",
+        ),
+        ({"optimizer": "optax.scale"}, "^unknown optimizer of optax's 'scale'"),
+        (
+            {"optimizer": "torch.adam"},
+            "^--optimizer=torch.adam is not understood; write optax",
+        ),
+        ({"optimizer": "optax.lion", "nesterov": True}, "^--optimizer=optax.lion takes no --nest"),
+        ({"optimizer": "optax.adagrad", "momentum": 0.5}, "takes no --momentum; leave it out"),
+        ({"optimizer": "optax.lion", "optimizer_options": "b3=1"}, "is not for --optimizer=optax"),
+        ({"optimizer": "optax.lbfgs"}, "does not follow from gradients and parameters alone"),
+        ({"optimizer": "math:floor"}, "^--optimizer=math:floor is no rule of the update: must be"),
+        ({"optimizer": "adamx"}, "^unknown --optimizer 'adamx'; did you mean 'adamw'"),
+    ],
+)
+def test_a_rule_that_is_none_or_takes_no_such_option_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        parameters_after(**options)
