@@ -8,6 +8,7 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
   tap: f(path, activation) -> activation, see cnn_jax.taps
   relu_rule: how ReLUs pass the gradient back, see cnn_jax.ops.activation
   axis_name: the mapped axis over which batch statistics are averaged
+  norm_batch: how many consecutive examples share their batch statistics; None: all
   frozen_norms: batch norms are constants: all of theirs lies in batch_stats and never moves
   stays: f(path) -> whether the parameter there is not trained, see batch_norm
   norm_epsilon: takes the place of the batch norms' own
@@ -173,12 +174,17 @@ def batch_norm(
     A norm whose scale and bias both stay as they are does in training as in evaluation: it takes
     the running moments and leaves them. If one of the two is trained, the norm is.
 
+    With the call's norm_batch the moments are those of each so many consecutive examples, and the
+    running averages move by their mean: Hoffer et al. 2017, "Train longer, generalize better",
+    algorithm 1 (ghost batches). A batch that is no larger is one group.
+
     Parameters: scale and bias [c]; batch_stats: mean and var [c]. The running averages move by
     1 - momentum (PyTorch's momentum), and the running variance is the unbiased one, so that the
     published models' statistics are the same after a step. Ioffe & Szegedy 2015.
 
     Raises:
-      UsageError: in training, a batch of one value a channel, of which nothing would be left.
+      UsageError: in training, a batch of one value a channel, of which nothing would be left, or
+        groups that do not divide the examples.
     """
     channels = (x.shape[-1],)
     epsilon = scope.get_flag("norm_epsilon", epsilon)
@@ -197,20 +203,47 @@ def batch_norm(
     if frozen or not scope.get_flag("train", False):
         return ops.normalize(x, running_mean.value, running_var.value, scale, bias, epsilon)
     axis_name = scope.get_flag("axis_name", None)
-    count = x.size // x.shape[-1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+    groups = _groups(scope, len(x), jax.lax.axis_size(axis_name) if axis_name else 1)
+    if groups is not None:
+        axis_name = None
+        x = x.reshape(groups, -1, *x.shape[1:])
+    devices = jax.lax.axis_size(axis_name) if axis_name else 1
+    count = x.size // x.shape[-1] // (groups or 1) * devices
     if count == 1:
         raise UsageError(
             f"{'/'.join(scope.path)} is a batch norm of one value a channel, an image of one pixel "
             "there, and would make nothing of it; give a larger --batch_size, a smaller "
             "--accumulate, larger images or --freeze it"
         )
-    mean, var = ops.batch_moments(x, axis_name)
+    if groups is None:
+        mean, var = ops.batch_moments(x, axis_name)
+    else:
+        mean, var = jax.vmap(ops.batch_moments)(x)
     if scope.is_mutable_collection("batch_stats"):
         unbiased = var * (count / (count - 1))
         for running, now in ((running_mean, mean), (running_var, unbiased)):
             now = jax.lax.stop_gradient(now).astype(running.value.dtype)
+            now = now if groups is None else now.mean(0)
             running.value = momentum * running.value + (1 - momentum) * now
-    return ops.normalize(x, mean, var, scale, bias, epsilon)
+    if groups is None:
+        return ops.normalize(x, mean, var, scale, bias, epsilon)
+    normalize = jax.vmap(ops.normalize, in_axes=(0, 0, 0, None, None, None))
+    x = normalize(x, mean, var, scale, bias, epsilon)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _groups(scope, examples, devices):
+    """Into how many groups of the call's norm_batch the examples fall; None: they are one batch."""
+    size = scope.get_flag("norm_batch", None)
+    if size is None or examples * devices <= size:
+        return None
+    if examples % size:
+        share = f" on each of {devices} devices" if devices > 1 else ""
+        raise UsageError(
+            f"groups of --norm_batch={size} do not divide the {examples} examples{share}; give "
+            "another one, or another --batch_size" + (" or --parallel=jit" if share else "")
+        )
+    return examples // size
 
 
 @layer

@@ -87,7 +87,7 @@ class Model(NamedTuple):
     init(key, images) -> variables: {"params": ..., "batch_stats": ...}, nested dicts of float32
       arrays; images [n, h, w, c] count by their shape alone and may be a jax.ShapeDtypeStruct.
     apply(variables, images, *, train=False, mutable=(), rngs=None, tap=None,
-        relu_rule="gradient", axis_name=None, remat=False, stays=None, **inputs)
+        relu_rule="gradient", axis_name=None, norm_batch=None, remat=False, stays=None, **inputs)
         -> logits [n, classes]
       (for another task what the family says) in the dtype of the images; (logits, updates) when
       `mutable` names collections to be returned as the call leaves them:
@@ -96,6 +96,7 @@ class Model(NamedTuple):
       tap: f(path, activation) -> activation, see cnn_jax.taps.
       relu_rule: a name in ops.RELU_RULES, or f(x, g) -> gradient of x.
       axis_name: the mapped axis over which batch statistics are averaged.
+      norm_batch: batch statistics are those of each so many consecutive examples; None: of all.
       remat: keep the blocks' outputs alone and recompute the rest in the backward pass; only what
         lies outside of the blocks passes the tap then, such as auxiliary heads.
       stays: f(path) -> whether the parameter there is not trained: a batch norm of which all stays
@@ -135,6 +136,7 @@ def _apply(
     tap: Tap | None = None,
     relu_rule: str | Callable = "gradient",
     axis_name: str | None = None,
+    norm_batch: int | None = None,
     remat: bool = False,
     stays: Callable[[str], bool] | None = None,
     **inputs: Any,
@@ -149,6 +151,7 @@ def _apply(
         "tap": tap,
         "relu_rule": relu_rule,
         "axis_name": axis_name,
+        "norm_batch": norm_batch,
         "remat": remat,
         "stays": stays,
     }

@@ -356,6 +356,12 @@ class TrainConfig:
         "Optimizer",
         "Number of parts in which the gradient of a batch is accumulated, to save memory.",
     )
+    norm_batch: int | None = option(
+        None,
+        "Optimizer",
+        "How many consecutive examples share the statistics of batch norms, whatever the number of "
+        "devices; by default the whole batch does.",
+    )
     ema_decay: float | None = option(
         None,
         "Optimizer",
@@ -524,6 +530,7 @@ _LEAST = {
     "epochs": 0,
     "batch_size": 1,
     "accumulate": 1,
+    "norm_batch": 1,
     "adversary_steps": 1,
     "trades_beta": 0,
     "ema_every": 1,

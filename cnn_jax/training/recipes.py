@@ -224,6 +224,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "base_batch_size": 256,
         "schedule": "step",
         "decay_at": (1 / 3, 2 / 3),  # after 30 and 60 epochs
+        "norm_batch": 32,  # eight devices, each by its own images
         "weight_decay": 1e-4,
         "decay_norms_and_biases": True,
     },
@@ -263,6 +264,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "base_batch_size": 1024,
         "warmup_epochs": 5,
         "warmup_start": 0.01,
+        "norm_batch": 128,  # eight devices, each by its own images
         "weight_decay": 2e-5,
         "decay_norms_and_biases": False,
         "label_smoothing": 0.1,

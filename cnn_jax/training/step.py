@@ -35,9 +35,25 @@ def normalize_images(
     return ((images.astype(precision) / 255 - mean) / std).astype(dtype)
 
 
-def _micro_batches(batch: Batch, parts: int) -> Batch:
-    """Split the examples into parts, each spread over the devices as the batch was."""
-    return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+def _micro_batches(batch: Batch, parts: int, together: int = 1) -> Batch:
+    """Split the examples into parts, each spread over the devices as the batch was.
+
+    Args:
+      together: so many consecutive examples come into one part.
+    """
+
+    def split(x):
+        x = x.reshape(-1, parts, together, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(parts, -1, *x.shape[3:])
+
+    return jax.tree.map(split, batch)
+
+
+def _together(config: TrainConfig, batch: Batch) -> int:
+    """How many consecutive examples an accumulated part takes: those of one group of norms."""
+    examples = len(batch["image"]) // config.accumulate
+    size = config.norm_batch or 1
+    return size if examples % size == 0 else 1
 
 
 def create_train_step(
@@ -85,6 +101,7 @@ def create_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
                 axis_name=axis_name,
+                norm_batch=config.norm_batch,
                 remat=config.remat,
                 stays=stays,
                 **options,
@@ -119,29 +136,38 @@ def create_train_step(
     gradient_of = jax.grad(loss_of, has_aux=True)
 
     def accumulated(params, batch_stats, batch, key, share):
-        """Average gradients over the parts; batch statistics pass from part to part."""
+        """Average gradients over the parts; batch statistics pass from part to part.
+
+        Those of groups move once, by the mean over the groups of all parts.
+        """
+        grouped = config.norm_batch is not None
 
         def part(carry, inputs):
-            batch_stats, total = carry
+            before, moved, total = carry
             part_batch, index = inputs
             part_key = jax.random.fold_in(key, index)
-            gradients, (batch_stats, metrics) = gradient_of(
-                params, batch_stats, part_batch, part_key, share
-            )
+            gradients, (after, metrics) = gradient_of(params, before, part_batch, part_key, share)
             total = jax.tree.map(jnp.add, total, (gradients, metrics))
-            return (batch_stats, total), None
+            if grouped:
+                moved = jax.tree.map(jnp.add, moved, after)
+            else:
+                before = moved = after
+            return (before, moved, total), None
 
-        parts = _micro_batches(batch, config.accumulate)
+        parts = _micro_batches(batch, config.accumulate, _together(config, batch))
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(gradient_of, params, batch_stats, first, key, share)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
         # a convolution inside a loop is several times slower on the CPU, so there it is unrolled
-        (batch_stats, total), _ = jax.lax.scan(
+        moved = jax.tree.map(jnp.zeros_like, batch_stats) if grouped else batch_stats
+        (_, batch_stats, total), _ = jax.lax.scan(
             part,
-            (batch_stats, zeros),
+            (batch_stats, moved, zeros),
             (parts, jnp.arange(config.accumulate)),
             unroll=jax.default_backend() == "cpu",
         )
+        if grouped:
+            batch_stats = jax.tree.map(lambda x: x / config.accumulate, batch_stats)
         gradients, metrics = jax.tree.map(lambda x: x / config.accumulate, total)
         return gradients, (batch_stats, metrics)
 
@@ -163,6 +189,8 @@ def create_train_step(
         )
         if axis_name is not None:
             gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+            if config.norm_batch is not None:  # each device has moved by its own groups
+                batch_stats = jax.lax.pmean(batch_stats, axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

@@ -1,5 +1,7 @@
 """Plans: what a compiled step is told to take, on the CPU's devices and in programs as text."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,19 @@ def test_devices_exchange_gradients_and_metrics_and_nothing_else():
     gradients = size(step.state.params)
     # the first kernel is summed in blocks, the form that a CPU computes its gradient in
     assert gradients <= found["collectives"]["all-reduce"]["bytes"] <= 1.1 * gradients
+
+
+def test_norms_of_groups_within_a_device_cost_no_collective_of_their_own():
+    resnet = TrainConfig(model="resnet20", model_options="depth=8", image_size=8, batch_size=16)
+    counts = {}
+    for size in (None, 2):
+        step = plan_step(dataclasses.replace(resnet, norm_batch=size))
+        lowered = plan.lower_step(step.step, step.state, step.batch, jax.devices())
+        found = plan.compile_for_account(lowered)
+        counts[size] = found["collectives"]["all-reduce"]["count"]
+    norms = len(step.state.batch_stats)
+    assert counts[None] > norms
+    assert counts[2] <= 2
 
 
 def test_the_arithmetic_is_that_of_the_devices_share():

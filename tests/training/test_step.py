@@ -125,6 +125,61 @@ def test_accumulation_without_batch_norm_is_the_whole_batch():
     assert largest_difference(whole.params, parts.params) < 1e-5
 
 
+GROUPS = dataclasses.replace(CONFIG, norm_batch=2, weight_decay=0.0, momentum=0.0)
+
+
+@pytest.fixture(scope="module")
+def grouped(model, variables):
+    """The state after one step on one device, whose norms go by each two examples."""
+    return run(model, variables, GROUPS, one_device(), 1)[0]
+
+
+def test_norms_of_groups_are_those_of_small_batches_and_running_averages_their_mean(
+    model, variables, grouped
+):
+    def part(i):
+        return lambda step: {name: x[2 * i : 2 * i + 2] for name, x in batch_of(step).items()}
+
+    alone = dataclasses.replace(GROUPS, norm_batch=None, batch_size=2)
+    states = [run(model, variables, alone, one_device(), 1, part(i))[0] for i in range(8)]
+    mean = jax.tree.map(lambda *xs: np.mean(xs, axis=0), *states)
+    assert largest_difference(mean.params, grouped.params) < 1e-5
+    assert largest_difference(mean.batch_stats, grouped.batch_stats) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("over", "accumulate"),
+    [(parallel.over_mesh, 1), (parallel.over_pmap, 1), (one_device, 2), (one_device, 4)],
+)
+def test_groups_are_the_same_on_any_number_of_devices_and_parts(
+    model, variables, grouped, over, accumulate
+):
+    config = dataclasses.replace(GROUPS, accumulate=accumulate)
+    state, _ = run(model, variables, config, over(), 1)
+    assert largest_difference(state.params, grouped.params) < 1e-5
+    assert largest_difference(state.batch_stats, grouped.batch_stats) < 1e-5
+
+
+def test_a_group_as_large_as_the_batch_is_the_batch(model, variables):
+    whole, large = (
+        run(model, variables, dataclasses.replace(CONFIG, norm_batch=size), one_device(), 1)[0]
+        for size in (None, 64)
+    )
+    assert largest_difference(whole.params, large.params) == 0
+
+
+@pytest.mark.parametrize(
+    ("over", "size", "message"),
+    [
+        (one_device, 3, "groups of --norm_batch=3 do not divide the 16 examples; give another"),
+        (parallel.over_pmap, 4, "the 2 examples on each of 8 devices; .* or --parallel=jit"),
+    ],
+)
+def test_groups_that_do_not_divide_the_batch_are_an_error(model, variables, over, size, message):
+    with pytest.raises(UsageError, match=message):
+        run(model, variables, dataclasses.replace(CONFIG, norm_batch=size), over(), 1)
+
+
 def test_averaged_weights_follow_their_recursion(model, variables):
     config = dataclasses.replace(CONFIG, ema_decay=0.9, ema_every=2)
     average = variables["params"]["head"]["kernel"]
