@@ -15,7 +15,7 @@ from absl import flags
 from cnn_jax import errors
 from cnn_jax.models.published import COMPARISON_SLIDE, PUBLISHED, VGG16_REMARKS, VGG16_SLIDE
 from cnn_jax.models.registry import find, model_names
-from cnn_jax.programs import analysis
+from cnn_jax.programs import layer_table
 from cnn_jax.reports import architectures as pages
 from cnn_jax.reports import run_page
 from cnn_jax.workdir import open_workdir
@@ -33,7 +33,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def summary(name: str, image_size: int, net: analysis.Analysis) -> dict[str, Any]:
+def summary(name: str, image_size: int, net: layer_table.Analysis) -> dict[str, Any]:
     """Return a network's row of results.json.
 
     params: trained ones. size_mb, size_mib: theirs in float32, in 10^6 and 2^20 bytes.
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     workdir = open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
     rows, nets = [], {}
     for each in model_names() if name is None else [name]:
-        nets[each] = analysis.analyse_model(each, size)
+        nets[each] = layer_table.analyse_model(each, size)
         rows.append(summary(each, size or find(each).image_size, nets[each]))
     results: dict[str, Any] = {"models": rows}
     if name is None:

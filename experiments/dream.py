@@ -17,7 +17,7 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.data import photographs
 from cnn_jax.errors import UsageError
-from cnn_jax.programs import analysis
+from cnn_jax.programs import layer_table
 from cnn_jax.reports import html, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import dream
@@ -87,7 +87,7 @@ def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:
     """Return the largest receptive field of these layers, in pixels."""
     size = network.preprocessing.image_size
     images = jax.ShapeDtypeStruct((1, size, size, len(network.mean)), np.float32)
-    rows = analysis.analyse(network.model.apply, network.variables, images).layers
+    rows = layer_table.analyse(network.model.apply, network.variables, images).layers
     fields = dict.fromkeys(paths, 1)
     for row in rows:
         for path in paths:

@@ -22,7 +22,7 @@ from cnn_jax.models import (
     senet,
     wide_resnet,
 )
-from cnn_jax.programs import analysis
+from cnn_jax.programs import layer_table
 
 
 def _dense_block(scope, x, *, growth, layers, **settings):
@@ -89,7 +89,7 @@ MODULES: dict[str, tuple[str, Any, tuple[int, int, int]]] = {
 }
 
 
-def analyse_module(name: str) -> analysis.Analysis:
+def analyse_module(name: str) -> layer_table.Analysis:
     """Trace one of the lecture's modules on its map."""
     _, function, shape = MODULES[name]
     x = jax.ShapeDtypeStruct((1, *shape), np.float32)
@@ -101,7 +101,7 @@ def analyse_module(name: str) -> analysis.Analysis:
         call = flax.core.apply(function, mutable=["batch_stats"], flags={"train": dropping})
         return call(variables, x, rngs={"dropout": key})[0]
 
-    return analysis.analyse(apply, flax.core.unfreeze(variables), x)
+    return layer_table.analyse(apply, flax.core.unfreeze(variables), x)
 
 
 FAMILIES = {

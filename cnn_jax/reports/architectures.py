@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.models.published import COMPARISON_SLIDE, SlideLayer
-from cnn_jax.programs.analysis import Analysis, Layer
+from cnn_jax.programs.layer_table import Analysis, Layer
 from cnn_jax.reports import architecture_figures as figures
 from cnn_jax.reports import html
 from cnn_jax.reports.diagrams import block_diagram

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from cnn_jax.programs.analysis import Analysis
+from cnn_jax.programs.layer_table import Analysis
 
 COLORS = {
     "input": "#e8ebf0",

@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from cnn_jax.programs import analysis
+from cnn_jax.programs import receptive_field
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
@@ -81,7 +81,7 @@ def patches(
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     starts, sizes = [], []
     for (first, last), length in zip(
-        analysis.seen_pixels(f, image), images.shape[1:3], strict=True
+        receptive_field.seen_pixels(f, image), images.shape[1:3], strict=True
     ):
         size = int(min((last - first).max() + 1, length))
         sizes.append(size)

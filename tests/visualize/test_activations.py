@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import UsageError, ops
-from cnn_jax.programs import analysis
+from cnn_jax.programs import receptive_field
 from cnn_jax.visualize.activations import patches, peaks, used_share
 
 SPOT = np.zeros((4, 8, 8, 1), np.float32)
@@ -60,7 +60,7 @@ def test_the_pixels_seen_through_strides_and_pooling():
         x = ops.conv(images, jnp.ones((3, 3, 1, 1)), padding="valid", stride=2)
         return ops.max_pool(x, 2)
 
-    rows, columns = analysis.seen_pixels(f, jnp.zeros((1, 9, 13, 1)))
+    rows, columns = receptive_field.seen_pixels(f, jnp.zeros((1, 9, 13, 1)))
     assert [edge.tolist() for edge in rows] == [[0, 4], [4, 8]]
     assert [edge.tolist() for edge in columns] == [[0, 4, 8], [4, 8, 12]]
 

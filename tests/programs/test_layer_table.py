@@ -13,14 +13,14 @@ from cnn_jax import layers, ops
 from cnn_jax.errors import UsageError
 from cnn_jax.models import googlenet
 from cnn_jax.models.published import COMPARISON_SLIDE, VGG16_SLIDE
-from cnn_jax.programs import analysis
+from cnn_jax.programs import layer_table
 
 
 def analyse(function, shape, *leaves):
     """Analyse f(x, *leaves), the leaves being parameters of these shapes."""
     structs = [jax.ShapeDtypeStruct(each, np.float32) for each in leaves]
     x = jax.ShapeDtypeStruct(shape, np.float32)
-    return analysis.analyse(lambda variables, x: function(x, *variables), structs, x)
+    return layer_table.analyse(lambda variables, x: function(x, *variables), structs, x)
 
 
 def analyse_layer(function, shape):
@@ -28,7 +28,7 @@ def analyse_layer(function, shape):
     x = jax.ShapeDtypeStruct((1, *shape), np.float32)
     init = flax.core.lazy_init(function)
     variables = jax.eval_shape(lambda: init(jax.random.key(0), x))
-    return analysis.analyse(flax.core.apply(function), variables, x)
+    return layer_table.analyse(flax.core.apply(function), variables, x)
 
 
 # --- the reference's table: parameters, 10^9 multiply-accumulates at native size ----------------
@@ -78,7 +78,7 @@ LONGER_TABLE = {
 
 
 def check_row(name, params, gmacs):
-    net = analysis.analyse_model(name)
+    net = layer_table.analyse_model(name)
     assert net.parameters == params
     assert sum(row.parameters for row in net.layers) == params
     assert sum(row.macs for row in net.layers) == net.macs
@@ -101,7 +101,7 @@ def test_parameters_and_macs_equal_the_reference_in_the_larger_networks(name):
 
 @pytest.fixture(scope="module")
 def vgg16():
-    return analysis.analyse_model("vgg16")
+    return layer_table.analyse_model("vgg16")
 
 
 def test_vgg16_has_the_rows_of_the_slide(vgg16):
@@ -126,8 +126,8 @@ def test_vgg16_sums_are_those_of_the_slides_own_rows(vgg16):
 
 def test_the_slides_layers_are_those_of_the_longest_path():
     for name in ("alexnet", "vgg16", "googlenet", "resnet50"):
-        assert analysis.analyse_model(name).depth == COMPARISON_SLIDE[name].layers
-    assert analysis.analyse_model("resnet50").weighted_layers == 54  # with four shortcuts
+        assert layer_table.analyse_model(name).depth == COMPARISON_SLIDE[name].layers
+    assert layer_table.analyse_model("resnet50").weighted_layers == 54  # with four shortcuts
 
 
 def test_the_naive_inception_module_costs_three_times_the_reduced_one():
@@ -164,7 +164,7 @@ def test_the_receptive_field_of_vgg16(vgg16):
     ],
 )
 def test_published_receptive_fields(name, size):
-    assert analysis.analyse_model(name).receptive_field == (size, size)
+    assert layer_table.analyse_model(name).receptive_field == (size, size)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_published_receptive_fields(name, size):
 )
 def test_unpooling_sees_what_its_windows_saw(stages, size):
     options = {"features": (2,) * stages, "stage_sizes": (1,) * stages}
-    net = analysis.analyse_model("segnet", 64, **options)
+    net = layer_table.analyse_model("segnet", 64, **options)
     assert net.receptive_field == (size, size)
 
 
@@ -263,7 +263,7 @@ def test_a_linen_module_is_analysed_by_its_own_names():
 
     x = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
     variables = jax.eval_shape(Small().init, jax.random.key(0), x)
-    net = analysis.analyse(Small().apply, variables, x)
+    net = layer_table.analyse(Small().apply, variables, x)
     assert net.parameters == 3 * 9 * 8 + 8 + 8 * 8 * 8 * 10 + 10
     rows = {row.operation: row for row in net.layers}
     assert rows["conv 3x3"].path.endswith("first")
@@ -295,4 +295,4 @@ def test_one_and_three_dimensional_maps():
 
 def test_unknown_names_are_errors_of_use():
     with pytest.raises(UsageError, match="did you mean"):
-        analysis.analyse_model("resnet5")
+        layer_table.analyse_model("resnet5")
