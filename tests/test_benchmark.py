@@ -30,13 +30,13 @@ from cnn_jax.benchmark import (
     timing,
     worker,
 )
-from cnn_jax.benchmark.flops import multiply_adds
 from cnn_jax.benchmark.measurement import check_comparable, resolve
 from cnn_jax.benchmark.process import started
 from cnn_jax.benchmark.program import Program, calls_in, create_turn
 from cnn_jax.benchmark.summary import summarize
 from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
+from cnn_jax.programs.flops import multiply_adds
 from cnn_jax.training import loop as training
 from cnn_jax.training.config import TrainConfig
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from cnn_jax.attacks.norms import broadcast, flat
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime import parallel
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import repeat_while
 
 LogitsOf = Callable[[Array], Array]
@@ -57,17 +58,6 @@ class _Slots(NamedTuple):
     broken: Bool[Array, " n"]
 
 
-def as_pytree(logits_of: LogitsOf) -> jax.tree_util.Partial:
-    """Return the function as an argument of jitted functions.
-
-    `jax.tree_util.Partial(f, variables)` passes its variables as arrays. Any other function is
-    known by its identity: give the same object again, and its programs are found again.
-    """
-    if isinstance(logits_of, jax.tree_util.Partial):
-        return logits_of
-    return jax.tree_util.Partial(logits_of)
-
-
 def not_finite(values: Float[Array, "n ..."]) -> Bool[Array, " n"]:
     """Return which examples hold a NaN or an infinity."""
     return ~jnp.isfinite(flat(values)).all(axis=1)
@@ -96,7 +86,7 @@ def run(
     devices = list(batching.devices or jax.devices()[:1])
     mesh = parallel.data_mesh(devices)
     spread = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
-    logits_of = jax.device_put(as_pytree(logits_of), parallel.replicated(mesh))
+    logits_of = jax.device_put(as_partial(logits_of), parallel.replicated(mesh))
     advance = _of_slots(step, tuple(sorted(options.items())))
 
     state = jax.tree.map(np.array, state)

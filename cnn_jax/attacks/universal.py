@@ -14,6 +14,7 @@ from cnn_jax.attacks.deepfool import deepfool
 from cnn_jax.attacks.loop import Batching, LogitsOf
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime import parallel
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.tasks.classification import log_odds_against
 
 
@@ -161,7 +162,7 @@ def universal_sgd(
     size = -(-min(batching.size, len(images)) // mesh.size) * mesh.size
     spread = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
     put = partial(jax.device_put, device=parallel.replicated(mesh))
-    logits_of, eps = put((loop.as_pytree(logits_of), np.asarray(eps, images.dtype)))
+    logits_of, eps = put((as_partial(logits_of), np.asarray(eps, images.dtype)))
     perturbation = put(np.zeros(images.shape[1:], images.dtype))
     for epoch in range(epochs):
         order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(images)))

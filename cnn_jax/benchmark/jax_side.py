@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.benchmark import flops
 from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
+from cnn_jax.programs import flops
 
 OutOfMemory = jax.errors.JaxRuntimeError
 

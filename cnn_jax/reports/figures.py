@@ -162,27 +162,6 @@ def labelled_grid(
     return figure
 
 
-def channel_grid(activation: Float[np.ndarray, "h w c"], columns: int = 8) -> Figure:
-    """The channels of one activation as maps, each on its own scale from its least to its most."""
-    maps = np.moveaxis(np.asarray(activation, np.float32), -1, 0)
-    low = maps.min(axis=(1, 2), keepdims=True)
-    span = np.maximum(maps.max(axis=(1, 2), keepdims=True) - low, 1e-12)
-    return image_grid([each[..., None] for each in (maps - low) / span], columns=columns, size=0.9)
-
-
-def filter_grid(kernel: Float[np.ndarray, "h w c k"], columns: int = 8) -> Figure:
-    """First-layer filters as images, zero at mid-grey, each scaled by its largest weight.
-
-    Filters of 1 or 3 channels are drawn as they are, others by their first channel.
-    """
-    kernel = np.asarray(kernel, np.float32)
-    if kernel.shape[2] not in (1, 3):
-        kernel = kernel[:, :, :1]
-    filters = np.moveaxis(kernel, -1, 0)
-    largest = np.maximum(np.abs(filters).max(axis=(1, 2, 3), keepdims=True), 1e-12)
-    return image_grid(list(0.5 + 0.5 * filters / largest), columns=columns, size=0.7)
-
-
 def _plain(axes) -> None:
     """Leave only the left and lower spine."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,7 +193,6 @@ def save(
 def restore(
     manager: ocp.CheckpointManager,
     target: PyTree,
-    shardings: PyTree = None,
     *,
     warn: Callable[[str], None] = logging.warning,
 ) -> tuple[PyTree, int] | None:
@@ -204,9 +203,8 @@ def restore(
     Args:
       manager: from `open_checkpoints`.
       target: a state of the same structure: arrays or `jax.ShapeDtypeStruct`s. A leaf that is a
-        numpy array comes back as one, any other as a JAX array.
-      shardings: one sharding, or a tree of them that is a prefix of the target's; by default each
-        leaf goes where the target's leaf is. The devices need not be those that saved.
+        numpy array comes back as one, any other as a JAX array, sharded as the target's leaf. The
+        devices need not be those that saved.
       warn: is told, in one line, which step was damaged and how.
 
     Returns:
@@ -245,14 +243,10 @@ def restore(
         return None
     manifest, arrays = found
     with_path, structure = jax.tree_util.tree_flatten_with_path(target)
-    if shardings is None:
-        shardings = [None] * len(with_path)
-    else:
-        shardings = structure.flatten_up_to(jax.tree.broadcast(shardings, target))
     leaves = []
-    for (path, like), sharding in zip(with_path, shardings, strict=True):
+    for path, like in with_path:
         name = _name(map(_key_name, path))
-        leaves.append(_place(arrays[name], manifest["leaves"][name], like, sharding))
+        leaves.append(_place(arrays[name], manifest["leaves"][name], like))
     return structure.unflatten(leaves), manifest["step"]
 
 
@@ -307,11 +301,6 @@ def load(
     raise UsageError(f"no intact checkpoint in {directory}, damaged: {damaged}; train again")
 
 
-def read_config(directory: str | os.PathLike, step: int | None = None) -> dict:
-    """The configuration in a checkpoint, by default the newest intact one; errors as in `load`."""
-    return load(directory, step).config
-
-
 def newest_config(directory: str | os.PathLike) -> dict | None:
     """The configuration in the newest readable manifest, without the arrays; None if none is."""
     for step in reversed(steps(directory)):
@@ -320,33 +309,6 @@ def newest_config(directory: str | os.PathLike) -> dict | None:
         except Exception:  # Whatever the damage makes of the reader; `restore` tells of it.
             continue
     return None
-
-
-def restore_variables(
-    directory: str | os.PathLike,
-    fields: Sequence[str] = ("params", "batch_stats"),
-    step: int | None = None,
-) -> dict:
-    """Reads some top-level fields of the saved state, without the optimizer that the rest needs.
-
-    Args:
-      directory: where the step folders lie.
-      fields: names of the state's fields; one that holds no array comes back as {}.
-      step: which checkpoint; by default the newest intact one.
-
-    Returns:
-      field -> nested dicts of numpy arrays.
-
-    Raises:
-      UsageError: as in `load`, or the state has no such field.
-    """
-    state = load(directory, step).state
-    missing = [field for field in fields if field not in state]
-    if missing:
-        raise UsageError(
-            f"the checkpoint in {directory} has no {', '.join(missing)}; it has {', '.join(state)}"
-        )
-    return {field: state[field] for field in fields}
 
 
 def steps(directory: str | os.PathLike) -> list[int]:
@@ -559,11 +521,10 @@ def _check_same_structure(manifest: dict, target: PyTree, folder: Path) -> None:
     )
 
 
-def _place(array: np.ndarray, specification: dict, like: Any, sharding: Any) -> Any:
-    if sharding is None and isinstance(like, (np.ndarray, np.generic)):
+def _place(array: np.ndarray, specification: dict, like: Any) -> Any:
+    if isinstance(like, (np.ndarray, np.generic)):
         return array
-    if sharding is None and getattr(like, "committed", True):
-        sharding = getattr(like, "sharding", None)
+    sharding = getattr(like, "sharding", None) if getattr(like, "committed", True) else None
     if "key_impl" in specification:
         keys = jax.random.wrap_key_data(array, impl=specification["key_impl"])
         return keys if sharding is None else jax.device_put(keys, sharding)

@@ -10,10 +10,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from cnn_jax.programs import receptive_field
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
-    as_partial,
     in_batches,
     no_progress,
 )

@@ -15,8 +15,9 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress
-from cnn_jax.visualize import batching, image_parameterization, image_transforms, regularizers
+from cnn_jax.visualize import image_parameterization, image_transforms, regularizers
 from cnn_jax.visualize.image_parameterization import Parameterization
 from cnn_jax.visualize.image_transforms import Transform
 from cnn_jax.visualize.minimize import minimize
@@ -122,11 +123,11 @@ def ascend(
     if transform is not None and key is None:
         raise ValueError("transformations are drawn; give a key")
 
-    f, objective = batching.as_partial(f), batching.as_partial(objective)
-    others = (objective, None if diverse is None else batching.as_partial(diverse))
+    f, objective = as_partial(f), as_partial(objective)
+    others = (objective, None if diverse is None else as_partial(diverse))
     loss = _loss(parameterization, transform, penalty, diversity_weight)
     start, histories = _score(f, objective, parameterization.decode(params)), []
-    phases = [(batching.as_partial(first[0]), min(first[1], steps))] if first else []
+    phases = [(as_partial(first[0]), min(first[1], steps))] if first else []
     phases.append((f, steps - sum(count for _, count in phases)))
     for phase, (function, count) in enumerate(phases):
         found = minimize(
@@ -281,7 +282,7 @@ def under_transformations(
     def score(f, key):
         return objective(f(transform(key, images)))
 
-    f = batching.as_partial(f)
+    f = as_partial(f)
     return sum(score(f, jax.random.fold_in(key, i)) for i in range(draws)) / draws
 
 

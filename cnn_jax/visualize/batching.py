@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.partial import as_partial
 
 Progress = Callable[[Iterable, int], Iterable]  # wraps what is looped over, given its length
 
@@ -23,11 +24,6 @@ def no_progress(items: Iterable, total: int) -> Iterable:
     """Return the items: no bar."""
     del total
     return items
-
-
-def as_partial(f: Callable) -> Partial:
-    """Return f as an argument of jitted functions: a Partial's arrays are traced, not baked in."""
-    return f if isinstance(f, Partial) else Partial(f)
 
 
 def even_batch(count: int, largest: int) -> int:

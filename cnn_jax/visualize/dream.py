@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress, repeat
 from cnn_jax.visualize import batching, image_transforms
 
@@ -127,7 +128,7 @@ def gradient(
     Raises:
       UsageError: activations without height and width.
     """
-    f, objective = batching.as_partial(f), batching.as_partial(objective)
+    f, objective = as_partial(f), as_partial(objective)
     h, w = images.shape[1:3]
     if tiles is None:
         tiles = Tiles(max(h, w), 0)
@@ -230,7 +231,7 @@ def dream(
       jitter: images are rolled by up to so many pixels before each step, and back.
     """
     objective = energy() if objective is None else objective
-    f, images = batching.as_partial(f), jnp.asarray(images)
+    f, images = as_partial(f), jnp.asarray(images)
     h, w = images.shape[1:3]
     sizes = [
         (max(1, round(h / octave_scale**k)), max(1, round(w / octave_scale**k)))

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, PyTree
 from scipy import ndimage, stats
 
 from cnn_jax import taps
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
-    as_partial,
     in_batches,
     no_progress,
 )

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress, repeat
-from cnn_jax.visualize import batching
 from cnn_jax.visualize.minimize import minimize
 
 F = Callable[[Float[Array, "n h w c"]], Float[Array, "n classes"]]  # pixels in 0..1 -> logits
@@ -59,13 +59,13 @@ def by_gradient(
         _cross_entropy,
         jnp.asarray(start),
         None,
-        *(batching.as_partial(f), targets),
+        *(as_partial(f), targets),
         steps=steps,
         optimizer=optax.adam(learning_rate),
         project=_valid,
         progress=progress,
     )
-    confidence = jax.jit(confidences)(batching.as_partial(f), found.params, targets)
+    confidence = jax.jit(confidences)(as_partial(f), found.params, targets)
     return Fooling(found.params, confidence, jnp.exp(-found.history))
 
 
@@ -102,7 +102,7 @@ def by_evolution(
     """
     key, drawn = jax.random.split(key)
     elites = jax.random.uniform(drawn, (classes, *shape))
-    f = batching.as_partial(f)
+    f = as_partial(f)
     scores = jnp.diag(jax.jit(_probabilities)(f, elites))
     history = jnp.zeros((generations, classes), scores.dtype)
     sizes = jnp.zeros(children), jnp.float32(mutation_rate), jnp.float32(deviation)

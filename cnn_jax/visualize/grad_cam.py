@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax import taps
 from cnn_jax.errors import UsageError
-from cnn_jax.visualize.batching import as_partial
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.gradients import guided_backprop
 from cnn_jax.visualize.scores import Images, Targets, class_scores
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnn_jax.visualize.batching import DEFAULT_BATCH, as_partial, even_batch
+from cnn_jax.runtime.partial import as_partial
+from cnn_jax.visualize.batching import DEFAULT_BATCH, even_batch
 from cnn_jax.visualize.relu_rule import with_relu_rule
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_scores
 

@@ -15,8 +15,9 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress
-from cnn_jax.visualize import batching, regularizers
+from cnn_jax.visualize import regularizers
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.visualize.minimize import minimize
 
@@ -110,17 +111,17 @@ def invert(
       optimizer: of optax, or `lbfgs()`; by default the latter, which gets much further than the
         others in as many steps. The images of least error plus penalty are returned.
     """
-    regularizer = batching.as_partial(natural_image() if regularizer is None else regularizer)
+    regularizer = as_partial(natural_image() if regularizer is None else regularizer)
     result = minimize(
         _loss,
         jnp.asarray(start),
         None,
-        *(batching.as_partial(f), target, weights, regularizer),
+        *(as_partial(f), target, weights, regularizer),
         steps=steps,
         optimizer=lbfgs() if optimizer is None else optimizer,
         progress=progress,
     )
-    error = jax.jit(_error)(result.params, batching.as_partial(f), target, weights)
+    error = jax.jit(_error)(result.params, as_partial(f), target, weights)
     return Inversion(result.params, error, result.history)
 
 

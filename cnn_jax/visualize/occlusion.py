@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 from cnn_jax import errors
 from cnn_jax.errors import UsageError
 from cnn_jax.programs.incremental import Grid, patched, plain_values
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
-    as_partial,
     even_batch,
     no_progress,
 )

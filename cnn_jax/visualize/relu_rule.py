@@ -15,7 +15,7 @@ from jaxtyping import Array
 from cnn_jax import errors
 from cnn_jax.ops.activation import RELU_RULES, relu
 from cnn_jax.programs import equations
-from cnn_jax.visualize.batching import as_partial
+from cnn_jax.runtime.partial import as_partial
 
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint")
 _LOOPS = {"scan": ("jaxpr",), "while": ("body_jaxpr",), "cond": ("branches",)}

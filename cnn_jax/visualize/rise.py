@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
-    as_partial,
     no_progress,
 )
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs

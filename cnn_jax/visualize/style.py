@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress
-from cnn_jax.visualize import batching, image_parameterization, regularizers
+from cnn_jax.visualize import image_parameterization, regularizers
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.visualize.minimize import minimize
 
@@ -105,7 +106,7 @@ def transfer(
     if keep_color and content.shape[-1] == 3:
         style = _with_luminance_of(style, content)
     image, histories = content if start is None else jnp.asarray(start), []
-    f, run = batching.as_partial(f), jax.jit(f)
+    f, run = as_partial(f), jax.jit(f)
     weights = (dict(content_weights), dict(style_weights))
     factors = (content_weight, style_weight, variation_weight)
     for k in reversed(range(scales)):

@@ -10,6 +10,7 @@ import pytest
 from cnn_jax import UsageError
 from cnn_jax.attacks import loop
 from cnn_jax.attacks.loop import Batching, Step
+from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import repeat_while
 
 
@@ -72,7 +73,7 @@ def test_the_loop_goes_on_until_few_enough_run(platform):
         State(need, jnp.zeros(4, int)), jnp.zeros(4, int), jnp.zeros(4, bool), jnp.zeros(4, bool)
     )
     step = loop._of_slots(count, (("increment", 2),))
-    found = repeat_while(step, slots, loop.as_pytree(jnp.sin), 7, 1, platform=platform)
+    found = repeat_while(step, slots, as_partial(jnp.sin), 7, 1, platform=platform)
     np.testing.assert_array_equal(found.finished, [True, True, True, False])
     np.testing.assert_array_equal(found.taken, [1, 5, 3, 5])
     np.testing.assert_array_equal(found.state.value, [2, 10, 6, 10])
