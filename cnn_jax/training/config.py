@@ -469,6 +469,13 @@ class TrainConfig:
     log_every: int = option(
         20, "Output", "Number of updates between lines of metrics.jsonl.", result=False
     )
+    tracker: str | None = option(
+        None,
+        "Output",
+        "Tracker that gets the numbers of metrics.jsonl too: package.module:function of your own, "
+        "or cnn_jax.trackers:wandb for Weights & Biases.",
+        result=False,
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cnn_jax import trackers
 from cnn_jax.data import classes
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
@@ -256,7 +257,8 @@ def train(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        log, begun, rate, losses = open_log(Path(workdir), start), time.perf_counter(), None, {}
+        log = open_log(Path(workdir), start, trackers.open_tracker(config, Path(workdir), say))
+        begun, rate, losses = time.perf_counter(), None, {}
         for step in range(start + 1, config.steps + 1):
             state, metrics = step_function(state, over.put_batch(next(batches)))
             if step == start + 1:  # compiled by now

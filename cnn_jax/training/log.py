@@ -2,25 +2,32 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorboardX import SummaryWriter
 
+Write = Callable[[int, Mapping[str, float]], None]
+
 
 class Log(NamedTuple):
     """An open log: write(step, metrics) and close()."""
 
-    write: Any
-    close: Any
+    write: Write
+    close: Callable[[], None]
 
 
-def open_log(workdir: str | os.PathLike, start_step: int = 0) -> Log:
+def open_log(
+    workdir: str | os.PathLike, start_step: int = 0, track: Write = lambda step, metrics: None
+) -> Log:
     """Open `metrics.jsonl` and a TensorBoard event file under workdir/tensorboard.
 
     Lines of steps after start_step, which a killed run wrote after its last checkpoint, are
     dropped: the file reads as if the run had never stopped.
+
+    Args:
+      track: gets what is written too, see trackers.open_tracker.
     """
     path = Path(workdir) / "metrics.jsonl"
     kept = [line for line in _lines(path) if line["step"] <= start_step]
@@ -35,6 +42,7 @@ def open_log(workdir: str | os.PathLike, start_step: int = 0) -> Log:
         stream.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             board.add_scalar(name, value, step)
+        track(step, metrics)
 
     def close() -> None:
         stream.close()

@@ -19,7 +19,7 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from jaxtyping import Float, Int, PyTree
 
-from cnn_jax import errors, evaluation
+from cnn_jax import errors, evaluation, trackers
 from cnn_jax.data import classes, datasets
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
@@ -286,6 +286,7 @@ def train(
       Diverged: a metric is NaN or infinite.
     """
     workdir = Path(workdir).absolute()
+    trackers.check(config.tracker)
     check_task(config.model, task.name)
     configs.refuse(config, task.unused, task.name)
     before = checkpoint.newest_config(checkpoint_directory(workdir)) or {}
@@ -398,7 +399,8 @@ def _run(
     start: int,
 ) -> Result:
     is_first = jax.process_index() == 0
-    log = open_log(workdir, start) if is_first else None
+    track = trackers.open_tracker(config, workdir, progress.say)
+    log = open_log(workdir, start, track) if is_first else None
     pending: collections.deque = collections.deque()
     since_log: list[dict[str, float]] = []
     timer = _Timer()
