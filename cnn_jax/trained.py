@@ -54,14 +54,15 @@ def from_workdir(
     workdir: str | os.PathLike,
     step: int | Literal["best"] | None = None,
     task: str | None = "classification",
+    averaged: bool = True,
 ) -> Trained:
     """Return the network of a run's newest intact checkpoint, or of the given step.
-
-    The averaged weights are taken where the run kept some.
 
     Args:
       step: a number; "best" for the best checkpoint of a run that keeps it (keep_best).
       task: what the network must be for; None: for whatever.
+      averaged: take the moving average of the weights where the run keeps one; else, and with
+        False, the weights as the last update left them.
 
     Raises:
       UsageError: no run there, no such step, no intact checkpoint, or a network for another task.
@@ -75,8 +76,9 @@ def from_workdir(
     if task is not None:
         check_task(config.model, task)
     state = found.state
-    variables = state["ema"] or {name: state[name] for name in ("params", "batch_stats")}
-    source = {"workdir": os.fspath(workdir), "step": found.step, "averaged": bool(state["ema"])}
+    averaged = averaged and bool(state["ema"])
+    variables = state["ema"] if averaged else {n: state[n] for n in ("params", "batch_stats")}
+    source = {"workdir": os.fspath(workdir), "step": found.step, "averaged": averaged}
     return Trained(
         configs.build_model(config),
         variables,

@@ -133,6 +133,8 @@ def main(argv: Sequence[str]) -> None:
         f"top-1 error {metrics['top1_error']:.2%}, top-5 error {metrics['top5_error']:.2%}, "
         f"loss {metrics['loss']:.4f}"
     )
+    if subject.source.get("averaged"):
+        print("of the averaged weights; --raw_weights takes those of the last update")
     if attacked is not None:
         print("\n".join(attack_evaluation.lines(attacked)))
         for doubt in attacked["doubts"]:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     network = network_flags.load_network()
     networks = {network.model.name: network}
     for folder in _OTHER.value:
-        other = trained.from_workdir(folder)
+        other = trained.from_workdir(folder, averaged=not flags.FLAGS.raw_weights)
         networks[_free_name(other.model.name, networks)] = other
     eps = attack_flags.number(_EPS.value)
     counts = sorted(attack_flags.count(text) for text in _COUNTS.value)

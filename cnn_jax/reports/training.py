@@ -24,7 +24,7 @@ def read_training(workdir: str) -> dict[str, Any]:
     results = read_results(workdir)
     if "training" in results:
         return results["training"]
-    keys = ("step", "loss", "images_per_second", "parameters_sha256", "best")
+    keys = ("step", "loss", "images_per_second", "parameters_sha256", "best", "raw_evaluation")
     return {key: results.get(key) for key in keys} if "images_per_second" in results else {}
 
 
@@ -57,6 +57,8 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
     }
     if best := results.get("best"):
         numbers[f"best {best['metric']}"] = f"{best['value']:.4f} at step {best['step']}"
+    for name, value in (results.get("raw_evaluation") or {}).items():
+        numbers[f"{name} without averaging"] = value
     return [
         html.section(
             "Training",

@@ -365,8 +365,8 @@ class TrainConfig:
     ema_decay: float | None = option(
         None,
         "Optimizer",
-        "Decay of an exponential moving average of the weights, which is then evaluated; by "
-        "default there is none.",
+        "Decay of an exponential moving average of the weights, which is then evaluated; its n-th "
+        "step decays by (1 + n) / (10 + n) at most. By default there is none.",
     )
     ema_every: int = option(
         1,

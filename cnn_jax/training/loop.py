@@ -34,7 +34,7 @@ from cnn_jax.training.initial import initial_variables
 from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.paths import freezing
-from cnn_jax.training.state import TrainState, create_state, evaluated_variables
+from cnn_jax.training.state import TrainState, create_state, evaluated_variables, raw_variables
 from cnn_jax.training.step import create_train_step, normalize_images
 from cnn_jax.training.task import CLASSIFICATION, Task
 from cnn_jax.training.whitening import EXAMPLES, whitened
@@ -60,6 +60,8 @@ class Result(NamedTuple):
     parameters_sha256: checkpoint.parameters_sha256 of params and batch_stats.
     evaluation: the task's summary of the last evaluation, or None.
     best: of a run that keeps its best checkpoint, {"metric", "step", "value"}.
+    raw_evaluation: of a run that averages its weights, what those of the last update come to: the
+      task's logged metrics.
     """
 
     step: int
@@ -68,6 +70,7 @@ class Result(NamedTuple):
     parameters_sha256: str
     evaluation: dict[str, Any] | None
     best: dict[str, Any] | None = None
+    raw_evaluation: dict[str, Any] | None = None
 
 
 class Progress(NamedTuple):
@@ -404,7 +407,7 @@ def _run(
     pending: collections.deque = collections.deque()
     since_log: list[dict[str, float]] = []
     timer = _Timer()
-    metrics_of_eval, evaluated, step = None, None, start
+    metrics_of_eval, metrics_of_raw, evaluated, step = None, None, None, start
     keeps_best = config.keep_best in configs.BETTER
 
     def settle(ahead: int) -> None:
@@ -483,6 +486,10 @@ def _run(
             final = over.get_state(state)
             if step == config.steps:
                 evaluate_once()
+                if final.ema:
+                    raw = evaluate(raw_variables(final))
+                    progress.say(f"its weights without averaging: {task.headline(raw)}")
+                    metrics_of_raw = {name: raw[name] for name in task.logged}
         finally:
             if log is not None:
                 log.close()
@@ -496,6 +503,7 @@ def _run(
             {"params": final.params, "batch_stats": final.batch_stats}
         ),
         evaluation=metrics_of_eval,
+        raw_evaluation=metrics_of_raw,
     )
 
 

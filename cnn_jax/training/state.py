@@ -44,4 +44,9 @@ def create_state(
 
 def evaluated_variables(state: TrainState) -> PyTree:
     """Return the variables to evaluate: the averaged ones where there are any."""
-    return state.ema or {"params": state.params, "batch_stats": state.batch_stats}
+    return state.ema or raw_variables(state)
+
+
+def raw_variables(state: TrainState) -> PyTree:
+    """Return the variables as the last update left them."""
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -207,6 +207,13 @@ def create_train_step(
 
 
 def _averaged(state: TrainState, variables: PyTree, config: TrainConfig) -> PyTree:
-    """Move the average towards the variables, every ema_every steps."""
-    decay = jnp.where((state.step + 1) % config.ema_every == 0, config.ema_decay, 1.0)
+    """Move the average towards the variables, every ema_every steps.
+
+    The n-th time its decay is (1 + n) / (10 + n) at most, as in TensorFlow's moving average: it is
+    over the last tenth of a short run, and what it started from is soon forgotten, the initial
+    weights as well as the average of a run that was begun without this.
+    """
+    count = (state.step + 1) // config.ema_every
+    decay = jnp.minimum(config.ema_decay, (1 + count) / (10 + count))
+    decay = jnp.where((state.step + 1) % config.ema_every == 0, decay, 1.0)
     return jax.tree.map(lambda old, new: old * decay + new * (1 - decay), state.ema, variables)

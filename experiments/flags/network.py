@@ -30,6 +30,13 @@ def define() -> None:
     flags.DEFINE_string(
         "weights", None, "Published weights to load, a .safetensors or .pth file.", **section
     )
+    flags.DEFINE_boolean(
+        "raw_weights",
+        False,
+        "Load the weights as the last update left them where a run, or the file of --weights, "
+        "keeps a moving average of them as well; by default the average is loaded.",
+        **section,
+    )
     flags.DEFINE_string(
         "class_names",
         None,
@@ -64,6 +71,7 @@ def load_network() -> Trained:
             flags.FLAGS.model,
             flags.FLAGS.weights,
             class_names=_read_names(flags.FLAGS.class_names),
+            averaged=not flags.FLAGS.raw_weights,
         )
     if flags.FLAGS.class_names is not None:
         raise UsageError("--class_names goes with --weights; a run knows its own classes")
@@ -76,7 +84,7 @@ def load_network() -> Trained:
         if not step.isdecimal():
             raise UsageError(f"--step={step} is no step; give a number, or best")
         step = int(step)
-    return trained.from_workdir(flags.FLAGS.workdir, step)
+    return trained.from_workdir(flags.FLAGS.workdir, step, averaged=not flags.FLAGS.raw_weights)
 
 
 def load_dataset(

@@ -81,6 +81,21 @@ def test_the_best_checkpoint_is_evaluated_to_what_training_kept_it_for(folder):
     assert done.stderr == "error: --step=bset is no step; give a number, or best\n"
 
 
+def test_evaluation_takes_the_averaged_weights_or_the_raw_ones_and_says_which(folder):
+    workdir = folder / "averaged"
+    flags = (*TINY, "--ema_decay=0.999", f"--workdir={workdir}", f"--data_dir={folder}/data")
+    done = run("train", *flags)
+    assert done.returncode == 0, done.stderr
+    training = json.loads((workdir / "results.json").read_text())
+    for flag, expected in (("--noraw_weights", "evaluation"), ("--raw_weights", "raw_evaluation")):
+        done = run("evaluate", f"--workdir={workdir}", flag)
+        assert done.returncode == 0, done.stderr
+        results = json.loads((workdir / "results.json").read_text())
+        assert results["averaged"] == ("averaged weights" in done.stdout) == (flag[2:4] == "no")
+        assert results["loss"] == pytest.approx(training[expected]["loss"], rel=1e-5)
+        assert results["training"]["raw_evaluation"] == training["raw_evaluation"]
+
+
 @pytest.mark.slow
 def test_ten_crops_are_another_protocol(trained):
     done = run("evaluate", f"--workdir={trained[0]}", "--ten_crop", "--resize=18")

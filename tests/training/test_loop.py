@@ -72,6 +72,27 @@ def test_a_run_leaves_what_it_says(whole):
     assert list((workdir / "tensorboard").iterdir())
 
 
+def test_a_short_run_is_not_evaluated_by_its_initial_weights(whole):
+    """Of the decay alone 0.9**12 = 28 % of the average would be those."""
+    result, workdir = whole
+    averaged, raw = result.evaluation["loss"], result.raw_evaluation["loss"]
+    assert averaged == pytest.approx(raw, rel=0.02)
+    assert averaged != raw
+    assert set(result.raw_evaluation) == set(CLASSIFICATION.logged)
+    ours, theirs = (trained.from_workdir(workdir, averaged=each) for each in (False, True))
+    assert ours.source["parameters_sha256"] == result.parameters_sha256
+    assert ours.source["parameters_sha256"] != theirs.source["parameters_sha256"]
+    assert (ours.source["averaged"], theirs.source["averaged"]) == (False, True)
+
+
+@pytest.mark.slow
+def test_two_hundred_steps_with_a_slow_average_recognise_digits(data_dir, tmp_path):
+    digits = recipe("digits") | {"steps": 200, "epochs": None, "ema_decay": 0.999}
+    result = run(TrainConfig(**digits, data_dir=data_dir), tmp_path)
+    assert result.evaluation["top1_error"] < 0.03
+    assert result.raw_evaluation["top1_error"] < 0.03
+
+
 def test_a_run_stopped_by_sigterm_and_resumed_has_the_bits_of_the_whole(whole, config, tmp_path):
     def stop_at_six(step, metrics):
         if step == 6:

@@ -181,14 +181,31 @@ def test_groups_that_do_not_divide_the_batch_are_an_error(model, variables, over
 
 
 def test_averaged_weights_follow_their_recursion(model, variables):
-    config = dataclasses.replace(CONFIG, ema_decay=0.9, ema_every=2)
+    """The decay is that of TensorFlow's moving average, (1 + n) / (10 + n) up to ema_decay."""
+    config = dataclasses.replace(CONFIG, ema_decay=0.2, ema_every=2)
     average = variables["params"]["head"]["kernel"]
-    for steps in (1, 2, 3, 4):
+    for steps, decay in ((1, None), (2, 2 / 11), (3, None), (4, 0.2)):
         state, _ = run(model, variables, config, one_device(), steps)
-        if steps % 2 == 0:
-            average = 0.9 * average + 0.1 * state.params["head"]["kernel"]
+        if decay is not None:
+            average = decay * average + (1 - decay) * state.params["head"]["kernel"]
         ema = evaluated_variables(state)["params"]["head"]["kernel"]
         np.testing.assert_allclose(ema, average, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", [0, 100])
+def test_an_average_soon_forgets_what_it_started_from(start):
+    """The initial weights, or the average of a run that was begun without the ramp."""
+    config = dataclasses.replace(CONFIG, ema_decay=0.9999)
+    model = create_model("lenet5", 10, filters=(4,), neurons=(8,))
+    variables = model.init(KEY, jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    optimizer = create_optimizer(config, variables["params"])
+    step = jax.jit(create_train_step(model, optimizer, config, MEAN, STD))
+    state = create_state(model, optimizer, variables, ema=True)
+    state = state._replace(step=jnp.int32(start), ema=jax.tree.map(lambda x: x + 1e3, state.ema))
+    for i in range(20 + start):
+        state, _ = step(state, batch_of(i))
+    share = largest_difference(state.ema["params"], state.params) / 1e3
+    assert share < 1e-2
 
 
 def test_bfloat16_computes_low_and_keeps_the_state_high(model, variables, reference):
