@@ -17,6 +17,7 @@ usage() {
 usage: ./launch.sh setup                   make the environment, .venv, and nothing else
        ./launch.sh demo [--flags]          train, evaluate and report on a small data set
        ./launch.sh test [pytest's options]
+       ./launch.sh docs                    build the documents into build/docs
        ./launch.sh NAME [--flags]          run an experiment; --help lists its flags
        ./launch.sh --processes=N NAME ...  run it as N processes that work together
        ./launch.sh lock                    renew requirements/ from pyproject.toml (needs uv)
@@ -57,7 +58,7 @@ find_python() {
 find_device() {
   local driver
   if [[ -n ${CNN_JAX_DEVICE:-} ]]; then
-    [[ -f $root/requirements/$CNN_JAX_DEVICE.txt ]] ||
+    [[ $CNN_JAX_DEVICE =~ ^(cpu|cuda|tpu)$ ]] ||
       fail "unknown CNN_JAX_DEVICE=$CNN_JAX_DEVICE; take cpu, cuda or tpu"
     echo "$CNN_JAX_DEVICE"
   elif driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null) &&
@@ -117,6 +118,20 @@ make_environment() {
   { foundation && packages; } >"$venv/stamp"
 }
 
+# The site's generator, installed when it is first called for, so that other set-ups stay short.
+docs() {
+  local requirements=$root/requirements/docs.txt stamp=$venv/docs_stamp
+  cd "$root"
+  if [[ $(cat "$stamp" 2>/dev/null) != "$(cksum <"$requirements")" ]]; then
+    echo "installing Sphinx into .venv, once" >&2
+    install -r "$requirements"
+    cksum <"$requirements" >"$stamp"
+  fi
+  # -W: what is amiss in a page, a docstring or a link is an error
+  JAX_PLATFORMS=cpu "$venv/bin/python" -P -m sphinx -q -W --keep-going -d build/doctrees "$@" docs build/docs
+  echo "documents: build/docs/index.html"
+}
+
 lock() {
   command -v uv >/dev/null || fail "lock needs uv: pip install uv"
   local device extras
@@ -128,6 +143,14 @@ lock() {
       --no-emit-index-url --custom-compile-command "./launch.sh lock" "${extras[@]}" \
       pyproject.toml --output-file "requirements/$device.txt"
   done
+  # in the versions of the others, and without the package's own dependencies
+  "$(find_python)" -c '
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["docs"], sep="\n")' |
+    uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+      --no-emit-index-url --custom-compile-command "./launch.sh lock" \
+      --constraint requirements/cpu.txt - --output-file requirements/docs.txt
 }
 
 # --- running ----------------------------------------------------------------------------------
@@ -198,6 +221,10 @@ case ${1:-} in
     ;;
   lock)
     lock
+    ;;
+  docs)
+    set_up
+    docs "${@:2}"
     ;;
   test)
     set_up

@@ -1,6 +1,10 @@
 """Every test runs on the CPU, which shows itself as eight devices; the default one is the first."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -9,7 +13,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.__main__ import commands
 from cnn_jax.runtime import xla
+
+REPOSITORY = Path(__file__).parents[1]
+
+# One process for all, as JAX takes seconds to import; what a command defines is undone behind it.
+COLLECT_HELPS = """
+import importlib, json, sys
+from absl import flags
+from experiments import app
+
+values = flags.FLAGS
+shared, helps = set(values), {}
+for name in sys.argv[1:]:
+    module = importlib.import_module(f"experiments.{name}")
+    assert callable(module.main), f"{name} has no main"
+    # those of libraries that it imports belong to their modules
+    defined = {
+        flag.name: flag.help
+        for place, those in values.flags_by_module_dict().items()
+        for flag in those
+        if "." not in place or place.startswith("experiments.")
+    }
+    helps[name] = defined
+    for flag in set(values) - shared:
+        delattr(values, flag)
+print(json.dumps(helps))
+"""
 
 xla.configure()
 jax.config.update("jax_num_cpu_devices", 8)
@@ -44,3 +75,16 @@ def draw_pets():
         return f"folder:{folder}"
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def command_helps():
+    """The help text of every flag of every command: command -> flag -> text."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", COLLECT_HELPS, *commands()],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -25,6 +25,7 @@ case "$*" in
   "-m pip"*)
     sleep "${{PIP_SECONDS:-0}}"
     [[ -z ${{PIP_ERROR:-}} ]] || {{ echo "ERROR: $PIP_ERROR"; exit 1; }} ;;
+  "-P -m sphinx"*) echo "sphinx ${{*: -2}} in $PWD" ;;
   "-m pytest"*) echo "pytest ${{*:3}} in $PWD" ;;
   "-P -m experiments."*)
     echo "${{3#experiments.}} ${{*:4}} in $PWD"
@@ -232,6 +233,19 @@ def test_demo_writes_under_runs_unless_told_otherwise(launch, project, tmp_path)
 def test_test_runs_pytest_in_the_project(launch, project):
     workers = "--numprocesses=2 --dist=worksteal"
     assert launch("test", "-k", "name")[1] == f"pytest {workers} -k name in {project}\n"
+
+
+def test_docs_installs_the_sites_generator_when_first_called(launch, installs, project):
+    launch("setup")
+    installs()
+    for expected in (["docs"], []):
+        status, output, _ = launch("docs")
+        assert status == OK
+        assert output.splitlines() == [
+            f"sphinx docs build/docs in {project}",
+            "documents: build/docs/index.html",
+        ]
+        assert installs() == expected
 
 
 def test_without_arguments_it_says_how_it_is_used(launch, project):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes the README's pictures of each technique: a network trained on the drawn shapes, photographs
+# Makes the documents' pictures of each technique: a network trained on the drawn shapes, photographs
 # that ship with scikit-learn. Some minutes after the training.
 set -euo pipefail
-cd -- "$(dirname -- "$0")/.."
+cd -- "$(dirname -- "$0")/../.."
 run=runs/shapes
 ./launch.sh train --recipe=shapes --workdir=$run
 photos=$(.venv/bin/python -c 'import pathlib, sklearn.datasets as d; print(pathlib.Path(d.__file__).parent / "images")')
@@ -12,7 +12,7 @@ on() { # on NAME PICTURE --flags: runs an experiment and keeps its picture
   local name=$1 picture=$2
   shift 2
   ./launch.sh "$name" --workdir=$run --output="runs/pictures/$name" "$@"
-  cp "runs/pictures/$name/$picture.png" "docs/$name.png"
+  cp "runs/pictures/$name/$picture.png" "docs/pictures/$name.png"
 }
 
 on saliency maps --image="$china" --image="$flower"
