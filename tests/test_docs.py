@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.__main__ import commands
+from cnn_jax.models import registry
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [
@@ -66,6 +67,8 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("page", WITH_EXAMPLES)
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     trains = needs_training(page)
+    # what an example registers ends with it
+    monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
     monkeypatch.chdir(request.getfixturevalue("runs") if trains else tmp_path)
     known = {}
     for number, example in enumerate(examples(page), 1):
