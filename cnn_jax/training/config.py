@@ -387,6 +387,12 @@ class TrainConfig:
         "one, with averaged weights if it has them; outputs of the head are kept for "
         "classes of the same names.",
     )
+    layer_rates: str = option(
+        "",
+        "Optimizer",
+        "Learning rates of some parameters, as multiples of the others', by regular expressions "
+        "for their paths, as in 'stem|stage[12]: 0.1; head: 10'; the first that fits counts.",
+    )
     freeze: str | None = option(
         None,
         "Optimizer",

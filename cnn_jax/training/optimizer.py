@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +16,9 @@ from cnn_jax import errors, plugins
 from cnn_jax.errors import UsageError
 from cnn_jax.training.config import OPTIMIZERS, TrainConfig, is_outside, literal_options
 from cnn_jax.training.muon import muon
-from cnn_jax.training.paths import frozen
+from cnn_jax.training.paths import frozen, path_of
+
+_MASKED = type(optax.MaskedNode())
 
 
 def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
@@ -152,6 +156,56 @@ def _rule_from_outside(
     return optax.chain(optax.add_decayed_weights(config.weight_decay, mask), rule)
 
 
+def layer_rates(text: str, params: PyTree) -> PyTree:
+    """Return what each parameter's learning rate is multiplied by, 1 where the text names none.
+
+    Args:
+      text: "EXPRESSION: FACTOR; ...": the first expression that fits a path from its start counts.
+
+    Raises:
+      UsageError: the text cannot be read, or an expression fits no parameter.
+    """
+    rows = []
+    for part in filter(str.strip, text.split(";")):
+        expression, _, factor = part.rpartition(":")
+        try:
+            rows.append((expression.strip(), re.compile(expression.strip()), float(factor)))
+        except (re.error, ValueError):
+            raise UsageError(
+                f"--layer_rates={text!r} cannot be read; write 'stem: 0.1; head: 10'"
+            ) from None
+        if not expression.strip() or not 0 <= rows[-1][2] < math.inf:
+            raise UsageError(f"--layer_rates: {part.strip()!r} is no expression with its multiple")
+    found = set()
+
+    def factor_of(key_path: tuple, _: Any) -> float:
+        path = path_of(key_path)
+        for expression, compiled, factor in rows:
+            if compiled.match(path):
+                found.add(expression)
+                return factor
+        return 1.0
+
+    factors = jax.tree_util.tree_map_with_path(factor_of, params)
+    for expression, _, _ in rows:
+        if expression not in found:
+            raise UsageError(f"--layer_rates: no parameter is left for {expression!r}")
+    return factors
+
+
+def _scale_by_layer(factors: PyTree) -> optax.GradientTransformation:
+    """Multiply each update, decay and momentum included, by its factor."""
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(
+            # what is frozen has no update here
+            lambda update, factor: update if isinstance(update, _MASKED) else factor * update,
+            updates,
+            factors,
+            is_leaf=lambda each: isinstance(each, _MASKED),
+        )
+    )
+
+
 def _check(rule: optax.GradientTransformation, config: TrainConfig, params: PyTree) -> None:
     """Raise UsageError where a rule needs more than gradients and parameters."""
     try:
@@ -183,6 +237,8 @@ def create_optimizer(config: TrainConfig, params: PyTree) -> optax.GradientTrans
         _check(rule, config, params)
     if config.clip_norm is not None:
         rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    if config.layer_rates:
+        rule = optax.chain(rule, _scale_by_layer(layer_rates(config.layer_rates, params)))
     if config.freeze is None:
         return rule
     stay = frozen(params, config.freeze)

@@ -157,3 +157,40 @@ def test_a_rule_is_registered_by_name(monkeypatch):
 def test_a_rule_that_is_none_or_takes_no_such_option_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         parameters_after(**options)
+
+
+LAYERS = {"stem": {"kernel": jnp.ones((2, 2))}, "head": {"bias": jnp.ones(2)}}
+
+
+def updates_of(**options):
+    rule = create_optimizer(dataclasses.replace(CONFIG, schedule="constant", **options), LAYERS)
+    return rule.update(LAYERS, rule.init(LAYERS), LAYERS)[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
+def test_layers_may_have_rates_of_their_own(optimizer):
+    plain = updates_of(optimizer=optimizer)
+    layered = updates_of(optimizer=optimizer, layer_rates="stem: 0.1; .*: 10")
+    np.testing.assert_allclose(layered["stem"]["kernel"], 0.1 * plain["stem"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(layered["head"]["bias"], 10 * plain["head"]["bias"], rtol=1e-6)
+
+
+def test_rates_of_layers_and_frozen_ones_go_together():
+    updates = updates_of(layer_rates="head: 2", freeze="stem")
+    assert not updates["stem"]["kernel"].any()
+    np.testing.assert_allclose(updates["head"]["bias"], 2 * updates_of()["head"]["bias"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stem", "cannot be read; write 'stem: 0.1; head: 10'"),
+        ("(: 2", "cannot be read"),
+        ("stem: -1", "'stem: -1' is no expression with its multiple"),
+        ("stage9: 2", "no parameter is left for 'stage9'"),
+        (".*: 2; head: 3", "no parameter is left for 'head'"),
+    ],
+)
+def test_rates_that_cannot_be_meant_are_an_error(text, message):
+    with pytest.raises(UsageError, match=message):
+        updates_of(layer_rates=text)
