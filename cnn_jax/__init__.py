@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from cnn_jax.training.recipes import register_recipe
     from cnn_jax.visualize.methods import register_method
     from cnn_jax.weights import load_weights, save_weights
+    from cnn_jax.weights.pretrained import load_pretrained, pretrained
 
 __all__ = [
     "Model",
     "UsageError",
     "configure",
     "create_model",
+    "load_pretrained",
     "load_weights",
     "model_names",
+    "pretrained",
     "register_attack",
     "register_dataset",
     "register_method",
@@ -41,8 +44,10 @@ _PLACES = {
     "Model": "cnn_jax.models",
     "configure": "cnn_jax.runtime.xla",
     "create_model": "cnn_jax.models",
+    "load_pretrained": "cnn_jax.weights.pretrained",
     "load_weights": "cnn_jax.weights",
     "model_names": "cnn_jax.models",
+    "pretrained": "cnn_jax.weights.pretrained",
     "register_attack": "cnn_jax.attacks.registry",
     "register_dataset": "cnn_jax.data.datasets",
     "register_method": "cnn_jax.visualize.methods",

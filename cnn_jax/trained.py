@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from cnn_jax import taps
+from cnn_jax.data import class_names as named_classes
 from cnn_jax.data import classes
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
@@ -23,7 +24,7 @@ from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.weights import load_weights
+from cnn_jax.weights import load_weights, pretrained
 
 
 class Trained(NamedTuple):
@@ -121,6 +122,8 @@ def from_weights(
     """Return the named model with the weights of a published file, and their preprocessing.
 
     Args:
+      path: a file, or another source of weights.pretrained.locate, such as a tag. What is published
+        of it (preprocessing, classes) belongs to the weights, not to the network.
       num_classes: by default as many as class_names, or without these as many as published.
       class_names, other_names: of the file's classes where they are known, see Trained.
       reading: how load_weights reads the file: averaged, norm_epsilon, say.
@@ -130,24 +133,37 @@ def from_weights(
         another number of names than of classes.
     """
     check_task(name, task)
-    entry = find(name)
-    num_classes = num_classes or len(class_names) or None
+    located = pretrained.locate(name, path)
+    entry, row = find(name), located.row
+    if not class_names and num_classes in (None, len(located.class_names)):
+        class_names = located.class_names
+        if row and not other_names:
+            other_names = named_classes.other_names(row.classes)
+    num_classes = num_classes or len(class_names) or (row and row.num_classes) or None
     for names in filter(len, (class_names, *other_names)):
         if len(names) != num_classes:
             raise UsageError(f"{len(names)} class names are given for {num_classes} classes")
-    variables = load_weights(name, path, num_classes, replace_head=False, **reading)
-    source = {"weights": os.fspath(path)}
+    variables = load_weights(name, located.path, num_classes, replace_head=False, **reading)
+    expects = row or entry
     return Trained(
         create_model(name, num_classes),
         variables,
-        Preprocessing(entry.image_size, entry.resize, entry.interpolation),
-        entry.mean,
-        entry.std,
+        Preprocessing(expects.image_size, expects.resize, expects.interpolation),
+        expects.mean,
+        expects.std,
         tuple(class_names),
-        source | {"parameters_sha256": checkpoint.parameters_sha256(variables)},
+        {
+            "weights": os.fspath(path),
+            "parameters_sha256": checkpoint.parameters_sha256(variables),
+        },
         None,
         tuple(map(tuple, other_names)),
     )
+
+
+def embedded() -> Trained:
+    """Return the ImageNet network that comes with the set-up, see weights.pretrained.EMBEDDED."""
+    return from_weights(pretrained.EMBEDDED[0], "pretrained")
 
 
 def labelled(

@@ -2,6 +2,7 @@
 
 python -m experiments.architectures --workdir=runs/architectures
 python -m experiments.architectures --model=vgg16 --workdir=runs/vgg16
+python -m experiments.architectures --pretrained --model=resnet50
 
 Everything counted is derived by tracing the networks; none is run. Published errors stand beside
 with their protocol and source, and a lecture's own numbers where it has some.
@@ -18,6 +19,7 @@ from cnn_jax.models.registry import find, model_names
 from cnn_jax.programs import layer_table
 from cnn_jax.reports import architectures as pages
 from cnn_jax.reports import run_page
+from cnn_jax.weights.pretrained import pretrained
 from cnn_jax.workdir import open_workdir
 
 from . import app
@@ -27,6 +29,9 @@ _MODEL = flags.DEFINE_string(
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side of the image in pixels; by default each network's own."
+)
+_PRETRAINED = flags.DEFINE_boolean(
+    "pretrained", False, "Only list the published weights that --weights knows by name."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/architectures", "Folder of results.json, report.html and the pictures."
@@ -71,6 +76,12 @@ def main(argv: Sequence[str]) -> None:
     name, size = _MODEL.value, _IMAGE_SIZE.value
     if size is not None and size < 1:
         raise errors.UsageError(f"--image_size={size}; an image has a pixel at least")
+    if _PRETRAINED.value:
+        rows = [row for row in pretrained() if name in (None, row.model)]
+        if not rows:
+            raise errors.UsageError(f"no published weights of {name} are known here")
+        print(pages.pretrained_text(rows))
+        return
     workdir = open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
     rows, nets = [], {}
     for each in model_names() if name is None else [name]:

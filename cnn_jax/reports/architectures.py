@@ -10,6 +10,7 @@ from cnn_jax.reports import architecture_figures as figures
 from cnn_jax.reports import html
 from cnn_jax.reports.diagrams import block_diagram
 from cnn_jax.reports.html import Html
+from cnn_jax.weights.pretrained import PublishedFile
 
 Row = Mapping[str, Any]
 
@@ -246,3 +247,30 @@ def layers_sections(
             html.table(["layer", "operation", "output", "parameters"], others),
         ),
     ]
+
+
+def pretrained_text(rows: Sequence[PublishedFile]) -> str:
+    """Return the table of published weights: what --weights calls them and where they lie."""
+    header = (
+        "model",
+        "--weights",
+        "pixels",
+        "resize",
+        "classes",
+        "top-1",
+        "top-5",
+        "licence",
+        "address",
+    )
+    return text_table(
+        header,
+        [
+            (
+                *(row.model, row.tag, row.image_size, row.resize, row.classes),
+                *("-" if each is None else f"{each:.2f}" for each in (row.top1, row.top5)),
+                row.license or "-",
+                row.url,
+            )
+            for row in rows
+        ],
+    )

@@ -8,6 +8,7 @@ from cnn_jax import trained
 from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
+from cnn_jax.weights import pretrained
 
 
 def define() -> None:
@@ -26,9 +27,14 @@ def define() -> None:
         "default the newest intact one.",
         **section,
     )
-    flags.DEFINE_string("model", None, "Model that the file of --weights belongs to.", **section)
+    flags.DEFINE_string("model", None, "Model that --weights belongs to.", **section)
     flags.DEFINE_string(
-        "weights", None, "Published weights to load, a .safetensors or .pth file.", **section
+        "weights",
+        None,
+        "Published weights to load: pretrained, a tag (./launch.sh architectures --pretrained "
+        "lists them), an address, hf:OWNER/NAME, or a folder or file (.safetensors or .pth). "
+        "Without --workdir too, the ImageNet network that comes with the set-up is taken.",
+        **section,
     )
     flags.DEFINE_boolean(
         "raw_weights",
@@ -63,21 +69,23 @@ def define_dataset() -> None:
 
 
 def load_network() -> Trained:
-    """Return the network of --workdir, or of --model with --weights."""
-    if flags.FLAGS.weights is not None:
-        if flags.FLAGS.model is None:
+    """Return the network of --workdir, or of --model with --weights, or the embedded one."""
+    values = flags.FLAGS
+    named = values.model is not None and values.workdir is None
+    if values.weights is not None or named:
+        if values.model is None and values.weights != "pretrained":
             raise UsageError("--weights needs --model too")
         return trained.from_weights(
-            flags.FLAGS.model,
-            flags.FLAGS.weights,
-            class_names=_read_names(flags.FLAGS.class_names),
-            averaged=not flags.FLAGS.raw_weights,
+            values.model or pretrained.EMBEDDED[0],
+            values.weights or "pretrained",
+            class_names=_read_names(values.class_names),
+            averaged=not values.raw_weights,
         )
-    if flags.FLAGS.class_names is not None:
+    if values.class_names is not None:
         raise UsageError("--class_names goes with --weights; a run knows its own classes")
-    if flags.FLAGS.workdir is None:
-        raise UsageError("no network given; give --workdir of a run, or --model and --weights")
-    if flags.FLAGS.model is not None:
+    if values.workdir is None:
+        return trained.embedded()
+    if values.model is not None:
         raise UsageError("--model goes with --weights; a run knows its own model")
     step = flags.FLAGS.step
     if step not in (None, "best"):

@@ -1,0 +1,147 @@
+"""Weights from the network: a server on loopback that misbehaves as servers and proxies do."""
+
+import concurrent.futures
+import hashlib
+import http.server
+import threading
+import time
+
+import pytest
+
+from cnn_jax import UsageError
+from cnn_jax.weights import download
+
+pytest.importorskip("pooch")
+
+CONTENT = bytes(range(256)) * 64
+SHA256 = hashlib.sha256(CONTENT).hexdigest()[:8]
+NAME = f"net-{SHA256}.pth"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        answer = self.server.answers.get(self.path.partition("/")[2])
+        if answer is None:
+            self.send_error(404)
+            return
+        kind, claimed, content = answer
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(claimed))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server whose answers are (content type, claimed length, content) by name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("CNN_JAX_WEIGHTS", "CNN_JAX_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.answers, running.asked = {}, []
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        running.answers[NAME] = ("application/octet-stream", len(CONTENT), CONTENT)
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def left_over() -> list[str]:
+    return sorted(file.name for file in download.cache().rglob("*") if file.is_file())
+
+
+def test_a_file_is_downloaded_once(server):
+    for _ in range(2):
+        file = download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+        assert file.read_bytes() == CONTENT
+    asked = len(server.asked)
+    download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    assert len(server.asked) == asked
+    assert left_over() == [NAME]
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_anew(server):
+    file = download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    file.write_bytes(CONTENT[:100])
+    assert download.fetch(f"{server.url}/{NAME}", sha256=SHA256).read_bytes() == CONTENT
+
+
+BAD = {
+    "cut off": (("application/octet-stream", len(CONTENT), CONTENT[:1000]), "broke off"),
+    "other content": (("application/octet-stream", 3, b"abc"), "does not begin with"),
+    "a proxy's page": (("text/html", 10, b"<html>Sign"), "is a web page"),
+    "a page of another type": (("text/plain", 22, b"<!DOCTYPE html>\nSign i"), "is a web page"),
+    "huge": (("application/octet-stream", 2**60, b""), "GiB"),
+    "absent": (None, "404"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_not_the_file_is_refused_and_nothing_is_left(kind, server):
+    server.answers[NAME], message = BAD[kind]
+    with pytest.raises(UsageError, match=message) as error:
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    for told in (NAME, server.url, str(download.cache())):
+        assert told in str(error.value)
+    assert left_over() == []
+
+
+def test_two_at_once_both_get_the_whole_file(server):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(download.fetch, f"{server.url}/{NAME}", None, SHA256) for _ in range(4)]
+        assert all(job.result().read_bytes() == CONTENT for job in jobs)
+    assert left_over() == [NAME]
+
+
+def test_without_network_the_error_comes_at_once_and_says_where_to_put_the_file(server):
+    server.shutdown()
+    server.server_close()
+    start = time.perf_counter()
+    with pytest.raises(UsageError, match=f"cannot get {NAME}.*no connection.*put it into"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    assert time.perf_counter() - start < 10
+
+
+def test_offline_nothing_is_asked_for(server, monkeypatch):
+    monkeypatch.setenv("CNN_JAX_OFFLINE", "1")
+    with pytest.raises(UsageError, match="CNN_JAX_OFFLINE is set"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    assert server.asked == []
+
+
+def test_a_folder_of_files_is_looked_into_first(server, monkeypatch, tmp_path):
+    (tmp_path / NAME).write_bytes(CONTENT)
+    monkeypatch.setenv("CNN_JAX_WEIGHTS", str(tmp_path))
+    assert download.fetch(f"{server.url}/{NAME}", sha256=SHA256) == tmp_path / NAME
+    (tmp_path / NAME).write_bytes(b"abc")
+    with pytest.raises(UsageError, match="is damaged"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    assert server.asked == []
+
+
+def test_a_mirror_is_asked_instead(server, monkeypatch):
+    monkeypatch.setenv("CNN_JAX_WEIGHTS", f"{server.url}/")
+    file = download.fetch(f"https://nowhere.invalid/models/{NAME}", sha256=SHA256)
+    assert file.read_bytes() == CONTENT
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_but_is_read(server, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # root writes into any folder
+    with pytest.raises(UsageError, match=f"cannot get {NAME}.*Not a directory"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+
+
+def test_files_of_one_name_and_no_known_hash_are_kept_apart(server):
+    for folder in "ab":
+        content = folder.encode() * 300
+        server.answers[f"{folder}/model.safetensors"] = ("application/x", 300, content)
+        file = download.fetch(f"{server.url}/{folder}/model.safetensors")
+        assert file.read_bytes() == content
