@@ -1,13 +1,20 @@
 """A flag for each option of TrainConfig, and the configuration they and a recipe give."""
 
 import dataclasses
+import sys
 import types
 import typing
+from typing import Any
 
 from absl import flags
 
+from cnn_jax.errors import UsageError
 from cnn_jax.training.config import TrainConfig, is_outside, refuse_idle
 from cnn_jax.training.recipes import RECIPES, recipe
+from cnn_jax.training.repeat import options_of_run, override, went_on
+
+# Flags of a command's own that are among the options of its runs.
+_ELSEWHERE = ("max_objects",)
 
 
 def define() -> None:
@@ -16,6 +23,13 @@ def define() -> None:
         "recipe",
         None,
         f"Published settings to start from, which other flags override: {', '.join(RECIPES)}.",
+        module_name="Recipe",
+    )
+    flags.DEFINE_string(
+        "config",
+        None,
+        "Earlier run to repeat, the path of its config.json or its folder, whose options take the "
+        "place of a recipe's.",
         module_name="Recipe",
     )
     hints = typing.get_type_hints(TrainConfig)
@@ -67,14 +81,20 @@ def _define_floats(name: str, default: tuple[float, ...], text: str, section: st
 def config_from_flags(values: flags.FlagValues) -> TrainConfig:
     """Return the defaults, overridden by the recipe, overridden by the flags that were given.
 
+    With --config an earlier run's options take the recipe's place.
+
     A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up. Another
     --optimizer drops the options of the recipe's, one from outside its kind of momentum too.
 
     Raises:
-      UsageError: a flag that does nothing beside the others.
+      UsageError: a flag that does nothing beside the others, or a --config of no use.
     """
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     given = {name: values[name].value for name in names if values[name].present}
+    if values["config"].value is not None:
+        config = TrainConfig(**override(_repeated(values), given))
+        refuse_idle(config, given)
+        return config
     base = recipe(values.recipe) if values.recipe else {}
     for one, other in (("steps", "epochs"), ("warmup_steps", "warmup_epochs")):
         if one in given:
@@ -89,3 +109,21 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
     config = TrainConfig(**{**base, **given})
     refuse_idle(config, given)
     return config
+
+
+def _repeated(values: flags.FlagValues) -> dict[str, Any]:
+    """Return the options of the run that --config names."""
+    path = values["config"].value
+    if values["recipe"].present:
+        raise UsageError("both --config and --recipe are given; give one of them")
+    options = options_of_run(path, others=[name for name in _ELSEWHERE if name in values])
+    for name in _ELSEWHERE:
+        if name in options:
+            values.set_default(name, options.pop(name))
+    if (before := went_on(path)) and not values["steps"].present:
+        print(
+            f"the run in {path} was given more steps after {', '.join(map(str, before))}; this one "
+            f"makes {options['steps']} at once, by the schedule of so many",
+            file=sys.stderr,
+        )
+    return options

@@ -51,6 +51,33 @@ def test_training_leaves_results_pictures_and_a_page(trained):
     assert 'src="http' not in page
 
 
+def test_the_configuration_of_a_run_repeats_it_to_the_bit(trained, tmp_path):
+    workdir, results = trained
+    again = tmp_path / "again"
+    done = run("train", f"--config={workdir}/config.json", f"--workdir={again}")
+    assert done.returncode == 0, done.stderr
+    assert (again / "config.json").read_text() == (workdir / "config.json").read_text()
+    repeated = json.loads((again / "results.json").read_text())
+    assert repeated["parameters_sha256"] == results["parameters_sha256"]
+
+
+def test_flags_override_the_configuration_of_a_run_and_a_recipe_beside_it_is_refused(
+    trained, tmp_path
+):
+    workdir, _ = trained
+    flags = (f"--config={workdir}", f"--workdir={tmp_path / 'other'}")
+    done = run("train", *flags, "--steps=2", "--learning_rate=0.5", "--seed=1")
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        json.loads((folder / "config.json").read_text()) for folder in (workdir, tmp_path / "other")
+    )
+    # the warm-up is no longer than the run
+    changed = {name for name in before if before[name] != after[name]} - {"warmup_steps"}
+    assert changed == {"steps", "learning_rate", "seed"}
+    done = run("train", *flags, "--recipe=digits")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 def test_evaluation_needs_nothing_but_the_folder_and_counts_each_example_once(trained):
     workdir, training = trained
     for flags in ((), ("--batch_size=50",)):
