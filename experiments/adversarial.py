@@ -136,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
     if targets is not None:
         results["target"] = subject.class_names[targets[0]]
     elif _CURVE.value:
-        standing = robustness.standing(
+        correct = robustness.correct_under_attack(
             attack,
             logits_of,
             images,
@@ -149,7 +149,7 @@ def main(argv: Sequence[str]) -> None:
         )
         results["curve"] = {
             "eps": [0.0, *epsilons],
-            "accuracy": [results["clean_accuracy"], *standing.mean(axis=1)],
+            "accuracy": [results["clean_accuracy"], *correct.mean(axis=1)],
         }
     adversarial_report.write(
         subject.folder, network.model.name, images, adversarial, verdict, labels, results

@@ -1,4 +1,4 @@
-"""AutoAttack: four attacks in turn, each on what the ones before it left standing."""
+"""AutoAttack: four attacks in turn, each on the images that resisted those before it."""
 
 import warnings
 from functools import partial
@@ -80,10 +80,10 @@ def evaluate(
     none = masking.without_gradient(logits_of, images, labels, batching)
     found = [*odd_outputs(logits_of, images), *masking.vanishing(none)]
     adversarial = images.copy()
-    standing = loop.predictions(logits_of, images, batching) == labels
-    accuracy = {"clean": float(standing.mean())}
+    resisting = loop.predictions(logits_of, images, batching) == labels
+    accuracy = {"clean": float(resisting.mean())}
     for number, (name, attack) in enumerate(attacks.items()):
-        before, left = standing.copy(), np.flatnonzero(standing)
+        before, left = resisting.copy(), np.flatnonzero(resisting)
         if len(left):
             draws = {} if name == "fab" else {"indices": indices[left]}
             changed = attack(
@@ -93,9 +93,9 @@ def evaluate(
             if name == "fab":  # it makes the norm small, and need not have come within the budget
                 fooled &= np.asarray(norms.NORMS[norm].size(changed - images[left])) <= eps
             adversarial[left[fooled]] = changed[fooled]
-            standing[left[fooled]] = False
-        accuracy[name] = float(standing.mean())
-    found += masking.black_box_gain(before, standing)
+            resisting[left[fooled]] = False
+        accuracy[name] = float(resisting.mean())
+    found += masking.black_box_gain(before, resisting)
     checks.assert_within(images, adversarial, eps, norm)
     return Evaluation(adversarial, accuracy, tuple(found))
 

@@ -102,7 +102,7 @@ def attack_right_ones(
     return adversarial
 
 
-def standing(
+def correct_under_attack(
     attack: Attack,
     logits_of: LogitsOf,
     images: Float[np.ndarray, "n h w c"],
@@ -114,7 +114,7 @@ def standing(
     batching: Batching = loop.DEFAULT,
     **options: Any,
 ) -> Bool[np.ndarray, "epsilons n"]:
-    """Return which images each budget leaves right; their shares are the accuracy under attack.
+    """Return which images stay correct under each budget; their shares are the robust accuracies.
 
     An image that a smaller budget fooled is not attacked again: a larger one holds the smaller. An
     attack without a budget runs once, and its perturbations are measured.

@@ -29,7 +29,7 @@ def deepfool(spec: Spec) -> Program:
 
 
 def autoattack(spec: Spec) -> Program:
-    """The images after four attacks, each on what the ones before left standing."""
+    """The images after four attacks, each on the images that resisted those before."""
 
     setting = settings.within(spec, settings.AUTOATTACK)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from cnn_jax.programs import equations
+from cnn_jax.programs import jaxpr_equations
 
 
 def multiply_adds(jaxpr: Jaxpr | ClosedJaxpr) -> float:
@@ -33,7 +33,7 @@ def _of_equation(equation: JaxprEqn) -> float:
         shape = equation.invars[0].aval.shape
         outputs = math.prod(equation.outvars[0].aval.shape)
         return outputs * math.prod(shape[axis] for axis in contracted)
-    default = equations.default_form(equation)
+    default = jaxpr_equations.default_form(equation)
     if default is not None:
         return multiply_adds(default)
     inner = [multiply_adds(each) for each in _jaxprs(params)]

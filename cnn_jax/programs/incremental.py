@@ -21,7 +21,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from cnn_jax import ops
-from cnn_jax.programs import equations
+from cnn_jax.programs import jaxpr_equations
 
 # The share of a map from which on its window takes as long.
 MOST = 0.7
@@ -147,7 +147,7 @@ class _Reader:
         """Return the outputs of an equation, where possible as windows."""
         local = any(isinstance(value, _Local) for value in values)
         if not local and not any(isinstance(value, _Changed) for value in values):
-            return equations.evaluate(equation, values)
+            return jaxpr_equations.evaluate(equation, values)
         body = _body(equation)
         if body is not None:
             return self.read(body, values)
@@ -159,7 +159,7 @@ class _Reader:
             whole = list(map(self.whole, values))
             dense = _dense_convolution(equation)
             if dense is None:
-                found = equations.evaluate(equation, whole)
+                found = jaxpr_equations.evaluate(equation, whole)
             else:
                 found = jaxpr_as_fun(dense)(*whole[1:])
             return [_Changed(out) for out in found]
@@ -172,7 +172,7 @@ class _Reader:
         """
         if any(isinstance(value, _Changed) for value in values):
             raise _NotLocal
-        form = equations.default_form(equation)
+        form = jaxpr_equations.default_form(equation)
         if form is not None:
             # The windows are computed by it, all else by the platform's own.
             found = self.read(form, values[1:])
@@ -192,7 +192,7 @@ class _Reader:
         if self.kept is not None:
             return [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.outvars]
         plain = [v.plain if isinstance(v, _Local) else v for v in values]
-        return equations.evaluate(equation, plain)
+        return jaxpr_equations.evaluate(equation, plain)
 
 
 def _margins(first: Firsts, sizes: Sequence[int], extents: Sequence[int]) -> list[tuple[int, int]]:
@@ -216,7 +216,7 @@ def _dense_convolution(equation: JaxprEqn) -> ClosedJaxpr | None:
 
     A CPU's form for few pixels gains nothing where each is there for many places of the patch.
     """
-    form = equations.default_form(equation)
+    form = jaxpr_equations.default_form(equation)
     dense = (
         [each.params.get("feature_group_count") == 1 for each in form.jaxpr.eqns] if form else []
     )
@@ -294,7 +294,7 @@ def _channelwise(reader, equation, x):
     axes = params["axes"] if "axes" in params else (params["axis"],)
     if min(axes) < 3:
         raise _NotLocal
-    return [(out, x.first) for out in equations.evaluate(equation, [x.window])]
+    return [(out, x.first) for out in jaxpr_equations.evaluate(equation, [x.window])]
 
 
 def _broadcast(reader, equation, x, *sizes):

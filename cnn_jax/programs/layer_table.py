@@ -24,7 +24,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.nn.initializers import zeros
 
 from cnn_jax.models.registry import create_model, find
-from cnn_jax.programs import equations, receptive_field
+from cnn_jax.programs import jaxpr_equations, receptive_field
 from cnn_jax.programs.flops import multiply_adds
 from cnn_jax.programs.receptive_field import Value
 
@@ -231,7 +231,7 @@ class _Trace:
         row.functions.append(function)
         row.inputs.update((source, None) for source in sources if source != current)
         if not _interpolates(equation, values):
-            row.macs += int(multiply_adds(equations.alone(equation)))
+            row.macs += int(multiply_adds(jaxpr_equations.alone(equation)))
         for value in values:
             if value.row is None:
                 row.leaves |= value.leaves

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from cnn_jax.programs import equations
+from cnn_jax.programs import jaxpr_equations
 
 # --- what a value sees ---------------------------------------------------------------------------
 
@@ -420,7 +420,7 @@ def _inlined(equation: JaxprEqn) -> tuple[Jaxpr | ClosedJaxpr, int] | None:
     if name_of(equation) in _RULES:
         return None
     if equation.primitive.name == "cond":
-        default = equations.default_form(equation)
+        default = jaxpr_equations.default_form(equation)
         return None if default is None else (default, 1)
     if equation.primitive.name in ("scan", "while"):
         return None

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from cnn_jax import errors
 from cnn_jax.ops.activation import RELU_RULES, relu
-from cnn_jax.programs import equations
+from cnn_jax.programs import jaxpr_equations
 from cnn_jax.runtime.partial import as_partial
 
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint")
@@ -144,7 +144,7 @@ class _Interpreter:
         if name in _LOOPS:
             changed = {key: self.rewritten(params[key]) for key in _LOOPS[name]}
             equation = equation.replace(params=params | changed)
-        outputs = equations.evaluate(equation, [value.array for value in values])
+        outputs = jaxpr_equations.evaluate(equation, [value.array for value in values])
         varies, root, jumps_of = _variation(name, values)
         first = _Value(outputs[0], *_facts(name, values), varies, root, jumps_of)
         return [first, *(_Value(each, varies=varies) for each in outputs[1:])]

@@ -65,16 +65,16 @@ def under_attack(
     right = loop.predictions(logits_of, images, batching) == labels
     clean = float(right.mean())
 
-    def accuracy(standing: Bool[np.ndarray, "epsilons n"]) -> dict[str, Any]:
-        shares = standing.mean(axis=1).tolist()
+    def accuracy(correct: Bool[np.ndarray, "epsilons n"]) -> dict[str, Any]:
+        shares = correct.mean(axis=1).tolist()
         return {
             "robust_accuracy": shares[epsilons.index(eps)],
             "curve": {"eps": [0.0, *epsilons], "accuracy": [clean, *shares]},
         }
 
-    standing = {}
+    correct = {}
     for name, attack in zip(names, attacks, strict=True):
-        standing[name] = robustness.standing(
+        correct[name] = robustness.correct_under_attack(
             attack,
             logits_of,
             images,
@@ -89,7 +89,7 @@ def under_attack(
     if any(attack.gradient for attack in attacks):
         none = masking.without_gradient(logits_of, images[right], labels[right], batching)
         doubts += masking.vanishing(none)
-    at_eps = {name: each[epsilons.index(eps)] for name, each in standing.items()}
+    at_eps = {name: each[epsilons.index(eps)] for name, each in correct.items()}
     black_box = at_eps.pop("square", None)
     if black_box is not None and at_eps:
         doubts += masking.black_box_gain(np.logical_and.reduce([*at_eps.values()]), black_box)
@@ -99,8 +99,8 @@ def under_attack(
         "examples": len(labels),
         "clean_accuracy": clean,
         "doubts": doubts,
-        **accuracy(np.logical_and.reduce([*standing.values()])),
-        "attacks": {name: accuracy(each) for name, each in standing.items()},
+        **accuracy(np.logical_and.reduce([*correct.values()])),
+        "attacks": {name: accuracy(each) for name, each in correct.items()},
     }
 
 
@@ -142,6 +142,8 @@ def section(folder: str, result: dict[str, Any]) -> Html:
             [name, *(f"{share:.1%}" for share in each["curve"]["accuracy"])]
             for name, each in _rows(result).items()
         )
-        caption = "Accuracy for each budget; the last row counts the images that stand them all."
+        caption = (
+            "Accuracy for each budget; the last row counts the images that resist every attack."
+        )
         parts.append(html.table(["attack", *eps], shares, caption))
     return html.section(f"Under attack by {', '.join(attacks)}", *parts)

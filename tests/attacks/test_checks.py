@@ -46,7 +46,9 @@ def test_labels_outside_the_classes_are_told_by_what_judges(case):
     for call in (
         lambda: robustness.judge(logits_of, images, images, labels),
         lambda: robustness.attack_right_ones(pgd, logits_of, images, labels, KEY, eps=0.1),
-        lambda: robustness.standing(pgd, logits_of, images, labels, KEY, [0.1], norm="linf"),
+        lambda: robustness.correct_under_attack(
+            pgd, logits_of, images, labels, KEY, [0.1], norm="linf"
+        ),
         lambda: masking.without_gradient(logits_of, images, labels),
         lambda: evaluate(logits_of, images, labels, KEY, eps=0.1),
     ):

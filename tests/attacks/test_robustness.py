@@ -41,7 +41,7 @@ def test_on_a_plane_the_curve_falls_where_the_distances_say(linear):
     epsilons = sorted([*(0.9 * distance), *(1.1 * distance)])
     expected = [distance > eps for eps in epsilons]
     for name in ("fgsm", "deepfool"):
-        found = robustness.standing(
+        found = robustness.correct_under_attack(
             registry.find(name),
             linear.logits_of,
             linear.images,
@@ -67,6 +67,6 @@ def test_what_cannot_be_attacked_is_told(case):
             pgd, case.logits_of, case.images, case.labels, KEY, eps=0.1, targets=case.labels
         )
     with pytest.raises(UsageError, match="ascending"):
-        robustness.standing(
+        robustness.correct_under_attack(
             pgd, case.logits_of, case.images, case.labels, KEY, [0.2, 0.1], norm="linf"
         )

@@ -53,10 +53,10 @@ def images():
     return np.random.default_rng(7).uniform(size=(40, 7, 7, 3)).astype(np.float32)
 
 
-def standing(attack, logits_of, images, labels, **options):
+def correct(attack, logits_of, images, labels, **options):
     norm = options["norm"]
     with jax.enable_x64(False):
-        found = robustness.standing(
+        found = robustness.correct_under_attack(
             registry.find(attack), logits_of, images, labels, KEY, [EPS[norm]], **options
         )
     return found.mean()
@@ -69,8 +69,7 @@ def standing(attack, logits_of, images, labels, **options):
 def test_a_head_times_100_or_10000_is_no_more_robust(scaled, images, attack):
     labels = predictions(scaled(1), images)
     before, hundred, most = (
-        standing(attack, scaled(factor), images, labels, **SHORT[attack])
-        for factor in (1, 1e2, 1e4)
+        correct(attack, scaled(factor), images, labels, **SHORT[attack]) for factor in (1, 1e2, 1e4)
     )
     assert before < 0.9
     assert hundred <= before

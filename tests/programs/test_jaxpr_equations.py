@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.programs import equations
+from cnn_jax.programs import jaxpr_equations
 
 
 def test_alone_an_equation_computes_what_it_did():
     x = jnp.arange(3.0)
     equation = jax.make_jaxpr(lambda x: 2 * x + 1)(x).jaxpr.eqns[0]  # the product
-    (out,) = equations.evaluate(equation, [2.0, x])
+    (out,) = jaxpr_equations.evaluate(equation, [2.0, x])
     np.testing.assert_array_equal(out, [0, 2, 4])
-    assert len(equations.alone(equation).jaxpr.invars) == 1  # two is a literal
+    assert len(jaxpr_equations.alone(equation).jaxpr.invars) == 1  # two is a literal
 
 
 def test_the_default_form_is_that_of_the_platforms_without_a_name():
@@ -27,6 +27,6 @@ def test_the_default_form_is_that_of_the_platforms_without_a_name():
         [each for each in program.jaxpr.eqns if each.primitive.name == "cond"]
         for program in programs
     )
-    form = equations.default_form(chosen)
+    form = jaxpr_equations.default_form(chosen)
     assert [each.primitive.name for each in form.jaxpr.eqns] == ["div"]
-    assert equations.default_form(branches) is None
+    assert jaxpr_equations.default_form(branches) is None
