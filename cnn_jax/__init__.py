@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cnn_jax.data.datasets import register_dataset
     from cnn_jax.models import Model, create_model, model_names, register_model
     from cnn_jax.runtime.xla import configure
+    from cnn_jax.training.losses import register_loss
     from cnn_jax.training.optimizer import register_optimizer
     from cnn_jax.training.recipes import register_recipe
     from cnn_jax.visualize.methods import register_method
@@ -32,6 +33,7 @@ __all__ = [
     "pretrained",
     "register_attack",
     "register_dataset",
+    "register_loss",
     "register_method",
     "register_model",
     "register_optimizer",
@@ -50,6 +52,7 @@ _PLACES = {
     "pretrained": "cnn_jax.weights.pretrained",
     "register_attack": "cnn_jax.attacks.registry",
     "register_dataset": "cnn_jax.data.datasets",
+    "register_loss": "cnn_jax.training.losses",
     "register_method": "cnn_jax.visualize.methods",
     "register_model": "cnn_jax.models",
     "register_optimizer": "cnn_jax.training.optimizer",

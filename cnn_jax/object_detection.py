@@ -17,7 +17,7 @@ from PIL import Image
 from cnn_jax import ops
 from cnn_jax.data import detection
 from cnn_jax.errors import UsageError
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
 
 STRIDE = 32  # a canvas has a multiple of it along each side
@@ -73,7 +73,7 @@ def detector(
     name = network.model.name
     if (
         network.model.task != "detection"
-        or not MODELS[name].function.keywords["settings"].anchor_sizes
+        or not find(name).function.keywords["settings"].anchor_sizes
     ):
         raise UsageError(f"{name} finds no objects by itself; take a Faster or Mask R-CNN")
     if network.config is not None:

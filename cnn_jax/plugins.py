@@ -64,9 +64,8 @@ def find(address: str, kind: str) -> Any:
     name, _, attribute = address.partition(":")
     module = _import(name, f"the {kind} {address}")
     if not hasattr(module, attribute):
-        raise UsageError(
-            f"the {kind} {address} is not there: {module.__file__} has no {attribute!r}"
-        )
+        where = getattr(module, "__file__", None) or name
+        raise UsageError(f"the {kind} {address} is not there: {where} has no {attribute!r}")
     return getattr(module, attribute)
 
 

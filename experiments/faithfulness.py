@@ -42,8 +42,8 @@ _ALONE = flags.DEFINE_boolean(
 
 def main(argv: Sequence[str]) -> None:
     del argv
+    subject = subjects.load("faithfulness")  # first, as a run brings its plugins
     names = method_flags.chosen(_METHODS.value)
-    subject = subjects.load("faithfulness")
     question, settings, _ = method_flags.ask(subject)
     maps, refused, doubts = explanations.explain(question, names, settings, bar("method"))
     curves = explanations.insertion_deletion(

@@ -30,8 +30,8 @@ _METHODS = flags.DEFINE_list(
 
 def main(argv: Sequence[str]) -> None:
     del argv
+    subject = subjects.load("saliency")  # first, as a run brings its plugins
     names = method_flags.chosen(_METHODS.value)
-    subject = subjects.load("saliency")
     question, settings, _ = method_flags.ask(subject)
     maps, refused, doubts = explanations.explain(question, names, settings, bar("method"))
     if not maps:

@@ -104,8 +104,13 @@ def assert_within(
     """Assert that pixels are in 0..1 and perturbations within the budget, to rounding."""
     assert adversarial.min(initial=0) >= 0
     assert adversarial.max(initial=0) <= 1
-    rounding = 16 * jnp.finfo(adversarial.dtype).eps * (1 + eps)
-    assert NORMS[norm].size(adversarial - images).max(initial=0) <= eps + rounding
+    size = NORMS[norm].size(adversarial - images).max(initial=0)
+    assert size <= largest(eps, adversarial.dtype)
+
+
+def largest(eps: float, dtype: jnp.dtype) -> float:
+    """Return the budget and what rounding may add to a perturbation of this size."""
+    return eps + 16 * jnp.finfo(dtype).eps * (1 + eps)
 
 
 def example_keys(

@@ -1,20 +1,25 @@
 """The table of attacks by name."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from cnn_jax import errors, plugins
 from cnn_jax.attacks import (
     apgd,
     autoattack,
     carlini_wagner,
+    checks,
     ddn,
     deepfool,
     fab,
     gradient,
     square,
 )
+from cnn_jax.attacks.norms import NORMS
 from cnn_jax.errors import UsageError
 
 
@@ -62,12 +67,40 @@ ATTACKS = {
 def register_attack(name: str, attack: Attack) -> None:
     """Let --attack know an attack by this name.
 
+    What it gives is checked on every call: images as they came, with pixels in 0..1 and within eps.
+
     Raises:
-      UsageError: the name is taken, or this is no Attack.
+      UsageError: the name is taken, or this is no Attack of known norms.
     """
     if not isinstance(attack, Attack):
         raise UsageError(f"the attack {name!r} is no cnn_jax.attacks.registry.Attack; make one")
-    plugins.register(ATTACKS, "attack", name, attack)
+    for norm in attack.norms or ("",):
+        if norm not in NORMS:
+            raise errors.unknown(f"norm of the attack {name!r}", norm, NORMS)
+    function = functools.partial(_checked, name, attack)
+    plugins.register(ATTACKS, "attack", name, attack._replace(function=function))
+
+
+def _checked(name: str, attack: Attack, logits_of, images, labels, *args, **options):
+    """What the attack gives.
+
+    Raises:
+      UsageError: it is no adversarial images, or they leave the budget.
+    """
+    found = np.asarray(attack.function(logits_of, images, labels, *args, **options))
+    if found.shape != images.shape or not np.all((found >= 0) & (found <= 1)):
+        raise UsageError(
+            f"the attack {name} gave {found.dtype}{list(found.shape)} of {found.min():.4g} to "
+            f"{found.max():.4g} for images {list(images.shape)}; it must give as many, in 0..1"
+        )
+    if attack.bounded:
+        eps, size = options["eps"], NORMS[options["norm"]].size(found - images).max(initial=0)
+        if size > checks.largest(eps, found.dtype):
+            raise UsageError(
+                f"the attack {name} left its budget: {size:.6g} in {options['norm']}, with eps "
+                f"{eps:.6g}; mend it"
+            )
+    return found
 
 
 def find(name: str) -> Attack:

@@ -17,7 +17,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, losses
 from cnn_jax.views import VIEWS
 
 
@@ -58,6 +58,9 @@ def is_outside(optimizer: str) -> bool:
     """Return whether a rule of the update is none of this package's."""
     return OPTIMIZERS.get(optimizer, optimizer) is not None
 
+
+# Options of the tasks' own losses.
+OF_TASKS_LOSS = ("label_smoothing", "class_weights", "dice_weight")
 
 # The metrics by which a checkpoint can be the best, and whether the highest or the lowest is.
 BETTER = {
@@ -335,6 +338,12 @@ class TrainConfig:
         "Whether weight decay includes the scales of normalisation layers and all biases.",
         needs=("weight_decay",),
     )
+    loss: str | None = option(
+        None,
+        "Optimizer",
+        "Loss of your own that is minimised, package.module:function or a registered name; by "
+        "default the task's. Evaluation reports the task's in any case.",
+    )
     class_weights: str | None = option(
         None,
         "Optimizer",
@@ -502,6 +511,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"--{name}={value} is out of range; give 0 or more, below 1")
+        for name in OF_TASKS_LOSS if self.loss else ():
+            value, default = getattr(self, name), getattr(TrainConfig, name)
+            if value != default:
+                raise UsageError(
+                    f"--{name}={value} is of the loss that --loss={self.loss} takes the place of; "
+                    "leave it out"
+                )
         if self.class_weights == "balanced" and self.sampler == "balanced":
             raise UsageError(
                 "--class_weights=balanced and --sampler=balanced would favour rare classes twice; "
@@ -590,6 +606,8 @@ def resolve(config: TrainConfig, train_set: Dataset, default_epochs: float = 90.
     Raises:
       UsageError: what the data set and the options do not agree on.
     """
+    if config.loss is not None:
+        losses.find(config.loss)  # or say that it is not there
     examples = len(train_set.source)
     classes = config.num_classes or train_set.num_classes
     if classes < train_set.num_classes:

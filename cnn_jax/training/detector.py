@@ -50,7 +50,7 @@ UNUSED = (
     *("eval_image_size", "eval_resize", "eval_views", "eval_every"),
     *("crop", "vertical_flip", "alternating_flip", "policy", "color_jitter"),
     *("erasing", "mixup", "cutmix", "label_smoothing", "dice_weight", "accumulate"),
-    *("sampler", "class_weights", "keep_best"),
+    *("sampler", "class_weights", "keep_best", "loss"),
     *("ema_decay", "whiten", "adversary", "parallel"),
 )
 

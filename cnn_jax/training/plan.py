@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from cnn_jax.data.localization import MOST
 from cnn_jax.errors import UsageError
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.programs.plan import shapes_of
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
@@ -41,8 +41,8 @@ def plan_step(config: TrainConfig) -> PlannedStep:
     Raises:
       UsageError: an unknown model, one of a task without a plan, or options that do not fit it.
     """
-    entry = MODELS.get(config.model)
-    if entry is None or entry.task not in _TASKS:
+    entry = find(config.model)
+    if entry.task not in _TASKS:
         known = ", ".join(sorted(_TASKS))
         raise UsageError(f"--model={config.model} has no plan; give a network of {known}")
     task = _TASKS[entry.task]

@@ -13,6 +13,7 @@ from cnn_jax.data import segmentation as masked
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.tasks import classification, localization, segmentation
+from cnn_jax.training import losses
 from cnn_jax.views import VIEWS
 
 Batch = Mapping[str, Array]
@@ -75,6 +76,7 @@ def _classification_weight(batch, class_weights):
     return classification.target_weights(batch["label"], class_weights, **mixed).sum()
 
 
+@losses.replaceable(AUXILIARY_WEIGHT)
 def _classification_loss(logits, auxiliary, batch, config, axis_name, class_weights, total):
     del axis_name  # every device has as many examples
 
@@ -130,6 +132,7 @@ CLASSIFICATION = Task(
 )
 
 
+@losses.replaceable(segmentation.AUXILIARY_WEIGHT)
 def _segmentation_loss(logits, auxiliary, batch, config, axis_name, class_weights, total):
     mask, heads = batch["mask"], tuple(auxiliary.values())
     loss = segmentation.loss(
@@ -171,6 +174,7 @@ SEGMENTATION = Task(
 )
 
 
+@losses.replaceable()
 def _localization_loss(outputs, auxiliary, batch, config, axis_name, class_weights, total):
     del auxiliary, config, axis_name, class_weights, total  # every device has as many examples
     label = batch["label"]

@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from cnn_jax.errors import UsageError
-from cnn_jax.training.config import TrainConfig, is_outside, refuse_idle
+from cnn_jax.training.config import OF_TASKS_LOSS, TrainConfig, is_outside, refuse_idle
 from cnn_jax.training.recipes import RECIPES, recipe
 from cnn_jax.training.repeat import options_of_run, override, went_on
 
@@ -84,7 +84,8 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
     With --config an earlier run's options take the recipe's place.
 
     A --steps that is given drops the recipe's epochs, and so on; likewise with the warm-up. Another
-    --optimizer drops the options of the recipe's, one from outside its kind of momentum too.
+    --optimizer drops the options of the recipe's, one from outside its kind of momentum too,
+    and --loss what is of the task's loss.
 
     Raises:
       UsageError: a flag that does nothing beside the others, or a --config of no use.
@@ -106,6 +107,8 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
         if is_outside(given.get("optimizer", "sgd")):
             base.pop("momentum", None)
             base.pop("nesterov", None)
+    for name in OF_TASKS_LOSS if "loss" in given else ():
+        base.pop(name, None)
     config = TrainConfig(**{**base, **given})
     refuse_idle(config, given)
     return config
