@@ -1,4 +1,9 @@
-"""Every test runs on the CPU, which shows itself as eight devices; the default one is the first."""
+"""Every test runs on the CPU, which shows itself as eight devices; the default one is the first.
+
+The annotations of ops, tasks, attacks and visualize, types and shapes, are checked in every call
+that their own tests make. A process imports a module once and runs the tests of any folder, under
+pytest-xdist in any order: so the checks are there for the session, and each test turns them on.
+"""
 
 import json
 import os
@@ -9,10 +14,12 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
 
+import tests.typechecker  # noqa: F401, the import hook names it
 from cnn_jax.__main__ import commands
 from cnn_jax.runtime import xla
 
@@ -42,6 +49,11 @@ for name in sys.argv[1:]:
 print(json.dumps(helps))
 """
 
+# Functions of JAX's arrays take NumPy's as well, whose sums are scalars.
+jaxtyping.Array = jax.Array | np.ndarray | np.generic
+CHECKED = ("ops", "tasks", "attacks", "visualize")
+jaxtyping.install_import_hook([f"cnn_jax.{name}" for name in CHECKED], "tests.typechecker.check")
+jaxtyping.config.update("jaxtyping_disable", True)
 xla.configure()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.devices()  # XLA reads its flags now, before a test changes them
@@ -52,6 +64,20 @@ def float64():
     """Compute in float64 where the arrays are."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def checked_types(request):
+    """Check the annotations of the folders above in their own tests."""
+    jaxtyping.config.update("jaxtyping_disable", request.path.parent.name not in CHECKED)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", True)
+
+
+@pytest.fixture
+def wrong_types(checked_types):
+    """Let calls with arguments of wrong types through: the library's own words are tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
 
 
 @pytest.fixture(autouse=True, scope="module")

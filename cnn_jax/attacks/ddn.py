@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from cnn_jax.attacks import checks, loop, norms
 from cnn_jax.attacks.loop import Batching, LogitsOf
@@ -54,7 +54,7 @@ def ddn(
     logits_of: LogitsOf,
     images: Float[Array, "n h w c"],
     labels: Int[Array, " n"],
-    key: None = None,
+    key: Key[Array, ""] | None = None,
     *,
     norm: str = "l2",
     steps: int = 100,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from cnn_jax.attacks import checks, loop, norms
 from cnn_jax.attacks.apgd import likeliest_others
@@ -91,7 +91,7 @@ def fab(
     logits_of: LogitsOf,
     images: Float[Array, "n h w c"],
     labels: Int[Array, " n"],
-    key: None = None,
+    key: Key[Array, ""] | None = None,
     *,
     norm: str = "linf",
     steps: int = 100,

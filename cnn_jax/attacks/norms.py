@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from cnn_jax import errors
 
@@ -31,7 +31,7 @@ class Norm(NamedTuple):
     random: Callable[[Array, Array], Array]
 
 
-def broadcast(values: Float[Array, " n"], like: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+def broadcast(values: Shaped[Array, " n"], like: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
     """Return one value an example with trailing axes of size one, to meet images."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 

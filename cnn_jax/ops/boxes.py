@@ -90,7 +90,7 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.nd
 
 def grid_anchors(
     base: Float[np.ndarray, "a 4"], grid: tuple[int, int], stride: tuple[int, int]
-) -> Float[np.ndarray, "h*w*a 4"]:
+) -> Float[np.ndarray, "anchors 4"]:
     """Return the base anchors moved to every cell's origin, row by row.
 
     Args:
@@ -169,7 +169,7 @@ def nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
     valid: Bool[Array, " n"],
-    threshold: float,
+    threshold: float | Float[Array, ""],
     classes: Int[Array, " n"] | None = None,
 ) -> Bool[Array, " n"]:
     """Return which boxes greedy non-maximum suppression keeps: exactly, in a static shape.

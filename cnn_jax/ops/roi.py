@@ -104,7 +104,7 @@ def pyramid_level(
 
 
 def pyramid_roi_align(
-    features: Sequence[Float[Array, "h w c"]],
+    features: Sequence[Float[Array, "_ _ c"]],
     boxes: Float[Array, "k 4"],
     outputs: int,
     *,

@@ -105,7 +105,7 @@ def metric_sums(
     }
 
 
-def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, Any]:
+def summarize(sums: Mapping[str, Array], class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the metrics of metric_sums added over a whole data set.
 
     examples; loss in nats; top1_error and top5_error as fractions; per_class_accuracy, None for a

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import vmap
 from jaxtyping import Array, Bool, Float, Int
@@ -103,7 +102,7 @@ def metric_sums(
     }
 
 
-def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, Any]:
+def summarize(sums: Mapping[str, Array], class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the metrics of metric_sums added over a whole data set, errors as fractions.
 
     top1_error, top5_error: of the class; top1_localization_error, top5_localization_error: of

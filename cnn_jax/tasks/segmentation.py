@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 from scipy import ndimage
 
 from cnn_jax.errors import UsageError
@@ -30,7 +30,7 @@ def _check_sizes(logits: Array, label: Array) -> None:
 
 def cross_entropy_sum(
     logits: Float[Array, "n h w classes"],
-    label: Int[Array, "n h w"],
+    label: Integer[Array, "n h w"],
     class_weights: Float[Array, " classes"] | None = None,
 ) -> Float[Array, ""]:
     """Return the sum of the pixels' cross-entropies (nats), each times its class's weight.
@@ -51,7 +51,7 @@ def cross_entropy_sum(
 
 
 def total_weight(
-    label: Int[Array, "n h w"], class_weights: Float[Array, " classes"] | None = None
+    label: Integer[Array, "n h w"], class_weights: Float[Array, " classes"] | None = None
 ) -> Array:
     """Return the sum of the weights of the pixels that count; without any, their number."""
     if class_weights is None:
@@ -62,7 +62,7 @@ def total_weight(
 
 def cross_entropy(
     logits: Float[Array, "n h w classes"],
-    label: Int[Array, "n h w"],
+    label: Integer[Array, "n h w"],
     class_weights: Float[Array, " classes"] | None = None,
     total: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
@@ -81,7 +81,7 @@ def cross_entropy(
 
 def dice_loss(
     logits: Float[Array, "n h w classes"],
-    label: Int[Array, "n h w"],
+    label: Integer[Array, "n h w"],
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Return 1 - twice the overlap over the sum of areas, the mean of the classes that are there.
@@ -111,7 +111,7 @@ def dice_loss(
 def loss(
     logits: Float[Array, "n h w classes"],
     auxiliary: Sequence[Float[Array, "n h w classes"]],
-    label: Int[Array, "n h w"],
+    label: Integer[Array, "n h w"],
     axis_name: str | None = None,
     dice_weight: float = 0.0,
     class_weights: Float[Array, " classes"] | None = None,
@@ -135,8 +135,8 @@ def loss(
 
 
 def confusion_matrix(
-    predicted: Int[Array, "*n"], label: Int[Array, "*n"], classes: int
-) -> Int[Array, "classes classes"]:
+    predicted: Integer[Array, "*n"], label: Integer[Array, "*n"], classes: int
+) -> Integer[Array, "classes classes"]:
     """Return the counts of pixels by true class (row) and predicted class (column)."""
     counted = label != IGNORED
     at = jnp.where(counted, label, 0).astype(jnp.int32) * classes + predicted
@@ -146,7 +146,7 @@ def confusion_matrix(
 
 def metric_sums(
     logits: Float[Array, "n h w classes"],
-    label: Int[Array, "n h w"],
+    label: Integer[Array, "n h w"],
     weight: Float[Array, " n"],
 ) -> dict[str, Array]:
     """Return sums over the examples of weight 1: what batches can be added up from.
@@ -163,7 +163,7 @@ def metric_sums(
 
 
 def error_kinds(
-    predicted: Int[np.ndarray, "h w"], label: Int[np.ndarray, "h w"], reach: int = 1
+    predicted: Integer[np.ndarray, "h w"], label: Integer[np.ndarray, "h w"], reach: int = 1
 ) -> dict[str, int]:
     """Return the counts of wrong pixels by kind; class 0 is the ground.
 
@@ -184,7 +184,7 @@ def error_kinds(
     }
 
 
-def summarize(sums: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, Any]:
+def summarize(sums: Mapping[str, Array], class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the metrics of metric_sums added over a whole data set.
 
     examples and pixels; loss in nats a pixel; per_class_accuracy and per_class_iou, None for a

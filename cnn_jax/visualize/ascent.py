@@ -6,14 +6,14 @@ transformations (Olah et al. 2017). Both give several images at once.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress
@@ -38,7 +38,7 @@ class Ascent(NamedTuple):
     history: Float[Array, "steps n"]
 
 
-def channel(indices: Float[Array, " n"]) -> Objective:
+def channel(indices: Int[Array, " n"] | Sequence[int]) -> Objective:
     """Return the objective of a class (of logits), or of a channel's mean (of a map), an image."""
     return Partial(_channel, jnp.asarray(indices))
 
@@ -48,7 +48,9 @@ def _channel(indices, activation):
     return jnp.take_along_axis(mean, indices[:, None], axis=-1)[:, 0]
 
 
-def neuron(indices: Float[Array, " n"], row: int | None = None, column: int | None = None):
+def neuron(
+    indices: Int[Array, " n"] | Sequence[int], row: int | None = None, column: int | None = None
+):
     """Return the objective of one unit of a channel's map; by default the one in the middle."""
     return Partial(_neuron, jnp.asarray(indices), row, column)
 

@@ -37,7 +37,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_within(
-    f: F, images: Float[Array, "n h w c"], reach: int, memory_limit: float
+    f: F, images: Float[Array, "n h w c"] | jax.ShapeDtypeStruct, reach: int, memory_limit: float
 ) -> Tiles | None:
     """Return the largest tiles whose gradient fits into the memory; None: the whole image does.
 

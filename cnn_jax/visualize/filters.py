@@ -68,7 +68,7 @@ def filter_picture(
     *,
     columns: int = 8,
     most: int = 16,
-) -> Float[np.ndarray, "height width 1_or_3"]:
+) -> Float[np.ndarray, "height width colors"]:
     """Return one picture of a layer's filters, in 0..1.
 
     Filters of 1 or 3 input channels are images; of others, each filter is a row of one grey image

@@ -84,7 +84,7 @@ def adam(learning_rate: float = 0.05, steps: int = 400) -> optax.GradientTransfo
     return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
 
-def noise(key: Array, shape: tuple[int, ...], deviation: float = 0.02) -> Float[Array, "n h w c"]:
+def noise(key: Array, shape: tuple[int, ...], deviation: float = 0.02) -> Float[Array, "..."]:
     """Return normal noise around mid-grey, to start from."""
     return 0.5 + deviation * jax.random.normal(key, shape)
 

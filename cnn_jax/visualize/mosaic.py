@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 
 def mosaic(
-    images: Sequence[Float[np.ndarray, "h w c"]],
+    images: Sequence[Float[np.ndarray, "h w c"]] | Float[np.ndarray, "n h w c"],
     columns: int,
     gap: int = 1,
     background: float = 1.0,

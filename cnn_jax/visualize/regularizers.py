@@ -3,13 +3,15 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+Scalar = float | Float[Array, ""]
+
 
 def l2(images: Float[Array, "n h w c"]) -> Float[Array, " n"]:
     """Return the sum of the squares: the penalty of Simonyan et al. 2014, section 2."""
     return jnp.sum(images**2, axis=(1, 2, 3))
 
 
-def alpha_norm(images: Float[Array, "n h w c"], alpha: float = 6.0) -> Float[Array, " n"]:
+def alpha_norm(images: Float[Array, "n h w c"], alpha: Scalar = 6.0) -> Float[Array, " n"]:
     """Return sum |x|^alpha, which keeps values in a range: Mahendran & Vedaldi 2015, section 2.1.
 
     Args:
@@ -18,7 +20,7 @@ def alpha_norm(images: Float[Array, "n h w c"], alpha: float = 6.0) -> Float[Arr
     return jnp.sum(jnp.abs(images) ** alpha, axis=(1, 2, 3))
 
 
-def total_variation(images: Float[Array, "n h w c"], beta: float = 2.0) -> Float[Array, " n"]:
+def total_variation(images: Float[Array, "n h w c"], beta: Scalar = 2.0) -> Float[Array, " n"]:
     """Return sum (d_x^2 + d_y^2)^(beta / 2) of the differences to the right and lower neighbours.
 
     Each channel counts by itself; the last column has no right, the last row no lower neighbour.

@@ -1,6 +1,6 @@
 """The number that a map explains: an image's score for its target class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from cnn_jax import errors
 
 Images = Float[Array, "n h w c"]
-Targets = Int[Array, " n"]
+Targets = Int[Array, " n"] | Sequence[int]
 Classifier = Callable[[Images], Float[Array, "n classes"]]
 
 OUTPUTS = {"score": lambda logits: logits, "probability": jax.nn.softmax}

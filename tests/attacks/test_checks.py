@@ -20,7 +20,7 @@ def attacked(case, name, labels, **options):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_labels_outside_the_classes_are_told_by_every_attack(case, name):
+def test_labels_outside_the_classes_are_told_by_every_attack(case, name, wrong_types):
     for wrong in (10, -1):
         labels = case.labels.copy()
         labels[2] = wrong
@@ -31,7 +31,7 @@ def test_labels_outside_the_classes_are_told_by_every_attack(case, name):
 
 
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.targeted])
-def test_targets_outside_the_classes_are_told_by_every_targeted_attack(case, name):
+def test_targets_outside_the_classes_are_told_by_every_targeted_attack(case, name, wrong_types):
     targets = case.targets.copy()
     targets[4] = 10
     with pytest.raises(UsageError, match=r"target of image 4 is 10.*classes are 0 to 9"):

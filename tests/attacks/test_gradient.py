@@ -136,7 +136,7 @@ def test_options_out_of_place_are_told(case, change, message):
         pgd(case.logits_of, case.images, case.labels, **options)
 
 
-def test_images_and_targets_out_of_place_are_told(case):
+def test_images_and_targets_out_of_place_are_told(case, wrong_types):
     def attack(images=case.images, labels=case.labels, **options):
         return fgsm(case.logits_of, images, labels, eps=0.05, **options)
 

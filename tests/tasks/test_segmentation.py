@@ -126,7 +126,7 @@ def test_a_label_that_is_no_class_shows_as_nan(case):
     assert np.isnan(segmentation.cross_entropy(jnp.asarray(case[0]), label))
 
 
-def test_a_mask_of_another_size_is_an_error(case):
+def test_a_mask_of_another_size_is_an_error(case, wrong_types):
     with pytest.raises(UsageError, match=r"logits of \(6, 5\) pixels do not fit .* \(6, 3\)"):
         segmentation.cross_entropy(jnp.asarray(case[0]), case[1][..., :3])
 

@@ -99,7 +99,7 @@ def test_smooth_grad_is_the_mean_gradient_over_copies_with_the_documented_noise(
     for i, image in enumerate(images):
         drawn = jax.random.normal(jax.random.fold_in(key, i), (5, *image.shape), image.dtype)
         copies = image + 0.2 * (image.max() - image.min()) * drawn
-        slopes = gradients.gradient(f, copies, [targets[i]] * 5)
+        slopes = gradients.gradient(f, copies, np.full(5, targets[i]))
         np.testing.assert_allclose(ours[i], slopes.mean(axis=0), rtol=1e-12, atol=1e-14)
 
 
