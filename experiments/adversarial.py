@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import errors, trained
+from cnn_jax import trained
 from cnn_jax.attacks import checks, loop, masking, registry, robustness
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import adversarial as adversarial_report
@@ -26,6 +26,7 @@ from . import app
 from .flags import attacks as attack_flags
 from .flags import network as network_flags
 from .flags import subject as subjects
+from .flags import target as target_flags
 
 _ATTACK = flags.DEFINE_string(
     "attack",
@@ -49,15 +50,6 @@ subjects.define()
 attack_flags.define_budget()
 
 
-def target_class(text: str, class_names: Sequence[str]) -> int:
-    """Return the number of the class of this name or number."""
-    if text in class_names:
-        return list(class_names).index(text)
-    if text.isdecimal() and int(text) < len(class_names):
-        return int(text)
-    raise errors.unknown("class", text, class_names)
-
-
 def main(argv: Sequence[str]) -> None:
     del argv
     network = network_flags.load_network()
@@ -73,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
         labels = loop.predictions(logits_of, images, batching)
     targets = None
     if _TARGET.value is not None:
-        target = target_class(_TARGET.value, subject.class_names)
+        target = target_flags.class_number(_TARGET.value, subject.class_names)
         targets = np.full(len(labels), target)
         if subject.labels is None:
             checks.check_targets(labels, targets)

@@ -4,6 +4,7 @@ An experiment defines its flags with `module_name="Title"`, the section of --hel
 and ends with `if __name__ == "__main__": app.run(main)`.
 """
 
+import functools
 import os
 import shutil
 import sys
@@ -68,8 +69,28 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any], **options: 
     return path
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def open_free_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+    """open_workdir, beside the folder (NAME_2, ...) where that holds another configuration.
+
+    Not where --output names the folder: what is named is meant.
+    """
+    number = 1
+    while True:
+        place = path if number == 1 else f"{os.fspath(path)}_{number}"
+        try:
+            return open_workdir(place, config)
+        except errors.UsageError:
+            named = flags.FLAGS["output"].value is not None
+            if named or not (Path(place).expanduser() / "config.json").exists():
+                raise
+        number += 1
+
+
+def run(main: Callable[[Sequence[str]], None], *, arguments: bool = False) -> None:
     """Parses the command line, calls main(argv) and exits.
+
+    Args:
+      arguments: whether the command takes arguments besides flags, such as files.
 
     The exit status is 2 after an error of use, with one line on stderr that starts with `error:`;
     130 after Ctrl-C; 1, with the traceback, after any other exception.
@@ -83,7 +104,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     xla.configure()
     try:
-        app.run(start, flags_parser=_parse)
+        app.run(start, flags_parser=functools.partial(_parse, takes_arguments=arguments))
     except errors.UsageError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         for path in _begun:
@@ -94,7 +115,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(130)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], takes_arguments: bool = False) -> list[str]:
     _import_plugins(argv)
     if _HELP_FLAGS.intersection(argv[1:]):
         print(help_text(shutil.get_terminal_size().columns))
@@ -106,9 +127,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
         raise errors.unknown("flag", f"--{error.flagname}", known) from None
     except flags.Error as error:
         raise errors.UsageError(str(error)) from None
-    if arguments:
+    if arguments and not takes_arguments:
         raise errors.UsageError(f"unexpected {arguments[0]!r}; flags are written --name=value")
-    return [program]
+    return [program, *arguments]
 
 
 def _import_plugins(argv: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from .flags import layers as layer_flags
 from .flags import memory as memory_flags
 from .flags import network as network_flags
 from .flags import subject as subjects
+from .flags import target as target_flags
 
 network_flags.define()
 subjects.define_output()
@@ -95,7 +96,8 @@ def main(argv: Sequence[str]) -> None:
     if paths:
         layer_flags.chosen(network, shape)  # raises for a path that is not there
         width = trained.layer_shapes(network, shape)[paths[0]][-1]
-    targets = _targets(width)
+    known = () if paths else network.class_names
+    targets = _targets((*known, *map(str, range(len(known), width))))
     f = trained.layer(network, paths[0]) if paths else trained.classifier(network)
     if _UNIT.value == "layer":
         targets = np.zeros(1, int)
@@ -152,14 +154,13 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def _targets(width: int) -> np.ndarray:
-    try:
-        targets = np.array([int(t) for t in _TARGET.value or range(min(width, 16))])
-    except ValueError:
-        raise UsageError("--target takes numbers of classes or channels, such as 0,3") from None
-    if targets.min() < 0 or targets.max() >= width:
-        raise UsageError(f"--target takes 0 to {width - 1} here")
-    return targets
+def _targets(class_names: Sequence[str]) -> np.ndarray:
+    wanted = _TARGET.value
+    if wanted is None:
+        return np.arange(min(len(class_names), 16))
+    if not wanted:
+        raise UsageError("--target names nothing; write koala, or 0,3")
+    return np.array([target_flags.class_number(text, class_names) for text in wanted])
 
 
 if __name__ == "__main__":

@@ -98,7 +98,10 @@ def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network, files = network_flags.load_network(), flags.FLAGS.image
+    network = network_flags.load_network()
+    files = subjects.image_files(network)
+    if not flags.FLAGS.image:
+        files = files[:1]
     if len(files) != 1:
         raise UsageError("a dream starts from one image; give --image=FILE once")
     channels = len(network.mean)

@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from cnn_jax import trained
-from cnn_jax.data import photographs
+from cnn_jax.data import photographs, sample_photographs
 from cnn_jax.errors import UsageError, unknown
 from cnn_jax.reports import html, run_page
 from cnn_jax.runtime.progress import bar
@@ -102,12 +102,18 @@ def chosen_layers(known: dict[str, tuple[int, ...]]) -> tuple[list[str], list[st
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    network, files = network_flags.load_network(), flags.FLAGS.image
-    if len(files) != 1 or _STYLE.value is None:
+    network = network_flags.load_network()
+    files = subjects.image_files(network)
+    if not flags.FLAGS.image:
+        files = files[:1]
+    style_file = _STYLE.value
+    if style_file is None and not flags.FLAGS.image and files:
+        style_file = str(sample_photographs.STYLE.path)
+    if len(files) != 1 or style_file is None:
         raise UsageError("give one --image=FILE, whose content is kept, and --style=FILE")
     channels, size = len(network.mean), network.preprocessing.image_size
     content, styled = (
-        photographs.read(file, channels, _LONGEST_SIDE.value) for file in (files[0], _STYLE.value)
+        photographs.read(file, channels, _LONGEST_SIDE.value) for file in (files[0], style_file)
     )
     content_layers, style_layers = chosen_layers(
         trained.layer_shapes(network, (size, size, channels))

@@ -1,5 +1,6 @@
 """Photographs at their own size, and pictures written as files."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from cnn_jax.data import decoding, preprocessing
+from cnn_jax.errors import UsageError
 
 
 def read(file: str, channels: int, longest_side: int | None = None) -> Float[np.ndarray, "h w c"]:
@@ -23,6 +25,44 @@ def read(file: str, channels: int, longest_side: int | None = None) -> Float[np.
     if longest_side is not None:
         image.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     return preprocessing.to_array(image).astype(np.float32) / 255
+
+
+def find(places: Sequence[str]) -> list[str]:
+    """Return the image files that these files, folders and patterns (*, ?, **) name, each once.
+
+    Of a folder all files that Pillow may open by their endings, also deeper down, sorted, but no
+    hidden ones. A file that is named may have any ending.
+
+    Raises:
+      UsageError: a place that is not there, or has no images.
+    """
+    found: list[str] = []
+    for place in places:
+        path = Path(place).expanduser()
+        if path.is_dir():
+            more = _within(path)
+        elif path.exists():
+            more = [path]
+        else:
+            matched = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            more = [
+                file for each in matched for file in ([each] if each.is_file() else _within(each))
+            ]
+        if not more:
+            raise UsageError(f"there are no images at {place}; give files, folders or patterns")
+        found += map(str, more)
+    return list(dict.fromkeys(found))
+
+
+def _within(folder: Path) -> list[Path]:
+    endings = {*Image.registered_extensions()} - {".pdf", ".mpg", ".mpeg"}
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in endings
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def to_bytes(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:

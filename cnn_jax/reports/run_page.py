@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from matplotlib.figure import Figure
 
+from cnn_jax.data import sample_photographs
 from cnn_jax.reports import html, parts
 from cnn_jax.reports.html import Html
 from cnn_jax.trained import Trained
@@ -57,7 +58,12 @@ def finish(
     if results is not None:
         write_results(folder, results)
     try:
-        ending = [_configuration(folder), _provenance(), *_other_pages(folder)]
+        ending = [
+            *_attribution(folder),
+            _configuration(folder),
+            _provenance(),
+            *_other_pages(folder),
+        ]
         page = html.page(title, introduction, *sections, *ending)
         (folder / "report.html").write_text(page)
     except Exception as error:  # whatever it is, the results are written
@@ -72,6 +78,18 @@ def command() -> str | None:
         return None
     launcher = "./launch.sh" if spec.name.startswith("experiments.") else "cnn-jax"
     return shlex.join([launcher, spec.name.rpartition(".")[2], *sys.argv[1:]])
+
+
+def _attribution(folder: Path) -> list[Html]:
+    """Return who made the sample photographs that the page shows, if it shows some."""
+    names = json.loads((folder / "config.json").read_text()).get("sample_photographs")
+    if not names:
+        return []
+    rows = [
+        (each.file, each.author, each.license, each.source)
+        for each in (*sample_photographs.PHOTOGRAPHS, sample_photographs.STYLE)
+    ]
+    return [html.section("Photographs", html.table(["file", "by", "licence", "source"], rows))]
 
 
 def _configuration(folder: Path) -> Html:

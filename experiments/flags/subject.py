@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
 
-from cnn_jax.data import datasets, decoding, pipeline, preprocessing
+from cnn_jax.data import datasets, decoding, pipeline, preprocessing, sample_photographs
 from cnn_jax.trained import Trained
 
 from .. import app
@@ -31,7 +31,11 @@ def define() -> None:
 def define_images() -> None:
     """Define the flag that names image files."""
     flags.DEFINE_multi_string(
-        "image", [], "Image file to look at, of any size and mode.", module_name="Images"
+        "image",
+        [],
+        "Image file to look at, of any size and mode; without it, and without a data set or a run, "
+        "the sample photographs.",
+        module_name="Images",
     )
 
 
@@ -89,9 +93,10 @@ def load(name: str, *, answers: bool = True) -> Subject:
         configuration's.
     """
     network = load_network()
-    if flags.FLAGS.image:
-        pixels, labels = _read_files(network), None
-        names = tuple(Path(file).name for file in flags.FLAGS.image)
+    files = image_files(network)
+    if files:
+        pixels, labels = _read_files(network, files), None
+        names = tuple(Path(file).name for file in files)
         class_names = network.class_names
     else:
         dataset = load_dataset(network, answers=answers)
@@ -101,6 +106,14 @@ def load(name: str, *, answers: bool = True) -> Subject:
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
     folder = app.open_workdir(results_folder(name, network), configuration(network))
     return Subject(network, folder, pixels, labels, names, class_names)
+
+
+def image_files(network: Trained) -> list[str]:
+    """Return the files of --image, or without one and without data the sample photographs."""
+    dataset = flags.FLAGS["dataset"].value if "dataset" in flags.FLAGS else None
+    if flags.FLAGS.image or dataset is not None or network.config is not None:
+        return flags.FLAGS.image
+    return [str(each.path) for each in sample_photographs.PHOTOGRAPHS]
 
 
 def first_examples(
@@ -130,12 +143,16 @@ def configuration(network: Trained) -> Mapping[str, Any]:
     for place in ("workdir", "output", "data_dir"):  # a run that was moved stays the same run
         chosen.pop(place, None)
     source = {key: value for key, value in network.source.items() if key != "workdir"}
-    return chosen | {"source": source}
+    shown = {}
+    if "image" in flags.FLAGS:
+        samples = [Path(file).name for file in image_files(network) if not flags.FLAGS.image]
+        shown = {"sample_photographs": samples} if samples else {}
+    return chosen | shown | {"source": source}
 
 
-def _read_files(network: Trained) -> Float[np.ndarray, "n h w c"]:
+def _read_files(network: Trained, files: list[str]) -> Float[np.ndarray, "n h w c"]:
     images = []
-    for file in flags.FLAGS.image:
+    for file in files:
         image = decoding.read(file, len(network.mean))
         image = preprocessing.preprocess(image, network.preprocessing)
         images.append(preprocessing.to_array(image))

@@ -1,5 +1,7 @@
 """The flag that names the class whose answer is explained."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
@@ -29,10 +31,21 @@ def targets(subject: Subject, logits: Float[np.ndarray, "n classes"]) -> Int[np.
     wanted = flags.FLAGS.target
     if wanted is None:
         return np.asarray(logits).argmax(axis=1)
-    if wanted in subject.class_names:
-        number = subject.class_names.index(wanted)
-    elif wanted.isdigit() and int(wanted) < len(subject.class_names):
-        number = int(wanted)
-    else:
-        raise errors.unknown("class", wanted, subject.class_names)
+    number = class_number(wanted, subject.class_names)
     return np.full(len(logits), number)
+
+
+def class_number(text: str, class_names: Sequence[str]) -> int:
+    """Return the number of the class of this name, in any case of letters, or of this number.
+
+    Raises:
+      UsageError: there is none; the message suggests near names.
+    """
+    if text in class_names:
+        return list(class_names).index(text)
+    if text.isdecimal() and int(text) < len(class_names):
+        return int(text)
+    alike = [i for i, name in enumerate(class_names) if name.lower() == text.lower()]
+    if len(alike) != 1:
+        raise errors.unknown("class", text, class_names)
+    return alike[0]

@@ -138,7 +138,6 @@ def test_weights_with_class_names_know_the_classes_of_a_folder(given, draw_pets,
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "no images given; give --dataset"),
         ({"weights": "w.pth"}, "--weights needs --model too"),
         ({"workdir": "RUN", "model": "lenet5"}, "--model goes with --weights"),
         ({"workdir": "RUN", "image": ["gone.png"]}, "cannot read gone.png: No such file"),
