@@ -88,3 +88,10 @@ def test_addresses_take_the_place_of_names(command):
     done = command("train", *(f"--{name}={value}" for name, value in flags.items()))
     assert done.returncode == 0, done.stderr
     assert (command.folder / "addresses" / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_a_loss_is_refused_where_none_takes_its_place(command):
+    done = command("detect", "--loss=own_research.margin:margin", "--workdir=detector")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --loss is not for detect")
