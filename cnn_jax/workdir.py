@@ -53,7 +53,8 @@ def open_workdir(
     if isinstance(found, dict):
         earlier = found.pop(history, [])
         found = json.loads(_to_json(defaults or {})) | found
-        if growing in config and found != config and found == config | {growing: found[growing]}:
+        grown = growing in config and growing in found and found != config
+        if grown and found == config | {growing: found[growing]}:
             if config[growing] < found[growing]:
                 raise UsageError(
                     f"the run in {path} has --{growing}={found[growing]} and does not shrink to "

@@ -50,6 +50,8 @@ ROOMS = {
     "cnn_jax.runtime": "Runtime",
     "cnn_jax.plugins": "Plugins",
     "cnn_jax.trackers": "Trackers",
+    "cnn_jax.runs": "Several runs",
+    "cnn_jax.sweeps": "Grids of runs",
     "cnn_jax.lecture": "The lecture's worked examples",
     "cnn_jax.reports": "Report pages",
 }

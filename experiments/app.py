@@ -4,7 +4,6 @@ An experiment defines its flags with `module_name="Title"`, the section of --hel
 and ends with `if __name__ == "__main__": app.run(main)`.
 """
 
-import functools
 import os
 import shutil
 import sys
@@ -86,11 +85,17 @@ def open_free_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Pat
         number += 1
 
 
-def run(main: Callable[[Sequence[str]], None], *, arguments: bool = False) -> None:
+def run(
+    main: Callable[[Sequence[str]], None],
+    positional: str | None = None,
+    prepare: Callable[[Sequence[str]], Sequence[str]] = list,
+) -> None:
     """Parses the command line, calls main(argv) and exits.
 
     Args:
-      arguments: whether the command takes arguments besides flags, such as files.
+      positional: what arguments that are no flags stand for, as the help shows it, which main
+        gets after the program's name; by default such arguments are refused.
+      prepare: argv -> the argv that is parsed, called first.
 
     The exit status is 2 after an error of use, with one line on stderr that starts with `error:`;
     130 after Ctrl-C; 1, with the traceback, after any other exception.
@@ -104,7 +109,7 @@ def run(main: Callable[[Sequence[str]], None], *, arguments: bool = False) -> No
 
     xla.configure()
     try:
-        app.run(start, flags_parser=functools.partial(_parse, takes_arguments=arguments))
+        app.run(start, flags_parser=lambda argv: _parse(prepare(argv), positional))
     except errors.UsageError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         for path in _begun:
@@ -115,10 +120,10 @@ def run(main: Callable[[Sequence[str]], None], *, arguments: bool = False) -> No
         sys.exit(130)
 
 
-def _parse(argv: Sequence[str], takes_arguments: bool = False) -> list[str]:
+def _parse(argv: Sequence[str], positional: str | None) -> list[str]:
     _import_plugins(argv)
     if _HELP_FLAGS.intersection(argv[1:]):
-        print(help_text(shutil.get_terminal_size().columns))
+        print(help_text(shutil.get_terminal_size().columns, positional))
         sys.exit()
     try:
         program, *arguments = flags.FLAGS(argv)
@@ -127,7 +132,7 @@ def _parse(argv: Sequence[str], takes_arguments: bool = False) -> list[str]:
         raise errors.unknown("flag", f"--{error.flagname}", known) from None
     except flags.Error as error:
         raise errors.UsageError(str(error)) from None
-    if arguments and not takes_arguments:
+    if arguments and positional is None:
         raise errors.UsageError(f"unexpected {arguments[0]!r}; flags are written --name=value")
     return [program, *arguments]
 
@@ -164,15 +169,16 @@ def _join_processes() -> None:
     jax.distributed.initialize(**given, heartbeat_timeout_seconds=10, shutdown_timeout_seconds=10)
 
 
-def help_text(width: int) -> str:
+def help_text(width: int, positional: str | None = None) -> str:
     """The experiment's docstring and its flags by section, wrapped to a width in characters."""
     width = max(60, min(width, 100))
     program = sys.modules["__main__"]
     module = program.__spec__.name if program.__spec__ else sys.argv[0]
-    usage = f"usage: python -m {module} --flag=value ..."
+    arguments = f"{positional} --flag=value ..." if positional else "--flag=value ..."
+    usage = f"usage: python -m {module} {arguments}"
     if module.startswith(_COMMANDS):
         launcher = "./launch.sh" if module.startswith("experiments.") else "cnn-jax"
-        usage += f"   or {launcher} {module.rpartition('.')[2]} --flag=value ..."
+        usage += f"   or {launcher} {module.rpartition('.')[2]} {arguments}"
     paragraphs = [(program.__doc__ or "").strip(), usage]
     for title, section in _sections().items():
         paragraphs.append("\n".join([f"{title}:", *(_describe(flag, width) for flag in section)]))

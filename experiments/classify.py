@@ -89,4 +89,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, arguments=True)
+    app.run(main, positional="IMAGE ...")
