@@ -138,8 +138,8 @@ def proposal_head(
     logits, boxes = [], []
     for x in maps:
         y = activate(shared(x, x.shape[-1], init=init))
-        logits.append(objectness(y, anchors_a_cell, size=1, init=init).reshape(len(x), -1))
-        boxes.append(deltas(y, 4 * anchors_a_cell, size=1, init=init).reshape(len(x), -1, 4))
+        logits.append(objectness(y, anchors_a_cell, size=1, init=init).reshape(x.shape[0], -1))
+        boxes.append(deltas(y, 4 * anchors_a_cell, size=1, init=init).reshape(x.shape[0], -1, 4))
     return logits, boxes
 
 
@@ -292,7 +292,7 @@ def select_scored(
 
 def canvas_sizes(images: Float[Array, "n h w c"]) -> Int[Array, "n 2"]:
     """Return the sizes of images that fill their canvas."""
-    return jnp.broadcast_to(jnp.asarray(images.shape[1:3]), (len(images), 2))
+    return jnp.broadcast_to(jnp.asarray(images.shape[1:3]), (images.shape[0], 2))
 
 
 def first_stage(

@@ -52,7 +52,7 @@ def localizer(
     x = scope.child(relu, "box_relu")(scope.child(dense, "box_fc")(x, neurons))
     count = num_classes if class_specific else 1
     boxes = scope.child(dense, "box_head")(x, 4 * count, init=zeros, bias_init=_in_the_middle)
-    return {"logits": logits, "boxes": boxes.reshape(len(images), -1, 4)}
+    return {"logits": logits, "boxes": boxes.reshape(images.shape[0], -1, 4)}
 
 
 def _entry(block: Layer, *stage_sizes: int) -> Entry:

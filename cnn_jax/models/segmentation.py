@@ -49,7 +49,7 @@ def spatial_pyramid(
         branches.append(scope.child(conv_bn_relu, f"dilated{i}")(x, features, dilation=rate))
     mean = scope.child(global_avg_pool, "pool")(x)[:, None, None]
     mean = scope.child(conv_bn_relu, "pooled")(mean, features, size=1)
-    branches.append(jnp.broadcast_to(mean, (len(x), height, width, features)))
+    branches.append(jnp.broadcast_to(mean, (x.shape[0], height, width, features)))
     return scope.child(conv_bn_relu, "project")(jnp.concatenate(branches, -1), features, size=1)
 
 

@@ -45,6 +45,7 @@ from cnn_jax.ops.pooling import (
     l2_pool,
     max_pool,
 )
+from cnn_jax.ops.portable import portable
 from cnn_jax.ops.roi import (
     paste_masks,
     pyramid_level,
@@ -103,6 +104,7 @@ __all__ = [
     "padding_pairs",
     "paddings",
     "paste_masks",
+    "portable",
     "pyramid_level",
     "pyramid_roi_align",
     "receptive_fields",

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.ops import cpu_convolution
 from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
+from cnn_jax.ops.portable import is_portable
 
 
 def conv(
@@ -47,6 +48,8 @@ def conv(
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )
+    if is_portable():
+        return convolve(x, kernel)
     few_taps = math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS
     if groups == 1:
         pixels = x.shape[0] * math.prod(outputs)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.ops import cpu_pooling
 from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
+from cnn_jax.ops.portable import by_platform
 from cnn_jax.ops.separable import depthwise_conv
 
 
@@ -70,7 +71,7 @@ def max_pool(
     if math.prod(window.size for window in windows) > cpu_pooling.MOST_TAPS:
         return reduce(x)
     on_cpu = partial(cpu_pooling.max_pool, windows=tuple(windows), outputs=tuple(outputs))
-    return jax.lax.platform_dependent(x, cpu=on_cpu, default=reduce)
+    return by_platform(x, cpu=on_cpu, default=reduce)
 
 
 def avg_pool(
@@ -148,4 +149,4 @@ def l2_pool(
 def global_avg_pool(x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:
     """Return the mean over all spatial positions, so that any input size gives one vector."""
     default = partial(jnp.mean, axis=tuple(range(1, x.ndim - 1)))
-    return jax.lax.platform_dependent(x, cpu=cpu_pooling.global_avg_pool, default=default)
+    return by_platform(x, cpu=cpu_pooling.global_avg_pool, default=default)

@@ -11,6 +11,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops import cpu_convolution
 from cnn_jax.ops.convolution import flip
 from cnn_jax.ops.geometry import Padding, padding_pairs, per_axis
+from cnn_jax.ops.portable import by_platform
 
 
 def transpose_kernel(
@@ -79,5 +80,5 @@ def conv_transpose(
     whole = pairs == [(span, span) for span in spans]
     if whole and sizes == strides and groups == max(dilations) == 1:
         on_cpu = cpu_convolution.side_by_side
-        return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
+        return by_platform(x, kernel, cpu=on_cpu, default=default)
     return default(x, kernel)

@@ -67,6 +67,6 @@ def max_unpool(
     """
     n, *_, c = values.shape
     empty = jnp.zeros((n, math.prod(spatial), c), values.dtype)
-    rows, _, columns = np.ogrid[:n, :1, :c]
+    rows, columns = jnp.arange(n)[:, None, None], np.arange(c)
     filled = empty.at[rows, indices.reshape(n, -1, c), columns].set(values.reshape(n, -1, c))
     return filled.reshape(n, *spatial, c)

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import flax.traverse_util
@@ -210,13 +211,21 @@ def _only(variables: Any, paths: list[tuple[str, ...]]) -> Any:
     return flax.traverse_util.unflatten_dict({path: leaves[path] for path in paths})
 
 
-def save_weights(name: str, variables: Mapping[str, Any], path: str | Path, **options: Any) -> None:
+def save_weights(
+    name: str,
+    variables: Mapping[str, Any],
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> None:
     """Write the named model's variables as safetensors under the published names.
 
     torchvision or timm load the file into their model of that name by load_state_dict; models
     that nobody publishes take our paths, with dots. The file appears complete or not at all.
 
     Args:
+      metadata: what else the file's header says, such as the names of the classes.
       options: those of create_model.
 
     Raises:
@@ -236,7 +245,7 @@ def save_weights(name: str, variables: Mapping[str, Any], path: str | Path, **op
     path = Path(path).expanduser()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+        partial.write_bytes(safetensors.numpy.save(tensors, metadata={**metadata, "format": "pt"}))
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write weights to {path}: {error.strerror}") from None

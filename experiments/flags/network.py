@@ -7,6 +7,7 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
+from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
 from cnn_jax.weights import pretrained
 
@@ -68,8 +69,12 @@ def define_dataset() -> None:
     )
 
 
-def load_network() -> Trained:
-    """Return the network of --workdir, or of --model with --weights, or the embedded one."""
+def load_network(task: str | None = "classification") -> Trained:
+    """Return the network of --workdir, or of --model with --weights, or the embedded one.
+
+    Args:
+      task: what it must be for; None: for whatever.
+    """
     values = flags.FLAGS
     named = values.model is not None and values.workdir is None
     if values.weights is not None or named:
@@ -78,6 +83,7 @@ def load_network() -> Trained:
         return trained.from_weights(
             values.model or pretrained.EMBEDDED[0],
             values.weights or "pretrained",
+            task=task or find(values.model or pretrained.EMBEDDED[0]).task,
             class_names=_read_names(values.class_names),
             averaged=not values.raw_weights,
         )
@@ -92,7 +98,9 @@ def load_network() -> Trained:
         if not step.isdecimal():
             raise UsageError(f"--step={step} is no step; give a number, or best")
         step = int(step)
-    return trained.from_workdir(flags.FLAGS.workdir, step, averaged=not flags.FLAGS.raw_weights)
+    return trained.from_workdir(
+        flags.FLAGS.workdir, step, task, averaged=not flags.FLAGS.raw_weights
+    )
 
 
 def load_dataset(

@@ -3,7 +3,7 @@
 A command defines what it reads: all by `define`, or parts of it by the other functions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def load(name: str, *, answers: bool = True) -> Subject:
     network = load_network()
     files = image_files(network)
     if files:
-        pixels, labels = _read_files(network, files), None
+        pixels, labels = read_files(network, files), None
         names = tuple(Path(file).name for file in files)
         class_names = network.class_names
     else:
@@ -150,7 +150,8 @@ def configuration(network: Trained) -> Mapping[str, Any]:
     return chosen | shown | {"source": source}
 
 
-def _read_files(network: Trained, files: list[str]) -> Float[np.ndarray, "n h w c"]:
+def read_files(network: Trained, files: Iterable[str | Path]) -> Float[np.ndarray, "n h w c"]:
+    """Return the pixels of image files, in 0..1, preprocessed for the network."""
     images = []
     for file in files:
         image = decoding.read(file, len(network.mean))

@@ -1,0 +1,1 @@
+"""Networks as files for others: StableHLO programs, ONNX graphs, safetensors."""

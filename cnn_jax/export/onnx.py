@@ -1,0 +1,425 @@
+"""ONNX graphs of JAX functions: every primitive of a jaxpr becomes a node or a few.
+
+What depends on constants alone, such as the folding of batch norms, is computed here. Convolutions
+and windows are NCHW in ONNX and stand between two transpositions, most of which runtimes cancel.
+"""
+
+import math
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Literal
+
+from cnn_jax import ops
+from cnn_jax.errors import UsageError
+from cnn_jax.export.program import symbolic_pixels
+
+OPSET = 18
+LARGEST = 2**31 - 2**20  # bytes: what a protocol buffer holds, with room for the graph
+
+# primitives that are one node of the same operands
+SAME = {
+    "abs": "Abs",
+    "add": "Add",
+    "add_any": "Add",
+    "and": "And",
+    "ceil": "Ceil",
+    "div": "Div",
+    "eq": "Equal",
+    "erf": "Erf",
+    "exp": "Exp",
+    "floor": "Floor",
+    "ge": "GreaterOrEqual",
+    "gt": "Greater",
+    "le": "LessOrEqual",
+    "log": "Log",
+    "logistic": "Sigmoid",
+    "lt": "Less",
+    "max": "Max",
+    "min": "Min",
+    "mul": "Mul",
+    "neg": "Neg",
+    "not": "Not",
+    "or": "Or",
+    "pow": "Pow",
+    "sign": "Sign",
+    "sqrt": "Sqrt",
+    "stop_gradient": "Identity",
+    "copy": "Identity",
+    "copy_p": "Identity",
+    "optimization_barrier": "Identity",
+    "sub": "Sub",
+    "tanh": "Tanh",
+}
+
+# primitives that are the jaxpr in one of their parameters
+CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+Value = "str | np.ndarray"  # the name of what the graph computes, or a constant
+
+
+class Graph:
+    """The nodes and constants so far.  batch: the symbolic size; its value is a node's."""
+
+    def __init__(self, helper: Any, numpy_helper: Any, batch: Any) -> None:
+        self.helper, self.numpy_helper, self.batch = helper, numpy_helper, batch
+        self.nodes, self.initializers, self.constants, self.count = [], [], {}, 0
+
+    def name(self, value: Value) -> str:
+        """Return the value's name; a constant becomes an initializer, once."""
+        if isinstance(value, str):
+            return value
+        key = id(value)
+        if key not in self.constants:
+            name = f"constant{len(self.constants)}"
+            array = np.ascontiguousarray(value).reshape(np.shape(value))
+            self.initializers.append(self.numpy_helper.from_array(array, name))
+            self.constants[key] = name, value  # kept: its id must stay its own
+        return self.constants[key][0]
+
+    def __call__(self, operation: str, *inputs: Value, **attributes: Any) -> str:
+        """Append a node and return its output's name."""
+        self.count += 1
+        output = f"value{self.count}"
+        names = [self.name(each) for each in inputs]
+        self.nodes.append(self.helper.make_node(operation, names, [output], **attributes))
+        return output
+
+    def integers(self, values: Sequence[int]) -> np.ndarray:
+        return np.asarray(list(values), np.int64)
+
+    def permuted(self, x: Value, order: Sequence[int]) -> Value:
+        """Return x with its axes in this order."""
+        if list(order) == list(range(len(order))):
+            return x
+        if isinstance(x, np.ndarray):
+            return x.transpose(order)
+        return self("Transpose", x, perm=list(order))
+
+    def shape(self, sizes: Sequence[Any]) -> Value:
+        """Return a shape, in which some sizes may be multiples of the batch."""
+        if not any(map(_is_symbolic, sizes)):
+            return self.integers(sizes)
+        parts = [
+            self("Mul", "batch", self.integers([int(size // self.batch)]))
+            if _is_symbolic(size)
+            else self.integers([size])
+            for size in sizes
+        ]
+        return self("Concat", *parts, axis=0)
+
+    def reshaped(self, x: Value, sizes: Sequence[Any]) -> Value:
+        free = [i for i, size in enumerate(sizes) if _is_symbolic(size)]
+        if len(free) == 1 and 0 not in sizes:
+            return self(
+                "Reshape", x, self.integers(-1 if i in free else s for i, s in enumerate(sizes))
+            )
+        return self("Reshape", x, self.shape(sizes))
+
+
+def _is_symbolic(size: Any) -> bool:
+    return not isinstance(size, int | np.integer)
+
+
+def _conv(graph, eqn, x, kernel):
+    p, numbers = eqn.params, eqn.params["dimension_numbers"]
+    x = graph.permuted(x, numbers.lhs_spec)
+    kernel = graph.permuted(kernel, numbers.rhs_spec)  # [features, c / groups, *sizes]
+    if p["batch_group_count"] != 1:
+        raise UsageError("a convolution with groups of examples has no ONNX form here")
+    groups, dilations = p["feature_group_count"], list(p["rhs_dilation"])
+    shape = [eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec]
+    settings = {"group": groups, "dilations": dilations, "kernel_shape": shape[2:]}
+    pairs = list(p["padding"])
+    if any(step > 1 for step in p["lhs_dilation"]):
+        if any(step > 1 for step in p["window_strides"]) or not isinstance(kernel, np.ndarray):
+            raise UsageError("a strided transposed convolution has no ONNX form here")
+        spans = [(size - 1) * step for size, step in zip(shape[2:], dilations, strict=True)]
+        pairs = [(s - a, s - b) for s, (a, b) in zip(spans, pairs, strict=True)]
+        more = [max(0, -after) for _, after in pairs]
+        kernel = np.flip(kernel, range(2, kernel.ndim))
+        kernel = kernel.reshape(groups, -1, *kernel.shape[1:]).swapaxes(1, 2)
+        kernel = kernel.reshape(-1, *kernel.shape[2:])
+        pads = [before for before, _ in pairs] + [max(0, after) for _, after in pairs]
+        if min(pads) < 0:
+            raise UsageError("a transposed convolution padded before has no ONNX form here")
+        settings |= {"strides": list(p["lhs_dilation"]), "output_padding": more, "pads": pads}
+        out = graph("ConvTranspose", x, kernel, **settings)
+    else:
+        if min(map(min, pairs)) < 0:
+            x = _padded(graph, x, [(0, 0), (0, 0), *pairs], np.zeros((), eqn.outvars[0].aval.dtype))
+            pairs = [(0, 0)] * len(pairs)
+        pads = [before for before, _ in pairs] + [after for _, after in pairs]
+        settings |= {"strides": list(p["window_strides"]), "pads": pads}
+        out = graph("Conv", x, kernel, **settings)
+    return graph.permuted(out, np.argsort(numbers.out_spec).tolist())
+
+
+def _padded(graph, x, pairs, value):
+    ends = [before for before, _ in pairs] + [after for _, after in pairs]
+    return x if not any(ends) else graph("Pad", x, graph.integers(ends), value)
+
+
+def _window(graph, eqn, x, operation, empty, **attributes):
+    """A window over all axes but the first and the last."""
+    p = eqn.params
+    sizes, axes = p["window_dimensions"], len(p["window_dimensions"])
+    dilated = max(*p["base_dilation"], *p["window_dilation"]) > 1
+    if dilated or (sizes[0], sizes[-1]) != (1, 1) or axes < 3:
+        raise UsageError("a window over examples or channels, or with gaps, has no ONNX form here")
+    x = _padded(graph, x, p["padding"], np.asarray(empty, eqn.outvars[0].aval.dtype))
+    x = graph.permuted(x, [0, axes - 1, *range(1, axes - 1)])
+    strides = list(p["window_strides"][1:-1])
+    out = graph(operation, x, kernel_shape=list(sizes[1:-1]), strides=strides, **attributes)
+    return graph.permuted(out, [0, *range(2, axes), 1])
+
+
+def _window_max(graph, eqn, x):
+    return _window(graph, eqn, x, "MaxPool", -np.inf)
+
+
+def _window_sum(graph, eqn, x):
+    mean = _window(graph, eqn, x, "AveragePool", 0)
+    count = math.prod(eqn.params["window_dimensions"])
+    return graph("Mul", mean, np.asarray(count, eqn.outvars[0].aval.dtype))
+
+
+def _dot(graph, eqn, x, y):
+    (contract_x, contract_y), (batch_x, batch_y) = eqn.params["dimension_numbers"]
+    ranks = [each.aval.ndim for each in eqn.invars]
+    if not batch_x and ranks[1] == 2 and (*contract_x, *contract_y) == (ranks[0] - 1, 0):
+        return graph("MatMul", x, y)
+    letters = iter(string.ascii_letters)
+    of_x, of_y = [next(letters) for _ in range(ranks[0])], [""] * ranks[1]
+    for one, other in zip((*contract_x, *batch_x), (*contract_y, *batch_y), strict=True):
+        of_y[other] = of_x[one]
+    of_y = [letter or next(letters) for letter in of_y]
+    out = [of_x[axis] for axis in batch_x]
+    out += [letter for axis, letter in enumerate(of_x) if axis not in (*contract_x, *batch_x)]
+    out += [letter for axis, letter in enumerate(of_y) if axis not in (*contract_y, *batch_y)]
+    return graph("Einsum", x, y, equation=f"{''.join(of_x)},{''.join(of_y)}->{''.join(out)}")
+
+
+def _broadcast(graph, eqn, x, *_sizes):
+    shape, dims = eqn.params["shape"], eqn.params["broadcast_dimensions"]
+    before = eqn.invars[0].aval.shape
+    ones = [before[dims.index(axis)] if axis in dims else 1 for axis in range(len(shape))]
+    x = graph.reshaped(x, ones) if len(ones) != len(before) else x
+    if tuple(ones) == tuple(shape):
+        return x
+    # a 1 leaves the size as it is
+    wanted = [
+        1 if one is size or one == size else size for one, size in zip(ones, shape, strict=True)
+    ]
+    return graph("Expand", x, graph.shape(wanted))
+
+
+def _slice(graph, eqn, x):
+    p, shape = eqn.params, eqn.invars[0].aval.shape
+    steps = p["strides"] or (1,) * len(shape)
+    axes = [
+        axis
+        for axis, (start, limit, step) in enumerate(
+            zip(p["start_indices"], p["limit_indices"], steps, strict=True)
+        )
+        if _is_symbolic(limit) is False and (start, limit, step) != (0, shape[axis], 1)
+    ]
+    return graph(
+        "Slice",
+        x,
+        *(
+            graph.integers(each[axis] for axis in axes)
+            for each in (p["start_indices"], p["limit_indices"])
+        ),
+        graph.integers(axes),
+        graph.integers(steps[axis] for axis in axes),
+    )
+
+
+def _reverse(graph, eqn, x):
+    axes = eqn.params["dimensions"]
+    first, end, back = ([value] * len(axes) for value in (-1, np.iinfo(np.int64).min, -1))
+    return graph("Slice", x, *map(graph.integers, (first, end, axes, back)))
+
+
+def _pad(graph, eqn, x, value):
+    if any(gap for *_, gap in eqn.params["padding_config"]):
+        raise UsageError("padding between the entries has no ONNX form here")
+    return _padded(graph, x, [pair[:2] for pair in eqn.params["padding_config"]], value)
+
+
+def _reduce(operation: str) -> Callable:
+    def convert(graph, eqn, x):
+        return graph(operation, x, graph.integers(eqn.params["axes"]), keepdims=0)
+
+    return convert
+
+
+def _cast(graph, eqn, x):
+    dtype = graph.helper.np_dtype_to_tensor_dtype(np.dtype(eqn.params["new_dtype"]))
+    return graph("Cast", x, to=dtype)
+
+
+def _select(graph, eqn, which, *cases):
+    if len(cases) != 2 or eqn.invars[0].aval.dtype != bool:
+        raise UsageError("a choice among more than two has no ONNX form here")
+    return graph("Where", which, cases[1], cases[0])
+
+
+def _gather(graph, eqn, x, indices):
+    """Whole slices at constant indices along one axis, as x[..., indices] and jnp.take have it."""
+    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
+    sizes = eqn.params["slice_sizes"]
+    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+        raise UsageError("an indexing of several axes at once has no ONNX form here")
+    (axis,) = numbers.start_index_map
+    whole = all(
+        a is b or a == b for i, (a, b) in enumerate(zip(sizes, shape, strict=True)) if i != axis
+    )
+    rank = eqn.outvars[0].aval.ndim
+    at = [i for i in range(rank) if i not in numbers.offset_dims]
+    contiguous = at == list(range(axis, axis + len(at)))
+    if not whole or sizes[axis] != 1 or numbers.collapsed_slice_dims != (axis,) or not contiguous:
+        raise UsageError("this kind of indexing has no ONNX form here")
+    if isinstance(indices, str):
+        raise UsageError("indices that are computed have no ONNX form here")
+    return graph("Gather", x, np.asarray(indices[..., 0], np.int64), axis=axis)
+
+
+def _unpool(graph, eqn, values, indices):
+    """ops.max_unpool, which names itself in the jaxpr."""
+    n, *spatial, c = eqn.outvars[0].aval.shape
+    pixels = eqn.invars[0].aval.shape[1:-1]
+    shape = graph.shape([n, math.prod(spatial), c])
+    zero = graph.numpy_helper.from_array(np.zeros(1, eqn.outvars[0].aval.dtype))
+    empty = graph("ConstantOfShape", shape, value=zero)
+    indices, values = (graph.reshaped(x, [n, math.prod(pixels), c]) for x in (indices, values))
+    return graph.reshaped(
+        graph("ScatterElements", empty, indices, values, axis=1), eqn.outvars[0].aval.shape
+    )
+
+
+def _like(eqn, value):
+    return np.asarray(value, eqn.outvars[0].aval.dtype)
+
+
+# name -> f(graph, equation, *operands) -> result
+SEVERAL: dict[str, Callable[..., Value]] = {
+    "broadcast_in_dim": _broadcast,
+    "clamp": lambda graph, eqn, low, x, high: graph("Min", graph("Max", x, low), high),
+    "concatenate": lambda graph, eqn, *parts: graph("Concat", *parts, axis=eqn.params["dimension"]),
+    "conv_general_dilated": _conv,
+    "convert_element_type": _cast,
+    "dot_general": _dot,
+    "erfc": lambda graph, eqn, x: graph("Sub", _like(eqn, 1), graph("Erf", x)),
+    "gather": _gather,
+    "integer_pow": lambda graph, eqn, x: graph("Pow", x, _like(eqn, eqn.params["y"])),
+    "log1p": lambda graph, eqn, x: graph("Log", graph("Add", _like(eqn, 1), x)),
+    "max_unpool": _unpool,
+    "ne": lambda graph, eqn, x, y: graph("Not", graph("Equal", x, y)),
+    "pad": _pad,
+    "reduce_max": _reduce("ReduceMax"),
+    "reduce_min": _reduce("ReduceMin"),
+    "reduce_sum": _reduce("ReduceSum"),
+    "reduce_window_max": _window_max,
+    "reduce_window_sum": _window_sum,
+    "reshape": lambda graph, eqn, x, *_: graph.reshaped(x, eqn.outvars[0].aval.shape),
+    "rev": _reverse,
+    "rsqrt": lambda graph, eqn, x: graph("Reciprocal", graph("Sqrt", x)),
+    "select_n": _select,
+    "slice": _slice,
+    "square": lambda graph, eqn, x: graph("Mul", x, x),
+    "squeeze": lambda graph, eqn, x: graph.reshaped(x, eqn.outvars[0].aval.shape),
+    "transpose": lambda graph, eqn, x: graph.permuted(x, eqn.params["permutation"]),
+}
+
+
+def _evaluate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: list[Value]) -> list:
+    """Return the values of the jaxpr's outputs."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+
+    def read(atom):
+        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
+        known = all(isinstance(each, np.ndarray) for each in operands)
+        sized = all(isinstance(s, int) for out in eqn.outvars for s in out.aval.shape)
+        called = eqn.params.get("name") if name in ("jit", "pjit") else None
+        inner = next((eqn.params[key] for key in CALLS if key in eqn.params), None)
+        if known and sized:
+            results = eqn.primitive.bind(*operands, **eqn.params)
+            results = results if eqn.primitive.multiple_results else [results]
+            results = [np.asarray(each) for each in results]
+        elif called in SEVERAL:
+            results = [SEVERAL[called](graph, eqn, *operands)]
+        elif inner is not None:
+            closed = hasattr(inner, "consts")
+            inner_consts = [np.asarray(each) for each in inner.consts] if closed else []
+            results = _evaluate(graph, inner.jaxpr if closed else inner, inner_consts, operands)
+        elif name in SEVERAL:
+            results = [SEVERAL[name](graph, eqn, *operands)]
+        elif name in SAME:
+            results = [graph(SAME[name], *operands)]
+        else:
+            raise UsageError(f"{name} has no ONNX form here; export it as stablehlo")
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def converted(
+    function: Callable[..., dict[str, Any]], shape: tuple[int, int, int], title: str = "cnn_jax"
+) -> bytes:
+    """Return f(pixels) -> outputs by name as an ONNX model with a free batch size.
+
+    Its input is "pixels" [batch, h, w, c], its outputs have the function's names and layouts.
+
+    Args:
+      function: traced in the portable form.
+      shape: height, width and channels.
+
+    Raises:
+      UsageError: onnx is not installed, an operation that has no ONNX form, or more weights than
+        a file of the format holds, 2 GiB.
+    """
+    try:
+        import onnx
+        from onnx import helper, numpy_helper
+    except ImportError:
+        raise UsageError("onnx is not installed: pip install 'cnn_jax[export]'") from None
+    pixels = symbolic_pixels(shape)
+    with ops.portable():
+        closed, found = jax.make_jaxpr(function, return_shape=True)(pixels)
+    graph = Graph(helper, numpy_helper, pixels.shape[0])
+    sizes = graph("Shape", "pixels", start=0, end=1)
+    graph.nodes[-1].output[0] = "batch"
+    del sizes
+    consts = [np.asarray(each) for each in closed.consts]
+    results = _evaluate(graph, closed.jaxpr, consts, ["pixels"])
+    for name, value in zip(sorted(found), results, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
+
+    def described(name: str, aval: Any) -> Any:
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
+        form = [size if isinstance(size, int) else str(size) for size in aval.shape]
+        return helper.make_tensor_value_info(name, dtype, form)
+
+    if sum(len(each.raw_data) for each in graph.initializers) > LARGEST:
+        raise UsageError("the weights take more than the 2 GiB of an ONNX file; take safetensors")
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            title,
+            [described("pixels", pixels)],
+            [described(name, found[name]) for name in sorted(found)],
+            graph.initializers,
+        ),
+        producer_name="cnn_jax",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=9,
+    )
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

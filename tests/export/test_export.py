@@ -1,0 +1,193 @@
+"""Networks as files for others: any batch size, numbers as JAX's, and nothing kept that differs."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors
+
+from cnn_jax import errors, ops, trained
+from cnn_jax.data.preprocessing import Preprocessing
+from cnn_jax.export import files, onnx, program
+from cnn_jax.models.registry import MODELS, create_model
+from cnn_jax.trained import Trained
+
+TINY = {  # one of each kind of operation, at the smallest size that the network takes
+    "lenet5": 32,
+    "resnet20": 32,
+    "mobilenet_v3_small": 32,
+    "unet": 32,
+}
+MORE = {
+    "alexnet_grouped": 99,
+    "convnext_tiny": 32,
+    "deeplabv3_resnet50": 33,
+    "densenet_40_12": 32,
+    "efficientnet_b0": 64,
+    "fasterrcnn_resnet10_fpn": 128,
+    "fcn8s_vgg16": 64,
+    "googlenet": 64,
+    "localizer_resnet18": 64,
+    "nasneta_cifar": 32,
+    "preact_resnet164": 32,
+    "regnet_y_400mf": 64,
+    "segnet": 32,
+    "seresnet18": 64,
+}
+
+
+def drawn(name, size):
+    model, entry = create_model(name), MODELS[name]
+    images = jax.ShapeDtypeStruct((1, size, size, model.channels), jnp.float32)
+    variables = jax.jit(lambda key: model.init(key, images))(jax.random.key(0))
+    mean, std = entry.mean[: model.channels], entry.std[: model.channels]
+    return Trained(model, variables, Preprocessing(size), mean, std, (), {}, None)
+
+
+def some_pixels(network):
+    size, channels = network.preprocessing.image_size, network.model.channels
+    return np.random.default_rng(0).random((3, size, size, channels), np.float32)
+
+
+@pytest.fixture
+def small():
+    return drawn("lenet5", 32)._replace(class_names=tuple("abcdefghij"))
+
+
+def symbolic_outputs(name):
+    """The exported function's outputs, traced with a symbolic batch and no weights drawn."""
+    model, entry = create_model(name), MODELS[name]
+    shape = (model.image_size, model.image_size, model.channels)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def run(variables, pixels):
+        mean, std = entry.mean[: model.channels], entry.std[: model.channels]
+        preprocessing = Preprocessing(model.image_size)
+        network = Trained(model, variables, preprocessing, mean, std, (), {}, None)
+        return program.outputs(network)(pixels)
+
+    with ops.portable():
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        return jax.eval_shape(run, variables, program.symbolic_pixels(shape))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in TINY else pytest.mark.slow)
+        for name, entry in MODELS.items()
+        if entry.task != "localization" or name == "localizer_resnet18"
+    ],
+)
+def test_every_network_is_traced_with_a_symbolic_batch(name):
+    found = symbolic_outputs(name)
+    assert found
+    assert all(str(output.shape[0]) == "batch" for output in found.values())
+
+
+def test_what_is_traced_in_the_portable_form_is_not_reused_outside_of_it():
+    x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
+
+    @jax.jit
+    def depthwise(x):
+        return ops.conv(x, kernel, groups=4)
+
+    usual = str(jax.make_jaxpr(depthwise)(x))
+    assert "platform_index" in usual
+    with ops.portable():
+        assert "platform_index" not in str(jax.make_jaxpr(depthwise)(x))
+    assert str(jax.make_jaxpr(depthwise)(x)) == usual
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *TINY.items(),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE.items()),
+    ],
+)
+def test_onnx_gives_jaxs_numbers_at_two_batch_sizes(name, size, tmp_path):
+    pytest.importorskip("onnxruntime")
+    network = drawn(name, size)
+    pixels = some_pixels(network)
+    told = files.export(network, pixels, tmp_path, ["onnx"])["onnx"]
+    assert told["difference_from_jax"] <= 1e-5
+    assert told["inputs"]["pixels"]["shape"] == ["batch", size, size, network.model.channels]
+
+
+def test_the_program_runs_where_this_project_is_not(small, tmp_path):
+    pixels = some_pixels(small)
+    told = files.export(small, pixels, tmp_path, ["stablehlo"])["stablehlo"]
+    exported = jax.export.deserialize(bytearray((tmp_path / "lenet5.stablehlo").read_bytes()))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    np.testing.assert_allclose(
+        exported.call(pixels[:2])["logits"], trained.classifier(small)(pixels[:2]), atol=1e-5
+    )
+    assert told["difference_from_jax"] <= 1e-5
+    written = json.loads((tmp_path / "lenet5.stablehlo.json").read_text())
+    assert written == told
+    assert written["class_names"] == list("abcdefghij")
+
+
+def test_safetensors_hold_the_weights_the_class_names_and_the_preprocessing(small, tmp_path):
+    files.export(small, some_pixels(small), tmp_path, ["safetensors"])
+    path = tmp_path / "lenet5.safetensors"
+    with safetensors.safe_open(path, "np") as file:
+        assert json.loads(file.metadata()["class_names"]) == list("abcdefghij")
+        assert json.loads(file.metadata()["preprocessing"])["centre_crop"] == 32
+    again = trained.from_weights("lenet5", path)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, small.variables)
+
+
+def test_what_differs_from_jax_is_not_kept(small, tmp_path, monkeypatch):
+    (tmp_path / "lenet5.onnx").write_bytes(b"an earlier one")
+    monkeypatch.setattr(
+        files, "run_onnx", lambda _, batches: [{"logits": b[:, 0, 0]} for b in batches]
+    )
+    with pytest.raises(errors.UsageError, match="it is not kept"):
+        files.export(small, some_pixels(small), tmp_path, ["onnx"])
+    assert [each.name for each in tmp_path.iterdir()] == ["lenet5.onnx"]
+    assert (tmp_path / "lenet5.onnx").read_bytes() == b"an earlier one"
+
+
+def test_a_missing_library_and_an_unknown_format_are_told(monkeypatch):
+    with pytest.raises(errors.UsageError, match="unknown format 'onx'; did you mean 'onnx'"):
+        files.check_formats(["onx"])
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.UsageError, match="needs onnx; install it: pip install onnx"):
+        files.check_formats(["onnx"])
+
+
+def test_an_operation_without_an_onnx_form_is_told():
+    pytest.importorskip("onnx")
+
+    def sorted_pixels(pixels):
+        return {"sorted": jnp.sort(pixels, axis=1)}
+
+    with pytest.raises(errors.UsageError, match="sort has no ONNX form here"):
+        onnx.converted(sorted_pixels, (4, 4, 1))
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_weights_file_in_every_format(small, tmp_path):
+    files.export(small, some_pixels(small), tmp_path, ["safetensors"])
+    command = [sys.executable, "-m", "experiments.export", "--model=lenet5"]
+    command += [f"--weights={tmp_path}/lenet5.safetensors", f"--output={tmp_path}/out"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    kept = {each.name for each in (tmp_path / "out").iterdir()}
+    assert kept == {f"lenet5.{form}{end}" for form in files.FORMATS for end in ("", ".json")}
+
+
+@pytest.mark.slow
+def test_the_command_refuses_an_unknown_format_in_one_line():
+    command = [sys.executable, "-m", "experiments.export", "--workdir=none", "--format=tflite"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: unknown format 'tflite'")
+    assert ended.stderr.count("\n") == 1
