@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from cnn_jax import weights
 from cnn_jax.errors import UsageError, unknown
 from cnn_jax.export import onnx, program
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
 from cnn_jax.training.config import literal_options
 from cnn_jax.weights import convert
@@ -113,7 +113,7 @@ def _write_safetensors(network: Trained, path: Path) -> None:
 
 def _tensors_differ(network: Trained, path: Path) -> float:
     """Return how far the file's tensors are from the network's variables."""
-    published = convert.to_published(MODELS[network.model.name], network.variables)
+    published = convert.to_published(find(network.model.name), network.variables)
     expected = {name: np.asarray(array) for name, array in published.items()}
     return difference(safetensors.numpy.load_file(path), expected)
 

@@ -270,23 +270,51 @@ def _select(graph, eqn, which, *cases):
 
 
 def _gather(graph, eqn, x, indices):
-    """Whole slices at constant indices along one axis, as x[..., indices] and jnp.take have it."""
-    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
-    sizes = eqn.params["slice_sizes"]
-    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
-        raise UsageError("an indexing of several axes at once has no ONNX form here")
-    (axis,) = numbers.start_index_map
-    whole = all(
-        a is b or a == b for i, (a, b) in enumerate(zip(sizes, shape, strict=True)) if i != axis
-    )
-    rank = eqn.outvars[0].aval.ndim
-    at = [i for i in range(rank) if i not in numbers.offset_dims]
-    contiguous = at == list(range(axis, axis + len(at)))
-    if not whole or sizes[axis] != 1 or numbers.collapsed_slice_dims != (axis,) or not contiguous:
-        raise UsageError("this kind of indexing has no ONNX form here")
-    if isinstance(indices, str):
+    """Constant places: a part of some axes, or along each axis a list, as x[:, ::2, ::2] has it.
+
+    Slices become these where the batch is symbolic.
+    """
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    axes, shape = numbers.start_index_map, eqn.invars[0].aval.shape
+    if isinstance(indices, str) or numbers.operand_batching_dims:
         raise UsageError("indices that are computed have no ONNX form here")
-    return graph("Gather", x, np.asarray(indices[..., 0], np.int64), axis=axis)
+    others = [axis for axis in range(len(shape)) if axis not in axes]
+    whole = all(sizes[axis] == shape[axis] for axis in others)
+    if whole and not numbers.collapsed_slice_dims and indices.ndim == 1:
+        lengths = [sizes[axis] for axis in axes]
+        ends = [start + length for start, length in zip(indices, lengths, strict=True)]
+        return graph("Slice", x, *map(graph.integers, (indices, ends, axes)))
+    rank = eqn.outvars[0].aval.ndim
+    placed = [axis for axis in range(rank) if axis not in numbers.offset_dims]
+    if not whole or numbers.collapsed_slice_dims != axes:
+        raise UsageError("this kind of indexing has no ONNX form here")
+    if len(axes) == 1:
+        if placed != list(range(axes[0], axes[0] + indices.ndim - 1)):
+            raise UsageError("this kind of indexing has no ONNX form here")
+        return graph("Gather", x, np.asarray(indices[..., 0], np.int64), axis=axes[0])
+    if indices.ndim != len(axes) + 1:
+        raise UsageError("this kind of indexing has no ONNX form here")
+    lists = [
+        np.moveaxis(indices[..., i], i, 0).reshape(n, -1)[:, 0]
+        for i, n in enumerate(indices.shape[:-1])
+    ]
+    if placed != list(axes) or not np.array_equal(
+        np.stack(np.meshgrid(*lists, indexing="ij"), -1), indices
+    ):
+        raise UsageError("this kind of indexing has no ONNX form here")
+    for axis, places in zip(axes, lists, strict=True):
+        x = graph("Gather", x, np.asarray(places, np.int64), axis=axis)
+    return x
+
+
+def _split(graph, eqn, x):
+    """Return the parts along an axis."""
+    axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
+    starts = ends - eqn.params["sizes"]
+    return [
+        graph("Slice", x, *(graph.integers([each]) for each in (start, end, axis)))
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _unpool(graph, eqn, values, indices):
@@ -331,6 +359,7 @@ SEVERAL: dict[str, Callable[..., Value]] = {
     "rsqrt": lambda graph, eqn, x: graph("Reciprocal", graph("Sqrt", x)),
     "select_n": _select,
     "slice": _slice,
+    "split": _split,
     "square": lambda graph, eqn, x: graph("Mul", x, x),
     "squeeze": lambda graph, eqn, x: graph.reshaped(x, eqn.outvars[0].aval.shape),
     "transpose": lambda graph, eqn, x: graph.permuted(x, eqn.params["permutation"]),
@@ -361,7 +390,8 @@ def _evaluate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: list[V
             inner_consts = [np.asarray(each) for each in inner.consts] if closed else []
             results = _evaluate(graph, inner.jaxpr if closed else inner, inner_consts, operands)
         elif name in SEVERAL:
-            results = [SEVERAL[name](graph, eqn, *operands)]
+            results = SEVERAL[name](graph, eqn, *operands)
+            results = results if isinstance(results, list) else [results]
         elif name in SAME:
             results = [graph(SAME[name], *operands)]
         else:

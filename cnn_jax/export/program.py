@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
 from cnn_jax.models.faster_rcnn import Settings, first_stage
-from cnn_jax.models.registry import MODELS
+from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -42,7 +42,7 @@ def outputs(network: Trained) -> Callable[[Float[Array, "n h w c"]], Outputs]:
 
 def _settings(network: Trained) -> Settings:
     """The detector's settings, which no run changes: flags cannot say them."""
-    return MODELS[network.model.name].function.keywords["settings"]
+    return find(network.model.name).function.keywords["settings"]
 
 
 def _raw_heads(settings: Settings, variables: Any, images: Float[Array, "n h w c"]) -> Outputs:
