@@ -1,4 +1,4 @@
-"""Writes docs/export.md: how far each network's exported files are from JAX.
+"""Writes docs/results/export.md: how far each network's exported files are from JAX.
 
 python -P docs/export_table.py [NAME ...]     the named networks, or all; rows that are there stay
 
@@ -22,7 +22,7 @@ from cnn_jax.models import create_model, model_names
 from cnn_jax.models.registry import MODELS
 from cnn_jax.trained import Trained
 
-TABLE = Path(__file__).with_name("export.md")
+TABLE = Path(__file__).parent / "results" / "export.md"
 TITLE = """# How far the exported files are from JAX
 
 The largest difference of any output, as a share of the largest output (or of 1): drawn weights,
