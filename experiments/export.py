@@ -9,13 +9,12 @@ inputs, preprocessing, class names, hash and versions. ONNX and StableHLO take a
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import sklearn.datasets
 from absl import flags
 from jaxtyping import Float
 
+from cnn_jax.data import sample_photographs
 from cnn_jax.errors import UsageError
 from cnn_jax.export import files
 from cnn_jax.trained import Trained
@@ -58,15 +57,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _pixels(network: Trained) -> Float[np.ndarray, "n h w c"]:
-    """The user's images, the data set's first, or else scikit-learn's two photographs."""
+    """The user's images, the data set's first, or else the sample photographs."""
     if flags.FLAGS.image:
         return subjects.read_files(network, flags.FLAGS.image)
     classifies = network.model.task == "classification"
     if classifies and (network.config is not None or flags.FLAGS.dataset is not None):
         dataset = subjects.load_dataset(network, answers=False)
         return subjects.first_examples(network, dataset, flags.FLAGS.examples)[0]
-    folder = Path(sklearn.datasets.__file__).parent / "images"
-    return subjects.read_files(network, [folder / "china.jpg", folder / "flower.jpg"])
+    return subjects.read_files(network, [each.path for each in sample_photographs.PHOTOGRAPHS])
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def export(
     }
     told = {}
     for each in formats:
-        path = folder / f"{network.model.name}.{each}"
+        path = folder / f"{network.model.name.replace(':', '_')}.{each}"
         unchecked = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             apart = ways[each](unchecked)
