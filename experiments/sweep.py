@@ -71,8 +71,10 @@ def read_grid(argv: Sequence[str]) -> list[str]:
     """
     program, *arguments = argv
     command = next((each for each in arguments if not each.startswith("-")), None)
-    if command is None:
+    if command is None and any(each.startswith(("--help", "-help", "-h", "-?")) for each in argv):
         return list(argv)
+    if command is None:
+        raise UsageError(f"no command is named; write sweep train (or {', '.join(_COMMANDS[1:])})")
     if command not in _COMMANDS:
         raise unknown("training command", command, _COMMANDS)
     importlib.import_module(f"{__spec__.name.rpartition('.')[0]}.{command}")
@@ -120,7 +122,7 @@ def check(points: Sequence[dict[str, str]]) -> None:
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
-        raise UsageError(f"no command is named; write sweep train (or {', '.join(_COMMANDS[1:])})")
+        raise UsageError(f"unexpected {argv[2]!r}; flags are written --name=value")
     command = argv[1]
     if not flags.FLAGS["workdir"].present:
         raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/sweep")
