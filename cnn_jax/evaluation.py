@@ -1,8 +1,8 @@
 """Evaluating a network: every example of a split, once, on all devices."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,35 @@ from cnn_jax.data.pipeline import evaluation_batches
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.models import Model
 from cnn_jax.runtime import parallel
-from cnn_jax.training.step import normalize_images
-from cnn_jax.training.task import CLASSIFICATION, Task
+from cnn_jax.tasks import classification
+from cnn_jax.training.objective import normalize_images
 from cnn_jax.views import VIEWS
+
+
+class Scoring(NamedTuple):
+    """How the outputs of a kind of network are compared with the truth, example by example.
+
+    name: of the task.
+    batches: with the arguments of data.pipeline.evaluation_batches.
+    metric_sums(outputs, batch) -> sums over the examples of weight 1, to be added up.
+    summarize(sums, class_names) -> metrics of a whole split.
+    views: names in views.VIEWS, of what an evaluation may average over.
+    """
+
+    name: str
+    batches: Callable[..., Iterator[Mapping[str, np.ndarray]]]
+    metric_sums: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+    summarize: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]]
+    views: tuple[str, ...]
+
+
+CLASSIFICATION = Scoring(
+    "classification",
+    evaluation_batches,
+    lambda logits, batch: classification.metric_sums(logits, batch["label"], batch["weight"]),
+    classification.summarize,
+    tuple(VIEWS),
+)
 
 
 def create_eval_step(
@@ -25,10 +51,10 @@ def create_eval_step(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: str = "float32",
-    task: Task = CLASSIFICATION,
+    scoring: Scoring = CLASSIFICATION,
     views: str = "one",
 ) -> Callable[[PyTree, Mapping[str, Any]], Mapping[str, Any]]:
-    """Return step(variables, batch) -> the task's metric_sums of the batch.
+    """Return step(variables, batch) -> the scoring's metric_sums of the batch.
 
     Images [b, 10, h, w, c] are crops of one example, to classify, whose probabilities are averaged
     (Krizhevsky et al. 2012, section 4.1).
@@ -47,7 +73,7 @@ def create_eval_step(
             crops = jax.nn.log_softmax(crops.astype(jnp.float32))
             crops = crops.reshape(*images.shape[:2], -1)
             outputs = jax.nn.logsumexp(crops, axis=1) - jnp.log(images.shape[1])
-        return task.metric_sums(outputs, batch)
+        return scoring.metric_sums(outputs, batch)
 
     return step
 
@@ -77,11 +103,11 @@ def create_evaluator(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     devices: parallel.Devices | None = None,
-    task: Task = CLASSIFICATION,
+    scoring: Scoring = CLASSIFICATION,
     views: str = "one",
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
 ) -> Callable[[PyTree], dict[str, Any]]:
-    """Return evaluate(variables) -> the task's summary of the whole split.
+    """Return evaluate(variables) -> the scoring's summary of the whole split.
 
     The program is compiled once and serves every call. The batch is rounded up to what the devices
     share evenly; that never changes what is counted.
@@ -90,30 +116,30 @@ def create_evaluator(
       dataset: with its labels in the network's numbers, as trained.labelled gives it.
       mean, std: what images are normalised with, in 0..1 units; by default the data set's.
       devices: by default all of all hosts.
-      task: what the network is for.
+      scoring: how its outputs are compared with the truth.
       views: a name in VIEWS: what is averaged of each image.
       progress: wraps the batches, whose number is given, for a progress bar.
 
     Raises:
-      UsageError: views that the task does not have, or more classes than the network's.
+      UsageError: views that the scoring does not have, or more classes than the network's.
     """
     if dataset.num_classes > model.num_classes:
         raise errors.UsageError(
             f"{dataset.name} has {dataset.num_classes} classes, {model.name} tells "
             f"{model.num_classes} apart; evaluate on what it was trained for"
         )
-    if views not in task.views:
-        raise errors.unknown(f"view for {task.name}", views, task.views)
+    if views not in scoring.views:
+        raise errors.unknown(f"view for {scoring.name}", views, scoring.views)
     mesh = parallel.data_mesh(devices)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     step = jax.jit(
-        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype, task, views),
+        create_eval_step(model, mean or dataset.mean, std or dataset.std, dtype, scoring, views),
         out_shardings=parallel.replicated(mesh),
     )
 
     def evaluate(variables: PyTree) -> dict[str, Any]:
         variables = parallel.put_replicated(variables, mesh)
-        batches = task.evaluation_batches(
+        batches = scoring.batches(
             dataset,
             batch_size=batch_size,
             preprocessing=preprocessing,
@@ -124,7 +150,7 @@ def create_evaluator(
         )
         count = -(-len(dataset.source) // batch_size)
         placed = (parallel.put_batch(batch, mesh) for batch in progress(batches, count))
-        return task.summarize(add_up(step, variables, placed), dataset.class_names)
+        return scoring.summarize(add_up(step, variables, placed), dataset.class_names)
 
     return evaluate
 

@@ -10,7 +10,6 @@ a detector that experiments.detect has trained.
 """
 
 import math
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,25 +18,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
-from cnn_jax import trained
+from cnn_jax import detection_evaluation, trained
 from cnn_jax.data import classes, datasets, proposals
 from cnn_jax.data import detection as data
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.detection_evaluation import in_original_pixels, true_regions
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import detector_comparison as comparison_report
 from cnn_jax.reports import parts
+from cnn_jax.runtime.progress import progress_bar
 from cnn_jax.tasks import average_precision as ap
 from cnn_jax.training import config as configs
-from cnn_jax.training import detector, rcnn
+from cnn_jax.training import detector, loop, rcnn
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.loop import Diverged
 from cnn_jax.training.recipes import recipe
+from cnn_jax.training.task import DETECTION, given_proposals, unmeasured
 from cnn_jax.workdir import write_results
 
 from . import app
@@ -105,7 +103,6 @@ _SEED = flags.DEFINE_integer(
 )
 
 BATCH = 8  # images
-TIMES = 5  # that a batch is timed; the median counts
 
 
 class Detector(NamedTuple):
@@ -132,6 +129,7 @@ def config_of(name: str, train_set: Dataset) -> TrainConfig:
         "dataset": _DATASET.value,
         "data_dir": _DATA_DIR.value,
         "train_split": train_set.split,
+        "max_objects": _MAX_OBJECTS.value,
         "seed": _SEED.value,
     }
     if _STEPS.value is not None:
@@ -142,37 +140,64 @@ def config_of(name: str, train_set: Dataset) -> TrainConfig:
 
 
 def train(
-    name: str, workdir: Path, train_set: Dataset, boxes: Sequence[np.ndarray] | None
-) -> tuple[TrainConfig, detector.Result]:
-    """Train what a recipe says in the workdir's folder of that name."""
-    config = config_of(name, train_set)
-    usual = configs.identity(TrainConfig())
-    folder = app.open_workdir(workdir / name, configs.identity(config), defaults=usual)
+    name: str, workdir: Path, splits: Sequence[Dataset], boxes: Sequence[np.ndarray] | None
+) -> tuple[TrainConfig, PyTree]:
+    """Train what a recipe says in the workdir's folder of that name; return its variables too.
+
+    Args:
+      splits: what to train on, and what to evaluate on.
+    """
+    config, folder = config_of(name, splits[0]), workdir / name
     say(f"{config.model}: {config.steps} steps")
-    given = {} if boxes is None else {"proposals": boxes, "max_proposals": _MAX_PROPOSALS.value}
-    result = detector.train(
-        config, folder, train_set, max_objects=room(train_set), say=say, **given
+    if boxes is None:
+        task = DETECTION._replace(evaluator=unmeasured)
+    else:
+        task = given_proposals(boxes, _MAX_PROPOSALS.value)
+    task = task._replace(
+        load=lambda name, split, data_dir: next(each for each in splits if each.split == split),
+        splits=lambda name, data_dir: tuple(each.split for each in splits),
     )
-    return config, result
+    with progress_bar(config.batch_size) as progress:
+        result = loop.train(config, folder, progress, task=task)
+    if result.step < config.steps:
+        sys.exit()  # told to stop
+    return config, trained.from_workdir(folder, task="detection").variables
 
 
-def train_rcnn(workdir: Path, train_set: Dataset, boxes: Sequence[np.ndarray]) -> Detector:
+def train_rcnn(workdir: Path, splits: Sequence[Dataset], boxes: Sequence[np.ndarray]) -> Detector:
     """Finetune the network, then fit the machines and the regressions to its features."""
-    config, result = train("rcnn_shapes", workdir, train_set, boxes)
+    train_set = splits[0]
+    config, variables = train("rcnn_shapes", workdir, splits, boxes)
     settings, classes = detector.settings_of(config), config.num_classes
     file = workdir / "rcnn_shapes" / "fitted.npz"
     if not file.exists():
         say("R-CNN: support vector machines and regressions of boxes")
         batches = evaluation_batches(train_set, config.image_size, boxes, room(train_set))
         batches = islice(batches, math.ceil(_FITTED_ON.value / BATCH))
-        rcnn.save(file, rcnn.fit(result.variables, batches, classes, settings, train_set))
+        rcnn.save(file, rcnn.fit(variables, batches, classes, settings, train_set))
     detect = rcnn.create_detector(settings, classes, train_set)
-    learnt = (result.variables, rcnn.load(file))
-    return Detector("R-CNN", detect, learnt, True, summary(config, result))
+    learnt = (variables, rcnn.load(file))
+    return Detector("R-CNN", detect, learnt, True, summary(config, workdir / "rcnn_shapes"))
 
 
-def summary(config: TrainConfig, result: detector.Result) -> dict[str, Any]:
-    return {"model": config.model, "step": result.step, "losses": result.losses}
+def trained_whole(
+    title: str,
+    name: str,
+    workdir: Path,
+    splits: Sequence[Dataset],
+    boxes: Sequence[np.ndarray] | None,
+) -> Detector:
+    """Train a detector that needs nothing fitted after it."""
+    config, variables = train(name, workdir, splits, boxes)
+    settings = detector.settings_of(config)
+    detect = detector.create_detector(settings, config.num_classes, splits[0])
+    proposed = boxes is not None
+    return Detector(title, detect, variables, proposed, summary(config, workdir / name))
+
+
+def summary(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    losses = loop.last_metrics(folder)
+    return {"model": config.model, "step": config.steps, "losses": losses}
 
 
 def evaluation_batches(
@@ -207,36 +232,23 @@ def reused_faster(workdir: str, dataset: Dataset, canvas: int) -> Detector:
     return Detector("Faster R-CNN", detect, network.variables, False, training)
 
 
-def seconds_per_image(one: Detector, batch: dict[str, np.ndarray]) -> float:
-    """Return the median of some calls, compiled before."""
-    given = {name: batch[name] for name in detector.DETECTED_FROM if name in batch}
-    jax.block_until_ready(one.detect(one.learnt, given))
-    taken = []
-    for _ in range(TIMES):
-        start = time.perf_counter()
-        jax.block_until_ready(one.detect(one.learnt, given))
-        taken.append((time.perf_counter() - start) / len(batch["image"]))
-    return statistics.median(taken)
-
-
 def evaluate(
     one: Detector, dataset: Dataset, canvas: int, boxes: Sequence[np.ndarray]
 ) -> tuple[dict[str, Any], list[ap.Found]]:
-    """Return AP50 and seconds an image, and what was found in each, on the canvas."""
-    batches = partial(evaluation_batches, dataset, canvas, boxes if one.proposed else None)
-    found, measured, objects = [], [], []
-    for example, ours in detector.detect_all(one.detect, one.learnt, batches()):
-        there = ours.valid
-        objects.append(true_regions(dataset, len(found))["box"])
-        measured.append(in_original_pixels(example, ours)["box"])
-        found.append(ap.Found(ours.boxes[there], ours.scores[there], ours.labels[there]))
-    precision = ap.mean_average_precision(measured, objects, dataset.class_names, iou=ap.box_iou)
+    """Return AP50 and seconds an image, and what was found in the images to draw, on the canvas."""
+    settings = {"batch_size": BATCH, "canvas": canvas}
+    if one.proposed:
+        settings |= {"proposals": boxes, "max_proposals": _MAX_PROPOSALS.value}
+    given = (one.detect, one.learnt, dataset)
+    measured = detection_evaluation.evaluate(*given, **settings)
+    shown = detection_evaluation.first_examples(*given, **settings, count=_PICTURES.value)
+    found = [own["found"] for own in shown]
     results = {
-        "ap50": precision["map"],
-        "ap50_per_class": precision["per_class"],
-        "seconds_per_image": seconds_per_image(one, next(batches())),
+        "ap50": measured["box_ap50"]["map"],
+        "ap50_per_class": measured["box_ap50"]["per_class"],
+        "seconds_per_image": measured["seconds_per_image"],
     }
-    return results, found
+    return results, [ap.Found(own["boxes"], own["scores"], own["labels"]) for own in found]
 
 
 def example_of(dataset: Dataset, canvas: int, index: int) -> dict[str, np.ndarray]:
@@ -291,19 +303,14 @@ def main(argv: Sequence[str]) -> None:
         search(each, folder=workdir / "proposals" / each.split) for each in (train_set, eval_set)
     )
     try:
-        compared = [train_rcnn(workdir, train_set, train_boxes)]
-        config, result = train("fastrcnn_shapes", workdir, train_set, train_boxes)
-        detect = create(config, train_set)
-        compared += [
-            Detector("Fast R-CNN", detect, result.variables, True, summary(config, result))
+        splits = (train_set, eval_set)
+        compared = [
+            train_rcnn(workdir, splits, train_boxes),
+            trained_whole("Fast R-CNN", "fastrcnn_shapes", workdir, splits, train_boxes),
         ]
         if faster is None:
-            config, result = train("fasterrcnn_shapes", workdir, train_set, None)
-            detect = create(config, train_set)
-            faster = Detector(
-                "Faster R-CNN", detect, result.variables, False, summary(config, result)
-            )
-    except Diverged as error:
+            faster = trained_whole("Faster R-CNN", "fasterrcnn_shapes", workdir, splits, None)
+    except loop.Diverged as error:
         sys.exit(f"error: {error}")
 
     detectors = (*compared, faster)
@@ -343,10 +350,6 @@ def main(argv: Sequence[str]) -> None:
     for title, own in results["detectors"].items():
         if "ap50" in own:
             print(f"{title}: {comparison_report.headline(own)}")
-
-
-def create(config: TrainConfig, dataset: Dataset) -> Callable[..., Any]:
-    return detector.create_detector(detector.settings_of(config), config.num_classes, dataset)
 
 
 def identity(train_set: Dataset, eval_set: Dataset) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from cnn_jax.models import Model
 from cnn_jax.runtime import parallel
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig, build_model
+from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
-from cnn_jax.training.step import create_train_step, normalize_images
+from cnn_jax.training.step import create_train_step
 
 # So small that thousands of steps on one batch stay ordinary numbers.
 LEARNING_RATE = 1e-3

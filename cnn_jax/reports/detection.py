@@ -1,19 +1,25 @@
 """The pictures and the page of a detector: boxes and masks over images, AP by class, errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, PyTree, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cnn_jax import trained
+from cnn_jax.detection_evaluation import first_examples, headline, shown_precision
 from cnn_jax.reports import html, parts
 from cnn_jax.reports.html import Html
 from cnn_jax.reports.training import write_page
+from cnn_jax.training import checkpoint, detector, loop
+from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.log import read_log
+from cnn_jax.training.task import DETECTION
+from cnn_jax.workdir import write_results
 
 # By class, from Okabe & Ito's palette and lighter turns of it: told apart by the colour-blind too.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
@@ -77,6 +83,7 @@ def pictures(examples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) 
 
 def loss_curves(log: Sequence[Mapping[str, float]]) -> Figure:
     """The total loss and each of its terms against the step."""
+    log = [line for line in log if "loss" in line]  # the others are evaluations'
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     axes = figure.subplots()
     others = {"step", "gradient_norm", "learning_rate", "images_per_second"}
@@ -90,43 +97,84 @@ def loss_curves(log: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def headline(results: Mapping[str, Any]) -> str:
-    """Return the mean precisions in one line."""
-    kinds = [kind for kind in ("box", "mask") if f"{kind}_ap50" in results]
-    return ", ".join(
-        f"{kind} AP50 {shown_precision(results[f'{kind}_ap50']['map'])}" for kind in kinds
-    )
+def told(evaluator: Callable[..., Callable]) -> Callable[..., Callable]:
+    """Return an evaluator whose failure is told and stops no training, as with any part of a page.
+
+    Args:
+      evaluator: as a training.task.Task has it; what fails then measures nothing, {}.
+    """
+
+    def create(*args: Any) -> Callable[[PyTree], dict[str, Any]]:
+        evaluate = evaluator(*args)
+
+        def attempt(variables: PyTree) -> dict[str, Any]:
+            try:
+                return evaluate(variables)
+            except Exception as error:
+                parts.tell("the evaluation", error)
+                return {}
+
+        return attempt
+
+    return create
 
 
-def shown_precision(precision: float | None) -> str:
-    """Return a precision with three digits, or that no object decides it."""
-    return "undefined (no objects)" if precision is None else f"{precision:.3f}"
+def write(workdir: str, result: loop.Result, pictures: int) -> None:
+    """Write results.json, the pictures and report.html of a run, and print its figures.
 
-
-def write(
-    workdir: Path,
-    results: Mapping[str, Any],
-    examples: Sequence[Mapping[str, Any]],
-    class_names: Sequence[str],
-) -> None:
-    """Write pictures and report.html of what results.json holds, as far as there is something."""
+    Args:
+      pictures: how many images of the evaluation split are drawn.
+    """
+    config = checkpoint.newest_config(checkpoint_directory(workdir))
+    name, split = config["dataset"], config["eval_split"]
+    split = split or DETECTION.splits(name, config["data_dir"])[1]
+    results = {
+        "step": result.step,
+        "losses": loop.last_metrics(workdir),
+        "images_per_second": result.images_per_second,
+        "parameters_sha256": result.parameters_sha256,
+        "best": result.best,
+        "raw_evaluation": result.raw_evaluation or None,
+        "model": config["model"],
+        "seed": config["seed"],
+        "split": split,
+    }
+    results |= result.evaluation or {}
+    write_results(workdir, results)
     sections: list[Html] = []
-    if "box_ap50" in results:
+    if result.evaluation:
         sections += parts.attempt("Average precision", _precision, results)
-        sections.append(
-            html.section(
-                "Found objects",
-                parts.picture(
-                    partial(pictures, examples, class_names),
-                    workdir / "detections.png",
-                    "Each image twice: with its true objects and with those found at a score of "
-                    ".5.",
-                ),
-            )
-        )
+        sections += parts.attempt("Found objects", _found, workdir, pictures)
         sections += parts.attempt("Errors by kind", _errors, results)
+        print(f"{name} {split}: {results['images']} images, {headline(results)}")
     sections += parts.attempt("Training", _training, workdir)
-    write_page(str(workdir), sections)
+    write_page(workdir, sections)
+
+
+def _found(workdir: str, count: int) -> list[Html]:
+    """Pictures of the first images of the evaluation split."""
+    network = trained.from_workdir(workdir, task="detection")
+    config = network.config
+    _, dataset = loop.load_datasets(config, DETECTION, network.class_names)
+    settings, classes = detector.settings_of(config), network.model.num_classes
+    examples = first_examples(
+        detector.create_detector(settings, classes, dataset),
+        network.variables,
+        dataset,
+        batch_size=min(count, config.batch_size),
+        canvas=config.image_size,
+        count=count,
+    )
+    return [
+        html.section(
+            "Found objects",
+            parts.picture(
+                partial(pictures, examples, network.class_names),
+                Path(workdir) / "detections.png",
+                "Each image twice: with its true objects and with those found at a score of .5.",
+            ),
+        )
+    ]
 
 
 def _precision(results: Mapping[str, Any]) -> list[Html]:
@@ -158,9 +206,10 @@ def _errors(results: Mapping[str, Any]) -> list[Html]:
     return [html.section("Errors by kind, of detections above a score of .5", kinds)]
 
 
-def _training(workdir: Path) -> list[Html]:
+def _training(workdir: str) -> list[Html]:
     log = read_log(workdir)
     if not log:
         return []
-    curves = parts.picture(partial(loss_curves, log), workdir / "training.png", "The loss's terms.")
+    file = Path(workdir) / "training.png"
+    curves = parts.picture(partial(loss_curves, log), file, "The loss's terms.")
     return [html.section("Training", curves)]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnn_jax.detection_evaluation import shown_precision
 from cnn_jax.reports import html, parts, run_page
-from cnn_jax.reports.detection import COLOURS, LEAST_SCORE, draw_objects, shown_precision
+from cnn_jax.reports.detection import COLOURS, LEAST_SCORE, draw_objects
 from cnn_jax.reports.html import Html
 from cnn_jax.tasks.average_precision import Found
 

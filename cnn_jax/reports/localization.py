@@ -17,7 +17,7 @@ from cnn_jax.reports.figures import BLUE, ORANGE
 from cnn_jax.reports.html import Html
 from cnn_jax.tasks import localization
 from cnn_jax.training import loop
-from cnn_jax.training.step import normalize_images
+from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.task import LOCALIZATION
 from cnn_jax.workdir import write_results
 

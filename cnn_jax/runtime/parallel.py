@@ -65,6 +65,15 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> PyTree:
     }
 
 
+def spread(batch: Mapping[str, np.ndarray], mesh: Mesh) -> PyTree:
+    """Return the global batch, which each host gives whole, with its examples on all devices."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return {
+        name: jax.make_array_from_callback(x.shape, sharding, lambda index, x=x: x[index])
+        for name, x in batch.items()
+    }
+
+
 def over_mesh(devices: Devices | None = None) -> Parallel:
     """jit with the state replicated and the batch sharded: `--parallel=jit`."""
     mesh = data_mesh(devices)

@@ -12,7 +12,7 @@ from cnn_jax.training.loop import Progress
 
 @contextmanager
 def progress_bar(batch_size: int) -> Iterator[Progress]:
-    """Yield a Progress that shows steps, time left, images a second, loss and accuracy.
+    """Yield a Progress that shows steps, time left, images a second, loss and (if any) accuracy.
 
     Lines that are said go to stderr, above the bar. Only the first process shows one.
     """
@@ -37,11 +37,12 @@ def progress_bar(batch_size: int) -> Iterator[Progress]:
     def update(step: int, metrics: dict[str, float]) -> None:
         bar.update(step - bar.n)
         rate = bar.format_dict["rate"]
-        bar.set_postfix_str(
-            f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy']:.1%}"
-            + (f", {rate * batch_size:,.0f} images/s" if rate else ""),
-            refresh=False,
-        )
+        facts = [f"loss {metrics['loss']:.3f}"]
+        if "accuracy" in metrics:
+            facts.append(f"accuracy {metrics['accuracy']:.1%}")
+        if rate:
+            facts.append(f"{rate * batch_size:,.0f} images/s")
+        bar.set_postfix_str(", ".join(facts), refresh=False)
 
     try:
         yield Progress(say, start, update)

@@ -2,7 +2,7 @@
 
 The rules and numbers are torchvision's (cnn_jax.models.faster_rcnn.Settings has them). Objects and
 samples are padded to a fixed number; every loss is summed over what counts and divided by how much
-does, over the whole batch.
+does, over all images of all devices.
 """
 
 from typing import NamedTuple
@@ -48,13 +48,27 @@ class Priorities(NamedTuple):
     regions: Float[Array, "n k"]
 
 
-def draw_priorities(key: Array, images: int, anchors: int, regions: int) -> Priorities:
+class Draw(NamedTuple):
+    """What the samples of some images are drawn by: a key, and the images' places in its batch.
+
+    rows: int [n], among `images` that are drawn together, on other devices say; None: all are here.
+    """
+
+    key: Array
+    rows: Int[Array, " n"] | None = None
+    images: int | None = None
+
+
+def draw_priorities(draw: Draw, images: int, anchors: int, regions: int) -> Priorities:
     """Return random priorities, with which every sample is equally likely."""
-    keys = jax.random.split(key)
-    return Priorities(
-        jax.random.uniform(keys[0], (images, anchors)),
-        jax.random.uniform(keys[1], (images, regions)),
+    together = images if draw.rows is None else draw.images
+    every = Priorities(
+        *(
+            jax.random.uniform(key, (together, count))
+            for key, count in zip(jax.random.split(draw.key), (anchors, regions), strict=True)
+        )
     )
+    return every if draw.rows is None else jax.tree.map(lambda x: x[draw.rows], every)
 
 
 def learnable(truth: Truth, sizes: Int[Array, "n 2"]) -> Truth:
@@ -82,9 +96,23 @@ def binary_cross_entropy(
     return jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
-def _mean(values: Array, counted: Array) -> Array:
-    """Return the sum of the counted values by their number, 0 where nothing counts."""
-    return jnp.where(counted, values, 0).sum() / jnp.maximum(counted.sum(), 1)
+def _mean(
+    values: Array, counted: Array, axis_name: str | None, among: Array | None = None
+) -> Array:
+    """Return the sum of the counted values by the number of those among which they are.
+
+    0 where nothing counts. Each of several devices has its sum by the devices' mean number: the
+    mean over the devices is then that over all images.
+
+    Args:
+      among: by default as many as are counted.
+    """
+    number = (counted if among is None else among).sum()
+    total = jnp.where(counted, values, 0).sum()
+    if axis_name is None:
+        return total / jnp.maximum(number, 1)
+    devices = jax.lax.axis_size(axis_name)
+    return total * devices / jnp.maximum(jax.lax.psum(number, axis_name), 1)
 
 
 def proposal_losses(
@@ -94,6 +122,7 @@ def proposal_losses(
     truth: Truth,
     priorities: Float[Array, "n a"],
     settings: Settings,
+    axis_name: str | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Return the losses of the first stage: "objectness" and "rpn_box".
 
@@ -121,10 +150,9 @@ def proposal_losses(
     entropy, box, chosen, positive = jax.vmap(of_image)(
         objectness, deltas, truth.boxes, truth.valid, priorities
     )
-    sampled = jnp.maximum(chosen.sum(), 1)
     return {
-        "objectness": _mean(entropy, chosen),
-        "rpn_box": jnp.where(positive, box, 0).sum() / sampled,
+        "objectness": _mean(entropy, chosen, axis_name),
+        "rpn_box": _mean(box, positive, axis_name, chosen),
     }
 
 
@@ -183,6 +211,7 @@ def region_losses(
     deltas: Float[Array, "n k classes 4"],
     regions: Regions,
     beta: float,
+    axis_name: str | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Return the losses of the second stage: "classifier" and "box".
 
@@ -197,8 +226,8 @@ def region_losses(
     box = smooth_l1(own - regions.deltas, beta).sum(-1)
     positive = regions.counted & (labels > 0)
     return {
-        "classifier": _mean(entropy, regions.counted),
-        "box": jnp.where(positive, box, 0).sum() / jnp.maximum(regions.counted.sum(), 1),
+        "classifier": _mean(entropy, regions.counted, axis_name),
+        "box": _mean(box, positive, axis_name, regions.counted),
     }
 
 
@@ -223,31 +252,34 @@ def mask_loss(
     logits: Float[Array, "n k m m classes"],
     target: Float[Array, "n k m m"],
     labels: Int[Array, "n k"],
+    axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Return the cross-entropy of the true class's masks. He et al. 2017, section 3."""
     own = jnp.take_along_axis(logits, labels[..., None, None, None], -1)[..., 0]
     entropy = binary_cross_entropy(own, target)
-    return _mean(entropy, jnp.broadcast_to(labels[..., None, None] > 0, entropy.shape))
+    return _mean(entropy, jnp.broadcast_to(labels[..., None, None] > 0, entropy.shape), axis_name)
 
 
 def losses(
     scope: Scope,
     images: Float[Array, "n h w 3"],
     truth: Truth,
-    draw: Array | Priorities,
+    draw: Array | Draw | Priorities,
     *,
     num_classes: int,
     settings: Settings,
     sizes: Int[Array, "n 2"] | None = None,
     given: Proposals | None = None,
+    axis_name: str | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Return each of the detector's losses; their sum is what is trained.
 
     Args:
       images: normalised; each in the upper left corner of its canvas.
-      draw: a key that the samples are drawn by, or the priorities themselves.
+      draw: what the samples are drawn by, a key or Draw, or the priorities themselves.
       sizes: height and width of each image; without, that of the canvas.
       given: proposals that come with the images, of a detector without a first stage.
+      axis_name: of the devices over which a batch is spread; its losses are the mean over them.
     """
     sizes = canvas_sizes(images) if sizes is None else sizes
     precision = jnp.promote_types(images.dtype, jnp.float32)
@@ -261,6 +293,7 @@ def losses(
 
     if not isinstance(draw, Priorities):
         candidates = proposals.shape[1] + truth.boxes.shape[1]
+        draw = draw if isinstance(draw, Draw) else Draw(draw)
         draw = draw_priorities(draw, len(images), sum(map(len, anchors)), candidates)
     found = {}
     if given is None:
@@ -271,11 +304,12 @@ def losses(
             truth,
             draw.anchors,
             settings,
+            axis_name,
         )
     regions = sample_regions(proposals, valid, truth, draw.regions, settings)
     logits, deltas = region_head(scope, maps, regions.boxes, num_classes, settings)
     logits, deltas = logits.astype(precision), deltas.astype(precision)
-    found |= region_losses(logits, deltas, regions, settings.region_beta)
+    found |= region_losses(logits, deltas, regions, settings.region_beta, axis_name)
     if not settings.learns_boxes:
         del found["box"]
     if settings.mask_layers:
@@ -284,5 +318,5 @@ def losses(
         boxes, objects, labels = (x[:, :first] for x in regions[:3])
         logits = mask_head(scope, maps, boxes, num_classes, settings).astype(precision)
         target = mask_targets(truth.masks, boxes, objects, logits.shape[2])
-        found["mask"] = mask_loss(logits, target, labels)
+        found["mask"] = mask_loss(logits, target, labels, axis_name)
     return found

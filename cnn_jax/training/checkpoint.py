@@ -303,9 +303,18 @@ def load(
 
 def newest_config(directory: str | os.PathLike) -> dict | None:
     """The configuration in the newest readable manifest, without the arrays; None if none is."""
+    return (_newest_manifest(directory) or {}).get("config")
+
+
+def newest_metrics(directory: str | os.PathLike) -> dict:
+    """The metrics in the newest readable manifest; {} if none is."""
+    return (_newest_manifest(directory) or {}).get("metrics", {})
+
+
+def _newest_manifest(directory: str | os.PathLike) -> dict | None:
     for step in reversed(steps(directory)):
         try:
-            return _read_manifest(_absolute(directory) / str(step))["config"]
+            return _read_manifest(_absolute(directory) / str(step))
         except Exception:  # Whatever the damage makes of the reader; `restore` tells of it.
             continue
     return None

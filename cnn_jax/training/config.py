@@ -70,6 +70,10 @@ BETTER = {
     "top1_localization_error": "min",
     "mean_iou": "max",
     "pixel_accuracy": "max",
+    "box_map50": "max",
+    "mask_map50": "max",
+    "box_map": "max",
+    "mask_map": "max",
 }
 
 
@@ -102,6 +106,12 @@ class TrainConfig:
         "Meaning of the values in the masks of voc:FOLDER, as in "
         "0:background,1:cat,255:ignored; by default the lines of FOLDER/class_names.txt, "
         "counted from 0, or PASCAL VOC's own classes.",
+    )
+    max_objects: int | None = option(
+        None,
+        "Data",
+        "Room for this many objects a training image, in detection; by default what coco:FOLDER "
+        "needs, else 5.",
     )
     data_dir: str | None = option(
         None,
@@ -564,6 +574,7 @@ _LEAST = {
     "trades_beta": 0,
     "ema_every": 1,
     "num_classes": 1,
+    "max_objects": 1,
     "image_size": 1,
     "start_image_size": 1,
     "image_size_stages": 2,

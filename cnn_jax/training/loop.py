@@ -19,7 +19,7 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from jaxtyping import Float, Int, PyTree
 
-from cnn_jax import errors, evaluation, trackers
+from cnn_jax import errors, trackers
 from cnn_jax.data import classes, datasets
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
@@ -32,16 +32,19 @@ from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.initial import initial_variables
 from cnn_jax.training.log import open_log, read_log
+from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.paths import freezing
 from cnn_jax.training.state import TrainState, create_state, evaluated_variables, raw_variables
-from cnn_jax.training.step import create_train_step, normalize_images
-from cnn_jax.training.task import CLASSIFICATION, Task
+from cnn_jax.training.step import create_train_step
+from cnn_jax.training.task import CLASSIFICATION, Task, check_options
 from cnn_jax.training.whitening import EXAMPLES, whitened
 from cnn_jax.workdir import open_workdir
 
 # How many steps the host may run ahead of the metrics it looks at.
 LOOKAHEAD = 2
+# What the names of a step's own metrics begin with in a checkpoint.
+TRAINED = "train_"
 # From how many examples on counting their classes takes long enough to be told.
 MANY = 10_000
 
@@ -58,7 +61,7 @@ class Result(NamedTuple):
     images_per_second: of the steps made by this call, without compilation, evaluation and saving;
       the last logged one where this call made too few steps.
     parameters_sha256: checkpoint.parameters_sha256 of params and batch_stats.
-    evaluation: the task's summary of the last evaluation, or None.
+    evaluation: what the task's evaluator gave last, or None.
     best: of a run that keeps its best checkpoint, {"metric", "step", "value"}.
     raw_evaluation: of a run that averages its weights, what those of the last update come to: the
       task's logged metrics.
@@ -119,8 +122,10 @@ def load_datasets(
             raise UsageError(f"{name} ({split}) has no examples; choose another split")
         return datasets.read_as(dataset, config.channels, config.mean, config.std)
 
-    train_set = classes.matched(load(train), class_names, owner, whole=True)
-    return train_set, classes.matched(load(held_out), train_set.class_names, f"its split {train}")
+    first = task.first_class
+    train_set = classes.matched(load(train), class_names, owner, whole=True, first=first)
+    names, owner = train_set.class_names, f"its split {train}"
+    return train_set, classes.matched(load(held_out), names, owner, first=first)
 
 
 def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels: int) -> None:
@@ -164,12 +169,9 @@ def _batches(
         if start < end:
             batches = task.train_batches(
                 train_set,
-                batch_size=config.batch_size,
+                config,
                 image_size=size,
-                augmentation=configs.augmentation(config),
-                seed=config.seed,
                 start_step=start,
-                num_threads=config.num_threads,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
                 balanced_by=labels,
@@ -291,14 +293,14 @@ def train(
     workdir = Path(workdir).absolute()
     trackers.check(config.tracker)
     check_task(config.model, task.name)
-    configs.refuse(config, task.unused, task.name)
+    check_options(config, task)
     before = checkpoint.newest_config(checkpoint_directory(workdir)) or {}
     known, owner = before.get("class_names", ()), f"the run in {workdir}"
     train_set, eval_set = load_datasets(config, task, known, owner)
-    config = configs.resolve(config, train_set)
-    config = _keeping_best(config, task, before)
+    given = configs.identity(config)
+    config = _keeping_best(configs.resolve(config, train_set), task, before)
+    config = task.resolve(config, train_set, eval_set)
     mode = configs.BETTER.get(config.keep_best)  # None where no best one is kept
-    task.validate(configs.augmentation(config))
     parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     channels = train_set.image_shape[-1]
     model = configs.build_model(config)
@@ -307,6 +309,7 @@ def train(
         dataclasses.replace(config, init_from=None) if before else config,  # goes on from its own
         model,
         channels,
+        task.first_key and task.first_key(config.seed),
         class_names=train_set.class_names,
         say=to_say.append,
     )
@@ -329,20 +332,13 @@ def train(
             _class_weights(config, task, train_set, progress.say, to_say.append),
         )
     )
-    evaluate = evaluation.create_evaluator(
-        model,
-        eval_set,
-        configs.preprocessing(config),
-        batch_size=config.batch_size,
-        dtype=config.dtype,
-        num_threads=config.num_threads,
-        devices=devices,
-        task=task,
-        views=config.eval_views,
-    )
+    evaluate = task.evaluator(model, eval_set, config, devices)
     state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
-    defaults = configs.identity(TrainConfig())
-    open_workdir(workdir, configs.identity(config), growing="steps", defaults=defaults)
+    now = configs.identity(config)
+    # an option that an older version had not, and that nobody gives, was what the data decide
+    derived = {name: value for name, value in now.items() if given[name] is None}
+    defaults = configs.identity(TrainConfig()) | derived
+    open_workdir(workdir, now, growing="steps", defaults=defaults)
     for line in to_say:
         progress.say(line)
     manager = checkpoint.open_checkpoints(
@@ -406,6 +402,7 @@ def _run(
     log = open_log(workdir, start, track) if is_first else None
     pending: collections.deque = collections.deque()
     since_log: list[dict[str, float]] = []
+    latest: dict[str, float] = {}  # the metrics of the last step that was looked at
     timer = _Timer()
     metrics_of_eval, metrics_of_raw, evaluated, step = None, None, None, start
     keeps_best = config.keep_best in configs.BETTER
@@ -416,6 +413,7 @@ def _run(
             at, metrics = pending.popleft()
             metrics = {name: float(value) for name, value in metrics.items()}
             _check_finite(at, metrics, workdir)
+            latest.update(metrics)
             since_log.append(metrics)
             progress.update(at, metrics)
             if at % config.log_every == 0 or at == config.steps:
@@ -433,10 +431,9 @@ def _run(
     def save() -> None:
         settle(0)
         state_to_save: TrainState = over.get_state(state)
-        metrics = {}
+        metrics = {f"{TRAINED}{name}": value for name, value in latest.items()}
         if evaluated == step:
-            metrics = {name: metrics_of_eval[name] for name in task.logged}
-            metrics = {name: value for name, value in metrics.items() if value is not None}
+            metrics |= _logged(task, metrics_of_eval)
         try:
             save_checkpoint(step, state_to_save, metrics=metrics)
         except FloatingPointError as error:
@@ -488,8 +485,9 @@ def _run(
                 evaluate_once()
                 if final.ema:
                     raw = evaluate(raw_variables(final))
-                    progress.say(f"its weights without averaging: {task.headline(raw)}")
-                    metrics_of_raw = {name: raw[name] for name in task.logged}
+                    if raw:
+                        progress.say(f"its weights without averaging: {task.headline(raw)}")
+                    metrics_of_raw = {name: raw.get(name) for name in task.logged if raw}
         finally:
             if log is not None:
                 log.close()
@@ -507,12 +505,30 @@ def _run(
     )
 
 
+def _logged(task: Task, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an evaluation that are logged, without those that nothing decides."""
+    found = {name: metrics.get(name) for name in task.logged}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def last_metrics(workdir: str | os.PathLike) -> dict[str, float]:
+    """Return the metrics of a run's last saved step; of an older version's run, those it logged."""
+    saved = checkpoint.newest_metrics(checkpoint_directory(workdir))
+    found = {name: value for name, value in saved.items() if name.startswith(TRAINED)}
+    if found:
+        return {name.removeprefix(TRAINED): value for name, value in found.items()}
+    lines = [line for line in read_log(workdir) if "loss" in line]
+    others = ("step", "images_per_second")
+    return {name: x for name, x in lines[-1].items() if name not in others} if lines else {}
+
+
 def _log_evaluation(
     log: Any, step: int, metrics: dict[str, Any], progress: Progress, task: Task
 ) -> None:
-    line = {f"eval_{name}": metrics[name] for name in task.logged}
+    if not metrics:  # nothing was measured
+        return
     if log is not None:
-        log.write(step, line)
+        log.write(step, {f"eval_{name}": x for name, x in _logged(task, metrics).items()})
     progress.say(f"step {step}: {task.headline(metrics)}")
 
 

@@ -18,7 +18,7 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step
-from cnn_jax.training.task import CLASSIFICATION, LOCALIZATION, SEGMENTATION
+from cnn_jax.training.task import CLASSIFICATION, LOCALIZATION, SEGMENTATION, check_options
 
 _TASKS = {task.name: task for task in (CLASSIFICATION, LOCALIZATION, SEGMENTATION)}
 _STEPS = 1000  # any number: the schedule's constants take no memory and no time
@@ -46,7 +46,8 @@ def plan_step(config: TrainConfig) -> PlannedStep:
         known = ", ".join(sorted(_TASKS))
         raise UsageError(f"--model={config.model} has no plan; give a network of {known}")
     task = _TASKS[entry.task]
-    configs.refuse(config, task.unused, task.name)
+    check_options(config, task)
+    config = task.resolve(config, None, None)  # of these tasks no data decide anything
     size = config.image_size or entry.image_size
     config = dataclasses.replace(
         config,

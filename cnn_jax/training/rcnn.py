@@ -45,7 +45,7 @@ def region_features(
     tap = taps.record(store, (MACHINES_LAYER, BOXES_LAYER))
     flax.core.apply(fast_rcnn, flags={"tap": tap})(
         variables,
-        canvas_images(batch, dataset),
+        canvas_images(batch, dataset.mean, dataset.std),
         num_classes,
         proposals=proposals_of(batch),
         settings=settings,

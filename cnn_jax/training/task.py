@@ -1,25 +1,28 @@
-"""What training and evaluation do for one kind of network, as a row of functions."""
+"""The table of tasks: what training and evaluation do for one kind of network, a row each."""
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
+from cnn_jax import detection_evaluation, evaluation
 from cnn_jax.data import augmentation, datasets, masks, pipeline
+from cnn_jax.data import detection as objects
 from cnn_jax.data import localization as boxed
 from cnn_jax.data import segmentation as masked
-from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
+from cnn_jax.errors import UsageError
+from cnn_jax.evaluation import Scoring
 from cnn_jax.tasks import classification, localization, segmentation
-from cnn_jax.training import losses
-from cnn_jax.views import VIEWS
-
-Batch = Mapping[str, Array]
-Metrics = Mapping[str, Array]
-ClassWeights = Array | np.ndarray | None
-Auxiliary = Mapping[str, Array]  # the outputs of the auxiliary heads, by path
+from cnn_jax.training import config as configs
+from cnn_jax.training import detector, losses
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.objective import Batch, ClassWeights, Objective, of_outputs
 
 # Szegedy et al. 2015, section 5: the auxiliary classifiers' share of the loss
 AUXILIARY_WEIGHT = 0.3
@@ -29,44 +32,89 @@ class Task(NamedTuple):
     """A kind of network, from its data to its metrics.
 
     name: as in the registry.
-    unused: options of the configuration that do nothing here, and are refused.
-    validate(augmentation) raises UsageError for options that its images cannot take.
+    reads: the options that it reads of those that some task of TASKS does not; what others read and
+      it does not is refused.
     load(name, split, data_dir) -> Dataset, that of masks takes mask_values too.
     splits(name, data_dir) -> (to train on, to evaluate on).
-    train_batches, evaluation_batches: of a data set, with the arguments of those of data.pipeline.
+    resolve(config, training set, evaluation set) -> config, with all filled in that these data
+      decide; UsageError where they and the options do not agree.
+    train_batches(dataset, config, image_size, start_step, process_index, process_count,
+      balanced_by) -> batches without end, as data.pipeline.train_batches yields them.
+    evaluation_batches: with the arguments of data.pipeline.evaluation_batches.
+    objective: see training.objective.
+    evaluator(model, dataset, config, devices) -> evaluate(variables) -> metrics of a whole split;
+      {} where there is nothing to measure.
+    logged: the numbers of an evaluation that go into the log, and by which a checkpoint can be the
+      best.  headline: metrics -> a line of them.
     class_counts(dataset) -> int [classes]: how often each class is there to be learnt.
-    total_weight(batch, class_weights) -> what the loss divides its sum by, or None: the examples.
-    loss(outputs, auxiliary, batch, config, axis_name, class_weights, total) -> (scalar, metrics):
-      of the network's outputs and those of its auxiliary heads; metrics hold "loss" and "accuracy".
-      class_weights are float [classes] or None; total is the batch's share of total_weight.
-    adversary_loss(outputs, batch) -> what an adversary climbs, summed over the batch: the log odds
-      against the truth, for the cross-entropy's gradient vanishes where the network is sure.
-    metric_sums(outputs, batch) -> sums over the examples of weight 1, to be added up.
-    summarize(sums, class_names) -> metrics of a whole split.
-    logged: the metrics of an evaluation that go into the log.  headline: metrics -> a line of them.
-    views: names in views.VIEWS, of what an evaluation may average over.
+    total_weight(batch, class_weights) -> what the loss divides its sum by; None: the examples.
+    first_class: the class that a label 0 means, see data.classes.matched.
+    first_key(seed) -> the key of the first weights; None: that of initial_variables.
     """
 
     name: str
-    unused: tuple[str, ...]
-    validate: Callable[[Augmentation], None]
-    load: Callable[[str, str, str | None], Dataset]
+    reads: tuple[str, ...]
+    load: Callable[..., Dataset]
     splits: Callable[[str, str | None], tuple[str, str]]
+    resolve: Callable[[TrainConfig, Dataset, Dataset], TrainConfig]
     train_batches: Callable[..., Iterator[Batch]]
     evaluation_batches: Callable[..., Iterator[Batch]]
-    class_counts: Callable[[Dataset], np.ndarray]
-    total_weight: Callable[[Batch, ClassWeights], Array | None]
-    loss: Callable[..., tuple[Array, Metrics]]
-    adversary_loss: Callable[[Any, Batch], Array]
-    metric_sums: Callable[[Any, Batch], Metrics]
-    summarize: Callable[[Mapping[str, Any], tuple[str, ...]], dict[str, Any]]
+    objective: Objective
+    evaluator: Callable[..., Callable[[PyTree], dict[str, Any]]]
     logged: tuple[str, ...]
     headline: Callable[[Mapping[str, Any]], str]
-    views: tuple[str, ...]
+    class_counts: Callable[[Dataset], np.ndarray] | None = None
+    total_weight: Callable[[Batch, ClassWeights], Array | None] = lambda batch, class_weights: None
+    first_class: int = 0
+    first_key: Callable[[int], Array] | None = None
+
+
+def check_options(config: TrainConfig, task: Task) -> None:
+    """Raise UsageError where an option is given that does nothing to the task."""
+    special = {name for each in TASKS.values() for name in each.reads}
+    configs.refuse(config, special - {*task.reads}, task.name)
 
 
 def _usual_splits(name, data_dir):
     return datasets.training_split(name, data_dir), datasets.evaluation_split(name, data_dir)
+
+
+def _resolved(validate, config, train_set, eval_set):
+    del train_set, eval_set
+    validate(configs.augmentation(config))
+    return config
+
+
+def _train_batches(batches, dataset, config, **settings):
+    return batches(
+        dataset,
+        batch_size=config.batch_size,
+        augmentation=configs.augmentation(config),
+        seed=config.seed,
+        num_threads=config.num_threads,
+        **settings,
+    )
+
+
+def _evaluator(scoring, model, dataset, config, devices=None):
+    return evaluation.create_evaluator(
+        model,
+        dataset,
+        configs.preprocessing(config),
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+        num_threads=config.num_threads,
+        devices=devices,
+        scoring=scoring,
+        views=config.eval_views,
+    )
+
+
+# the options of an image that is cropped and resized, and of the adversary that may change it
+_IMAGES = (
+    *("channels", "interpolation", "start_image_size", "eval_image_size", "eval_resize"),
+    *("eval_views", "crop", "vertical_flip", "color_jitter", "whiten", "adversary", "loss"),
+)
 
 
 def _classification_weight(batch, class_weights):
@@ -110,26 +158,31 @@ def _classification_odds(logits, batch):
 
 CLASSIFICATION = Task(
     name="classification",
-    unused=("dice_weight", "mask_values"),
-    validate=augmentation.validate,
+    reads=(
+        *_IMAGES,
+        *("sampler", "alternating_flip", "policy", "erasing", "mixup", "cutmix"),
+        *("class_weights", "label_smoothing"),
+    ),
     load=datasets.load,
     splits=_usual_splits,
-    train_batches=pipeline.train_batches,
+    resolve=partial(_resolved, augmentation.validate),
+    train_batches=partial(_train_batches, pipeline.train_batches),
     evaluation_batches=pipeline.evaluation_batches,
     class_counts=datasets.class_counts,
     total_weight=_classification_weight,
-    loss=_classification_loss,
-    adversary_loss=_classification_odds,
-    metric_sums=lambda logits, batch: classification.metric_sums(
-        logits, batch["label"], batch["weight"]
-    ),
-    summarize=classification.summarize,
+    objective=of_outputs(_classification_loss, _classification_odds),
+    evaluator=partial(_evaluator, evaluation.CLASSIFICATION),
     logged=("loss", "top1_error", "top5_error"),
     headline=lambda metrics: (
         f"test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
     ),
-    views=tuple(VIEWS),
 )
+
+
+def _without_trades(config, train_set, eval_set):
+    if config.adversary == "trades":
+        raise UsageError("--adversary=trades compares classifications; take --adversary=pgd")
+    return _resolved(masked.validate, config, train_set, eval_set)
 
 
 @losses.replaceable(segmentation.AUXILIARY_WEIGHT)
@@ -150,27 +203,31 @@ def _segmentation_odds(logits, batch):
 
 SEGMENTATION = Task(
     name="segmentation",
-    unused=("label_smoothing", "sampler"),
-    validate=masked.validate,
+    reads=(*_IMAGES, "mask_values", "class_weights", "dice_weight"),
     load=masks.load,
     splits=masks.splits,
-    train_batches=masked.train_batches,
+    resolve=_without_trades,
+    train_batches=partial(_train_batches, masked.train_batches),
     evaluation_batches=masked.evaluation_batches,
     class_counts=masked.class_counts,
     total_weight=lambda batch, class_weights: segmentation.total_weight(
         batch["mask"], class_weights
     ),
-    loss=_segmentation_loss,
-    adversary_loss=_segmentation_odds,
-    metric_sums=lambda logits, batch: segmentation.metric_sums(
-        logits, batch["mask"], batch["weight"]
+    objective=of_outputs(_segmentation_loss, _segmentation_odds),
+    evaluator=partial(
+        _evaluator,
+        Scoring(
+            "segmentation",
+            masked.evaluation_batches,
+            lambda logits, batch: segmentation.metric_sums(logits, batch["mask"], batch["weight"]),
+            segmentation.summarize,
+            ("one", "mirror", "mirrors"),
+        ),
     ),
-    summarize=segmentation.summarize,
     logged=("loss", "mean_iou", "pixel_accuracy"),
     headline=lambda metrics: (
         f"mean IoU {metrics['mean_iou']:.4f}, pixel accuracy {metrics['pixel_accuracy']:.2%}"
     ),
-    views=("one", "mirror", "mirrors"),
 )
 
 
@@ -192,24 +249,102 @@ def _localization_odds(outputs, batch):
 
 LOCALIZATION = Task(
     name="localization",
-    unused=("label_smoothing", "dice_weight", "class_weights", "mask_values"),
-    validate=masked.validate,
+    reads=(*_IMAGES, "sampler"),
     load=boxed.load,
     splits=_usual_splits,
-    train_batches=boxed.train_batches,
+    resolve=_without_trades,
+    train_batches=partial(_train_batches, boxed.train_batches),
     evaluation_batches=boxed.evaluation_batches,
     class_counts=datasets.class_counts,
-    total_weight=lambda batch, class_weights: None,
-    loss=_localization_loss,
-    adversary_loss=_localization_odds,
-    metric_sums=lambda outputs, batch: localization.metric_sums(
-        outputs, batch["label"], batch["boxes"], batch["weight"]
+    objective=of_outputs(_localization_loss, _localization_odds),
+    evaluator=partial(
+        _evaluator,
+        Scoring(
+            "localization",
+            boxed.evaluation_batches,
+            lambda outputs, batch: localization.metric_sums(
+                outputs, batch["label"], batch["boxes"], batch["weight"]
+            ),
+            localization.summarize,
+            ("one",),
+        ),
     ),
-    summarize=localization.summarize,
     logged=("loss", "top1_error", "top5_error", "top1_localization_error"),
     headline=lambda metrics: (
         f"localisation error top-1 {metrics['top1_localization_error']:.2%}, "
         f"top-5 {metrics['top5_localization_error']:.2%}; class error {metrics['top1_error']:.2%}"
     ),
-    views=("one",),
 )
+
+
+def _detection_batches(
+    dataset, config, *, image_size, balanced_by=None, proposals=None, max_proposals=0, **settings
+):
+    del balanced_by  # no option of detectors
+    return objects.train_batches(
+        dataset,
+        batch_size=config.batch_size,
+        canvas=image_size,
+        max_objects=config.max_objects,
+        flips=config.flip,
+        seed=config.seed,
+        proposals=proposals,
+        max_proposals=max_proposals,
+        num_threads=config.num_threads,
+        **settings,
+    )
+
+
+def _detection_resolved(config, train_set, eval_set, proposed=False):
+    settings = detector.settings_of(config)
+    if proposed == bool(settings.anchor_sizes):
+        kind = "needs proposals of regions" if not proposed else "proposes regions itself"
+        raise UsageError(f"{config.model} {kind}; take another --model, or compare_detectors")
+    if settings.mask_layers:
+        objects.check_masks(train_set)
+        objects.check_masks(eval_set)
+    elif (config.keep_best or "").startswith("mask"):
+        raise UsageError(f"{config.model} finds no masks; take --keep_best=box_map")
+    room = objects.room_for(train_set, config.max_objects)
+    return dataclasses.replace(config, max_objects=room)
+
+
+DETECTION = Task(
+    name="detection",
+    reads=("max_objects",),
+    load=objects.load,
+    splits=_usual_splits,
+    resolve=_detection_resolved,
+    train_batches=_detection_batches,
+    evaluation_batches=objects.evaluation_batches,
+    objective=detector.objective,
+    evaluator=detection_evaluation.evaluator,
+    logged=detection_evaluation.LOGGED,
+    headline=detection_evaluation.headline,
+    first_class=1,  # 0 is the background, with which no object is labelled
+    first_key=jax.random.key,
+)
+
+
+def given_proposals(proposals: Sequence[Float[np.ndarray, "_p 4"]], max_proposals: int) -> Task:
+    """Return the row of detectors whose regions come with the training images.
+
+    They are not evaluated: the evaluation split has no proposals here.
+
+    Args:
+      proposals: of each training image, of which max_proposals at most are taken.
+    """
+    return DETECTION._replace(
+        resolve=partial(_detection_resolved, proposed=True),
+        train_batches=partial(_detection_batches, proposals=proposals, max_proposals=max_proposals),
+        evaluator=unmeasured,
+    )
+
+
+def unmeasured(*args: Any) -> Callable[[PyTree], dict[str, Any]]:
+    """An evaluator that measures nothing, of runs whose networks are measured elsewhere."""
+    del args
+    return lambda variables: {}
+
+
+TASKS = {task.name: task for task in (CLASSIFICATION, LOCALIZATION, SEGMENTATION, DETECTION)}

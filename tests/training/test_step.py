@@ -13,9 +13,10 @@ from cnn_jax.models import create_model
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks.classification import cross_entropy
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state, evaluated_variables
-from cnn_jax.training.step import create_train_step, normalize_images
+from cnn_jax.training.step import create_train_step
 
 KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
 
