@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cnn_jax import ops
 from cnn_jax.data import detection as data
-from cnn_jax.detection_evaluation import evaluate
+from cnn_jax.detection_evaluation import evaluate, first_examples, headline
 from cnn_jax.models.faster_rcnn import Detections
 from cnn_jax.tasks import average_precision as ap
 from tests.data import coco_folders
@@ -92,7 +92,9 @@ def measured(folder):
     dataset = data.load(f"coco:{folder}", "validation")
     found = answers(dataset)
     detect = detector_that_answers(found)
-    results, shown = evaluate(detect, {}, dataset, batch_size=3, canvas=CANVAS, pictures=2)
+    settings = {"batch_size": 3, "canvas": CANVAS}
+    results = evaluate(detect, {}, dataset, **settings)
+    shown = first_examples(detect, {}, dataset, **settings, count=2)
     return dataset, found, results, shown
 
 
@@ -105,6 +107,15 @@ def test_coco_s_metrics_are_pycocotools_on_the_original_images(folder, measured,
     for (name, ours), value in zip(results[f"{kind}_coco"].items(), expected, strict=True):
         assert ours == (None if value == -1 else pytest.approx(value, abs=1e-12)), name
     assert 0 < results[f"{kind}_coco"]["AP"] < 1
+
+
+def test_the_means_that_are_logged_are_those_of_the_whole_results(measured):
+    results = measured[2]
+    for kind in ("box", "mask"):
+        assert results[f"{kind}_map50"] == results[f"{kind}_ap50"]["map"]
+        assert results[f"{kind}_map"] == results[f"{kind}_coco"]["AP"]
+    box, mask = (results[f"{kind}_map50"] for kind in ("box", "mask"))
+    assert headline(results) == f"box AP50 {box:.3f}, mask AP50 {mask:.3f}"
 
 
 def test_objects_of_60_by_60_pixels_are_of_medium_size_on_a_smaller_canvas_too(measured):
@@ -136,7 +147,9 @@ def test_a_split_without_any_object_has_no_precision_and_no_error(tmp_path):
     known = data.load(f"coco:{folder}", "train")
     dataset = data.load(f"coco:{folder}", "validation")
     detect = detector_that_answers(answers(known))
-    results, shown = evaluate(detect, {}, dataset, batch_size=4, canvas=CANVAS, pictures=1)
+    settings = {"batch_size": 4, "canvas": CANVAS}
+    results = evaluate(detect, {}, dataset, **settings)
+    shown = first_examples(detect, {}, dataset, **settings, count=1)
     for kind in ("box", "mask"):
         assert results[f"{kind}_ap50"]["map"] is None
         assert results[f"{kind}_ap50_11_point"] is None
@@ -152,7 +165,7 @@ def test_sizes_that_no_object_has_are_none(tmp_path):
     folder = coco_folders.as_coco(tmp_path, own, own)
     dataset = data.load(f"coco:{folder}", "validation")
     detect = detector_that_answers(answers(dataset))
-    coco = evaluate(detect, {}, dataset, batch_size=4, canvas=CANVAS)[0]["box_coco"]
+    coco = evaluate(detect, {}, dataset, batch_size=4, canvas=CANVAS)["box_coco"]
     assert coco["AP_small"] is coco["AP_large"] is coco["AR_small"] is coco["AR_large"] is None
     assert coco["AP_medium"] == coco["AP"] > 0
     assert "-1" not in json.dumps(coco)

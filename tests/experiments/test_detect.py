@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax import trained
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-TINY = [
+DATA = [
     "--train_split=train[:8]",
     "--eval_split=test[:4]",
     "--image_size=64",
     "--steps=2",
-    "--pictures=2",
 ]
+TINY = [*DATA, "--pictures=2"]
 DETECT = [*TINY, "--model=fasterrcnn_resnet10_fpn", "--batch_size=4", "--log_every=1"]
 COMPARE = [*TINY, "--fitted_on=8", "--max_proposals=30"]
 
@@ -45,6 +47,8 @@ def test_a_detector_s_run_leaves_results_pictures_and_a_page(done):
     assert (results["step"], results["images"]) == (2, 4)
     assert set(results["losses"]) >= {"objectness", "rpn_box", "classifier", "box", "loss"}
     assert "mask_ap50" not in results
+    sha = trained.from_workdir(workdir, task="detection").source["parameters_sha256"]
+    assert results["parameters_sha256"] == sha
     assert 0 <= results["box_ap50"]["map"] <= 1
     assert f"box AP50 {results['box_ap50']['map']:.3f}" in printed
     for name in ("config.json", "detections.png", "training.png"):
@@ -57,13 +61,17 @@ def test_a_detector_s_run_leaves_results_pictures_and_a_page(done):
     [
         ("detect", ["--model=resnet20"], "resnet20 is a classification network; here a detection"),
         ("detect", ["--model=fastrcnn_resnet10"], "fastrcnn_resnet10 needs proposals"),
-        ("detect", ["--max_objects=0"], "--pictures and --max_objects are 1 at least"),
+        ("detect", ["--max_objects=0"], "--max_objects=0 is too small; give 1 at least"),
+        ("detect", ["--pictures=0"], "--pictures=0 is too few"),
+        ("detect", ["--mixup=0.2"], "--mixup is not for detection; leave it out"),
+        ("train", ["--max_objects=9"], "--max_objects is not for classification; leave it out"),
         ("compare_detectors", ["--max_proposals=0"], "--max_proposals=0 is too few"),
         ("compare_detectors", ["--faster=/nowhere"], "there is no folder /nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, name, flags, message):
-    finished = run(name, f"--workdir={tmp_path}/run", *TINY, *flags)
+    given = DATA if name == "train" else TINY
+    finished = run(name, f"--workdir={tmp_path}/run", *given, *flags)
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1

@@ -1,6 +1,6 @@
 """detect and compare_detectors keep a finished training, whatever fails after it.
 
-The training itself is replaced, as it takes minutes to compile; everything behind it runs.
+The step of the training is replaced, as it takes minutes to compile; everything else runs.
 """
 
 import json
@@ -16,7 +16,7 @@ from tests.data.coco_folders import content
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-LOSSES = '{"loss": 1.5, "gradient_norm": 2.0, "learning_rate": 0.1}'
+LOSSES = {"loss": 1.5, "gradient_norm": 2.0, "learning_rate": 0.1}
 
 # the detector that has "learnt" finds one box of class 1 in every image
 BEFORE = f"""
@@ -26,12 +26,12 @@ import experiments.NAME as command
 from cnn_jax import detection_evaluation
 from cnn_jax.data import proposals
 from cnn_jax.models.faster_rcnn import Detections
-from cnn_jax.training import detector
+from cnn_jax.training import detector, loop
 from cnn_jax.training import rcnn as rcnn_training
 from experiments import app
 
-def train(config, workdir, *args, **options):
-    return detector.Result(config.steps, {LOSSES}, 3.0, {{}})
+def create_train_step(*args):
+    return lambda state, batch: (state._replace(step=state.step + 1), {LOSSES})
 
 def create_detector(*args):
     def detect(learnt, batch):
@@ -44,7 +44,7 @@ def create_detector(*args):
 def broken(*args, **options):
     raise RuntimeError("no\\nmemory left")
 
-detector.train, detector.create_detector = train, create_detector
+loop.create_train_step, detector.create_detector = create_train_step, create_detector
 rcnn_training.create_detector = create_detector
 rcnn_training.fit = lambda *args: None
 rcnn_training.save = lambda *args: None
@@ -106,7 +106,7 @@ def test_an_evaluation_that_fails_loses_no_training(folder, tmp_path):
     change = "detection_evaluation.evaluate = broken"
     finished, results = run("detect", tmp_path / "run", folder, change, BOXES)
     assert finished.returncode == 0
-    assert finished.stderr == "the evaluation failed: RuntimeError: no memory left\n"
+    assert "the evaluation failed: RuntimeError: no memory left\n" in finished.stderr
     assert (results["step"], results["losses"]["loss"]) == (2, 1.5)
     assert "Configuration" in (tmp_path / "run/report.html").read_text()
 

@@ -68,7 +68,7 @@ def test_the_same_command_again_evaluates_the_same_network(done):
         ("segment", ["--model=resnet20"], "resnet20 is a classification network; here a segm"),
         ("segment", ["--dataset=digits"], "unknown data set with masks 'digits'"),
         ("segment", ["--image_size=30"], "30x30 do not halve"),
-        ("segment", ["--mixup=0.5"], "--mixup is not for masks"),
+        ("segment", ["--mixup=0.5"], "--mixup is not for segmentation"),
         ("train", ["--model=unet", "--dataset=digits", "--steps=1"], "unet is a segmentation"),
     ],
 )

@@ -1,22 +1,28 @@
-"""Training tiny detectors: to the bit when resumed, without NaN whatever the objects."""
+"""Training tiny detectors by the loop of all tasks: resumed, on many devices, odd objects."""
 
 import dataclasses
+import json
+import os
+import signal
+from unittest.mock import ANY
 
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from cnn_jax import trained
 from cnn_jax.data import detection as data
 from cnn_jax.errors import UsageError
 from cnn_jax.layers import conv, conv_bn
 from cnn_jax.models import fast_rcnn, faster_rcnn, rcnn, registry
 from cnn_jax.ops import roi_pool
-from cnn_jax.training import detector
+from cnn_jax.training import checkpoint, detector, loop
 from cnn_jax.training import rcnn as rcnn_training
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import read_log
 from cnn_jax.training.loop import Diverged
+from cnn_jax.training.task import DETECTION, given_proposals, unmeasured
 from tests.data.test_detection import dataset, example
 
 pytestmark = pytest.mark.slow
@@ -30,7 +36,7 @@ FASTER = faster_rcnn.Settings(
     proposals=(10, 10),
     region_size=2,
     head_features=8,
-    regions_sampled=8,
+    regions_sampled=4,  # always found
     suppressed=30,
     detections=6,
     least_score=0.01,
@@ -52,6 +58,7 @@ CONFIG = TrainConfig(
     dataset="shapes",
     num_classes=9,
     image_size=32,
+    max_objects=8,
     flip=True,
     steps=4,
     batch_size=2,
@@ -59,6 +66,12 @@ CONFIG = TrainConfig(
     learning_rate=1e-3,
     checkpoint_every=2,
     log_every=1,
+)
+
+
+# whose update does not blow up what rounding leaves of a gradient
+STEADY = dataclasses.replace(
+    CONFIG, steps=8, optimizer="sgd", learning_rate=0.01, checkpoint_every=4
 )
 
 
@@ -75,60 +88,213 @@ def awkward() -> list[dict]:
 
 SCENES = dataset(awkward())
 BOXES = [np.float32([[1, 2, 20, 18], [8, 8, 30, 31], [5, 5, 5, 9], [0, 0, 32, 32]])] * 4
-GIVEN = {"proposals": BOXES, "max_proposals": 5}
+GIVEN = given_proposals(BOXES, 5)
+# whose networks are not evaluated, which takes as long to compile again
+ALONE = DETECTION._replace(evaluator=unmeasured)
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
+def register(monkeypatch):
     for name, function, settings in (
         ("tiny_faster", faster_rcnn.detector, FASTER),
         ("tiny_fast", fast_rcnn.detector, FAST),
         ("tiny_rcnn", fast_rcnn.detector, RCNN),
     ):
         monkeypatch.setitem(registry.MODELS, name, function(settings, 32, 9))
-    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
 
 
-def run(workdir, config=CONFIG, **more):
-    return detector.train(config, workdir, SCENES, max_objects=8, **more)
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    register(monkeypatch)
+
+
+def on(scenes, task):
+    """The row of the table whose splits are both these scenes."""
+    return task._replace(
+        load=lambda name, split, data_dir=None: scenes,
+        splits=lambda name, data_dir: ("train", "test"),
+    )
+
+
+def run(workdir, config=CONFIG, task=ALONE, scenes=SCENES, devices=1, **more):
+    return loop.train(
+        config, workdir, devices=jax.devices()[:devices], task=on(scenes, task), **more
+    )
+
+
+def changed(**options):
+    return dataclasses.replace(CONFIG, **options)
+
+
+def variables_of(workdir):
+    return trained.from_workdir(workdir, task="detection").variables
+
+
+def assert_close(one, other, **tolerance):
+    for ours, theirs in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        np.testing.assert_allclose(ours, theirs, **tolerance)
 
 
 def same(one, other) -> bool:
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
-class Stopped(Exception):
-    pass
+def stop_at_two(step, metrics):
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop_at_three(line: str) -> None:
-    if line.startswith("step 3"):
-        raise Stopped
+def stopped(workdir, config=CONFIG, task=ALONE):
+    """Run until SIGTERM comes; the steps that were made."""
+    said = []
+    result = run(workdir, config, task, progress=loop.Progress(said.append, update=stop_at_two))
+    assert 2 <= result.step < config.steps
+    assert said[-1] == f"told to stop: saved step {result.step}; the same command goes on"
+    return result.step
 
 
-@pytest.mark.parametrize(("name", "given"), [("tiny_faster", {}), ("tiny_fast", GIVEN)])
-def test_a_stopped_run_goes_on_to_the_bits_of_a_whole_one(tmp_path, name, given):
-    config = dataclasses.replace(CONFIG, model=name)
-    whole = run(tmp_path / "whole", config, **given)
-    with pytest.raises(Stopped):
-        run(tmp_path / "stopped", config, say=stop_at_three, **given)
-    resumed = run(tmp_path / "stopped", config, **given)
-    assert resumed.step == whole.step == 4
-    assert same(resumed.variables, whole.variables)
-    assert resumed.losses == whole.losses
-    finished = run(tmp_path / "stopped", config, **given)  # nothing is left to do
-    assert finished.losses == whole.losses
-    assert [line["step"] for line in read_log(tmp_path / "stopped")] == [1, 2, 3, 4]
-    assert all(np.isfinite(list(line.values())).all() for line in read_log(tmp_path / "whole"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run on one device: its result and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        workdir = tmp_path_factory.mktemp("whole")
+        return run(workdir, STEADY), workdir
+
+
+def test_a_detector_stopped_by_sigterm_and_resumed_has_the_bits_of_the_whole(whole, tmp_path):
+    stopped(tmp_path, STEADY)
+    resumed = run(tmp_path, STEADY)
+    assert resumed.step == whole[0].step == 8
+    assert resumed.parameters_sha256 == whole[0].parameters_sha256
+    assert [line["step"] for line in read_log(tmp_path)] == list(range(1, 9))
+    assert all(np.isfinite(list(line.values())).all() for line in read_log(tmp_path))
+
+
+def test_so_does_one_whose_regions_come_with_the_images(tmp_path):
+    config = changed(model="tiny_fast", steps=8)
+    uninterrupted = run(tmp_path / "whole", config, GIVEN)
+    stopped(tmp_path / "run", config, GIVEN)
+    assert run(tmp_path / "run", config, GIVEN) == uninterrupted._replace(images_per_second=ANY)
+
+
+def test_a_finished_detector_repeats_its_result_and_its_losses(whole):
+    losses = loop.last_metrics(whole[1])
+    assert set(losses) >= {"loss", "objectness", "rpn_box", "classifier", "box", "gradient_norm"}
+    assert losses == {name: read_log(whole[1])[-1][name] for name in losses}
+    again = run(whole[1], STEADY)
+    assert again.parameters_sha256 == whole[0].parameters_sha256
+    assert loop.last_metrics(whole[1]) == losses
+
+
+def test_a_detector_of_a_version_that_logged_its_losses_alone_still_tells_them(whole, monkeypatch):
+    expected = loop.last_metrics(whole[1])
+    monkeypatch.setattr(checkpoint, "newest_metrics", lambda directory: {})
+    assert loop.last_metrics(whole[1]) == expected
+
+
+def test_a_run_of_a_version_without_max_objects_goes_on(tmp_path):
+    config = changed(max_objects=None, steps=1)  # the fullest of these has five
+    scenes = SCENES._replace(source=SCENES.source[1:2])
+    first = run(tmp_path, config, scenes=scenes)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written.pop("max_objects") == 5
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    again = run(tmp_path, config, scenes=scenes)
+    assert again.parameters_sha256 == first.parameters_sha256
+    with pytest.raises(UsageError, match="max_objects: null there, 8 here"):
+        run(tmp_path, changed(steps=1), scenes=scenes)
+
+
+def test_precision_is_measured_during_training_and_chooses_the_best_checkpoint(tmp_path):
+    config = changed(eval_every=2, checkpoint_every=2, keep=1, keep_best="box_map50")
+    said = []
+    result = run(tmp_path, config, DETECTION, progress=loop.Progress(said.append))
+    measured = {line["step"]: line for line in read_log(tmp_path) if "eval_box_map50" in line}
+    assert list(measured) == [2, 4]
+    assert set(measured[4]) == {"step", "eval_box_map50", "eval_box_map"}
+    precision = result.evaluation["box_ap50"]["map"]
+    assert measured[4]["eval_box_map50"] == precision
+    assert f"step 4: box AP50 {precision:.3f}" in said
+    best = max(measured.values(), key=lambda line: (line["eval_box_map50"], line["step"]))
+    assert result.best["step"] == best["step"]
+    assert trained.from_workdir(tmp_path, "best", "detection").source["step"] == best["step"]
+
+
+def test_masks_that_a_detector_does_not_find_choose_no_checkpoint(tmp_path):
+    with pytest.raises(UsageError, match="tiny_faster finds no masks; take --keep_best=box_map"):
+        run(tmp_path / "run", changed(keep_best="mask_map"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_averaged_weights_are_kept_and_evaluated(whole, tmp_path):
+    config = dataclasses.replace(STEADY, ema_decay=0.5)
+    seen = []
+
+    def evaluator(*args):
+        return lambda variables: seen.append(jax.tree.map(np.asarray, variables)) or {}
+
+    result = run(tmp_path, config, DETECTION._replace(evaluator=evaluator))
+    assert result.parameters_sha256 == whole[0].parameters_sha256  # beside them, not of them
+    assert trained.from_workdir(tmp_path, task="detection").source["averaged"]
+    averaged = variables_of(tmp_path)["params"]
+    assert same(averaged, seen[-1]["params"])
+    assert not same(averaged, variables_of(whole[1])["params"])
+
+
+@pytest.mark.parametrize(
+    ("devices", "options"),
+    [
+        (1, {"accumulate": 2}),
+        (2, {"parallel": "jit"}),
+        (2, {"parallel": "pmap"}),
+    ],
+)
+def test_devices_and_accumulated_parts_make_the_update_of_one_device(
+    whole, tmp_path, devices, options
+):
+    """The same samples are drawn, and as many in each part."""
+    run(tmp_path, dataclasses.replace(STEADY, **options), devices=devices)
+    ours, theirs = variables_of(tmp_path), variables_of(whole[1])
+    assert_close(ours, theirs, rtol=2e-3, atol=2e-5)
+    lines = zip(*map(read_log, (tmp_path, whole[1])), strict=True)
+    for one, other in lines:
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4), one["step"]
+
+
+def test_an_evaluation_on_several_devices_is_that_of_one(whole):
+    network = trained.from_workdir(whole[1], task="detection")
+    one, four = (
+        DETECTION.evaluator(network.model, SCENES, network.config, jax.devices()[:count])
+        for count in (1, 4)
+    )
+    expected, found = (evaluate(network.variables) for evaluate in (one, four))
+    for metrics in (expected, found):
+        metrics.pop("seconds_per_image")
+    assert found == expected
+    assert found["images"] == 4
+
+
+def test_two_hosts_train_on_different_examples():
+    settings = {"image_size": 32, "start_step": 0, "process_count": 2}
+    config = changed(flip=False, num_threads=0)
+    hosts = [DETECTION.train_batches(SCENES, config, process_index=i, **settings) for i in range(2)]
+    for _ in range(2):  # an epoch of four examples
+        first, second = (next(host)["image"] for host in hosts)
+        assert len(first) == len(second) == 1
+        assert (first != second).any()
+
+
+def test_a_detector_trains_on_batches_of_one_image(tmp_path):
+    assert run(tmp_path, changed(batch_size=1, steps=2)).step == 2
 
 
 def test_a_finished_detector_that_is_given_more_steps_goes_on(tmp_path):
     said = []
-    constant = dataclasses.replace(CONFIG, schedule="constant")
+    constant = dataclasses.replace(STEADY, schedule="constant", steps=4)
     run(tmp_path / "run", dataclasses.replace(constant, steps=2))
-    extended = run(tmp_path / "run", constant, say=said.append)
-    assert said[0].startswith("the run grows from 2 to 4 steps; so far it went as 4 steps")
-    assert same(extended.variables, run(tmp_path / "whole", constant).variables)
+    extended = run(tmp_path / "run", constant, progress=loop.Progress(said.append))
+    assert said[1].startswith("the run grows from 2 to 4 steps; so far it went as 4 steps")
+    assert extended.parameters_sha256 == run(tmp_path / "whole", constant).parameters_sha256
 
 
 def turned(scenes):
@@ -145,12 +311,10 @@ def turned(scenes):
     )
 
 
-def test_a_run_goes_on_by_the_names_of_its_classes(tmp_path):
-    whole = run(tmp_path / "whole")
-    with pytest.raises(Stopped):
-        run(tmp_path / "stopped", say=stop_at_three)
-    train_set, eval_set = detector.in_numbers_of_run(
-        tmp_path / "stopped", turned(SCENES), turned(turned(SCENES))
+def test_a_run_goes_on_by_the_names_of_its_classes(whole, tmp_path):
+    stopped(tmp_path, STEADY)
+    train_set, eval_set = loop.load_datasets(
+        STEADY, on(turned(SCENES), DETECTION), SCENES.class_names, "the run"
     )
     assert train_set.class_names == eval_set.class_names == SCENES.class_names
     for i, scene in enumerate(SCENES.source):
@@ -158,36 +322,27 @@ def test_a_run_goes_on_by_the_names_of_its_classes(tmp_path):
             np.testing.assert_array_equal(
                 again.source[i]["objects"]["label"], scene["objects"]["label"]
             )
-    resumed = detector.train(CONFIG, tmp_path / "stopped", turned(SCENES), max_objects=8)
-    assert same(resumed.variables, whole.variables)
+    resumed = run(tmp_path, STEADY, scenes=turned(SCENES))
+    assert resumed.parameters_sha256 == whole[0].parameters_sha256
 
 
-def test_a_class_renamed_between_two_halves_of_a_run_is_one_error(tmp_path):
-    with pytest.raises(Stopped):
-        run(tmp_path, say=stop_at_three)
+def test_a_class_renamed_between_two_halves_of_a_run_is_one_error(whole):
     names = ("background", "blob", *SCENES.class_names[2:])
     with pytest.raises(UsageError, match=r"'blob' \(1 of 9\) unknown"):
-        detector.train(CONFIG, tmp_path, SCENES._replace(class_names=names), max_objects=8)
+        run(whole[1], STEADY, scenes=SCENES._replace(class_names=names))
 
 
-def test_a_detector_starts_from_another_s_network_and_keeps_the_classes_it_knows(tmp_path):
-    first = run(tmp_path / "first", dataclasses.replace(CONFIG, steps=2))
-    config = dataclasses.replace(CONFIG, steps=1, learning_rate=0.0, weight_decay=0.0)
-    config = dataclasses.replace(config, init_from=str(tmp_path / "first"))
+def test_a_detector_starts_from_another_s_network_and_keeps_the_classes_it_knows(whole, tmp_path):
+    config = changed(steps=1, learning_rate=0.0, weight_decay=0.0, init_from=str(whole[1]))
     said = []
-    again = run(tmp_path / "again", config, say=said.append)
-    assert said[0].endswith("step 2: the head with it")
-    assert same(again.variables, first.variables)
+    run(tmp_path / "again", config, progress=loop.Progress(said.append))
+    assert said[0].endswith("step 8: the head with it")
+    assert same(variables_of(tmp_path / "again"), variables_of(whole[1]))
     names = ("background", "blob", *SCENES.class_names[2:])
-    other = detector.train(
-        config,
-        tmp_path / "other",
-        SCENES._replace(class_names=names),
-        max_objects=8,
-        say=said.append,
-    )
+    scenes = SCENES._replace(class_names=names)
+    run(tmp_path / "other", config, scenes=scenes, progress=loop.Progress(said.append))
     assert any("of the head 8 of 9 classes, by name" in line for line in said)
-    kept, new = (each.variables["params"] for each in (first, other))
+    kept, new = (variables_of(each)["params"] for each in (whole[1], tmp_path / "other"))
     np.testing.assert_array_equal(kept["conv"]["kernel"], new["conv"]["kernel"])
 
 
@@ -199,33 +354,39 @@ def test_frozen_norms_keep_their_running_statistics(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.MODELS, "tiny_faster", entry)
     for freeze, stays in ((".*bn", True), (".*bn/scale", False)):
         config = dataclasses.replace(CONFIG, steps=1, freeze=freeze)
-        found = run(tmp_path / str(stays), config).variables["batch_stats"]
+        run(tmp_path / str(stays), config)
+        found = variables_of(tmp_path / str(stays))["batch_stats"]
         means = [leaf for path, leaf in flatten_dict(found).items() if path[-1] == "mean"]
         assert all(not np.any(mean) for mean in means) == stays
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(Diverged, match=r"a loss is not finite at step \d"):
-        run(tmp_path, dataclasses.replace(CONFIG, learning_rate=1e30))
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(tmp_path):
+    config = changed(learning_rate=1e30, checkpoint_every=1, steps=8, warmup_steps=2)
+    with pytest.raises(Diverged, match=r"is (nan|inf) at step \d; last good checkpoint: step \d"):
+        run(tmp_path, config)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables_of(tmp_path)))
 
 
-@pytest.mark.parametrize(("name", "given"), [("tiny_faster", GIVEN), ("tiny_fast", {})])
-def test_proposals_go_with_the_detectors_that_propose_none(tmp_path, name, given):
+@pytest.mark.parametrize(("name", "task"), [("tiny_faster", GIVEN), ("tiny_fast", DETECTION)])
+def test_proposals_go_with_the_detectors_that_propose_none(tmp_path, name, task):
     with pytest.raises(UsageError, match=f"{name} (proposes regions itself|needs proposals)"):
-        run(tmp_path, dataclasses.replace(CONFIG, model=name), **given)
+        run(tmp_path, changed(model=name), task)
     assert not list(tmp_path.iterdir())
 
 
 def test_rcnn_is_finetuned_fitted_and_finds(tmp_path):
-    result = run(tmp_path, dataclasses.replace(CONFIG, model="tiny_rcnn", steps=2), **GIVEN)
-    assert set(result.losses) == {"loss", "classifier", "gradient_norm", "learning_rate"}
-    batches = list(data.evaluation_batches(SCENES, batch_size=3, canvas=32, max_objects=8, **GIVEN))
+    run(tmp_path, changed(model="tiny_rcnn", steps=2), GIVEN)
+    losses = loop.last_metrics(tmp_path)
+    assert set(losses) == {"loss", "classifier", "gradient_norm", "learning_rate"}
+    settings = {"canvas": 32, "max_objects": 8, "proposals": BOXES, "max_proposals": 5}
+    batches = list(data.evaluation_batches(SCENES, batch_size=3, **settings))
+    variables = variables_of(tmp_path)
     near = {"near": 0.1}  # of so few proposals
-    fitted = rcnn_training.fit(result.variables, batches, 9, RCNN, SCENES, **near)
+    fitted = rcnn_training.fit(variables, batches, 9, RCNN, SCENES, **near)
     rcnn_training.save(tmp_path / "fitted.npz", fitted)
     fitted = rcnn_training.load(tmp_path / "fitted.npz")
     detect = rcnn_training.create_detector(RCNN, 9, SCENES)
-    found = list(detector.detect_all(detect, (result.variables, fitted), batches))
+    found = list(detector.detect_all(detect, (variables, fitted), batches))
     assert len(found) == 4
     for _, each in found:
         assert each.boxes.shape == (6, 4)

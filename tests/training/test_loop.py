@@ -22,7 +22,7 @@ from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.log import read_log
 from cnn_jax.training.recipes import recipe
-from cnn_jax.training.task import CLASSIFICATION, LOCALIZATION, SEGMENTATION
+from cnn_jax.training.task import CLASSIFICATION, TASKS
 
 CONFIG = TrainConfig(
     model="lenet5",
@@ -123,10 +123,11 @@ def evaluating_to(values):
     """Classification whose evaluations come to these top-1 errors, one after the other."""
     left = iter(values)
 
-    def summarize(sums, names):
-        return CLASSIFICATION.summarize(sums, names) | {"top1_error": next(left)}
+    def evaluator(*args):
+        evaluate = CLASSIFICATION.evaluator(*args)
+        return lambda variables: evaluate(variables) | {"top1_error": next(left)}
 
-    return CLASSIFICATION._replace(summarize=summarize)
+    return CLASSIFICATION._replace(evaluator=evaluator)
 
 
 def test_the_best_checkpoint_stays_beside_the_latest_and_can_be_taken(config, tmp_path):
@@ -179,7 +180,7 @@ def test_an_evaluation_that_fails_loses_no_training(config, tmp_path):
     assert checkpoint.steps(tmp_path / "checkpoints") == [4]
 
 
-@pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION, LOCALIZATION])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_all_that_an_evaluation_logs_can_choose_the_best_checkpoint(task):
     assert set(task.logged) <= set(configs.BETTER)
 

@@ -1,10 +1,15 @@
-"""Tasks other than classification, through the same step: devices, auxiliary heads, bad batches."""
+"""The table of tasks; those other than classification through the same step."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax.data.augmentation import Augmentation
+from cnn_jax.data.segmentation import validate
+from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks import segmentation
@@ -12,7 +17,7 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step
-from cnn_jax.training.task import SEGMENTATION
+from cnn_jax.training.task import CLASSIFICATION, DETECTION, SEGMENTATION, TASKS, check_options
 
 KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
 
@@ -72,3 +77,47 @@ def test_a_batch_without_a_pixel_that_counts_changes_nothing_but_the_decay(refer
     assert metrics[0]["loss"] == metrics[0]["gradient_norm"] == metrics[0]["accuracy"] == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert metrics[2]["loss"] == pytest.approx(reference[1][1]["loss"], rel=0.2)
+
+
+# an option of each kind, and the tasks that read it
+READ_BY = {
+    "mixup": (0.2, {"classification"}),
+    "class_weights": ("balanced", {"classification", "segmentation"}),
+    "sampler": ("balanced", {"classification", "localization"}),
+    "mask_values": ("0:ground", {"segmentation"}),
+    "color_jitter": ((0.1, 0, 0, 0), {"classification", "localization", "segmentation"}),
+    "max_objects": (9, {"detection"}),
+    "ema_decay": (0.9, {*TASKS}),
+    "accumulate": (2, {*TASKS}),
+    "eval_every": (5, {*TASKS}),
+    "parallel": ("pmap", {*TASKS}),
+    "num_threads": (1, {*TASKS}),
+}
+
+
+@pytest.mark.parametrize("name", READ_BY)
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_task_refuses_what_others_read_and_it_does_not(task, name):
+    value, readers = READ_BY[name]
+    config = TrainConfig(**{name: value})
+    if task.name in readers:
+        check_options(config, task)
+    else:
+        with pytest.raises(UsageError, match=f"--{name} is not for {task.name}; leave it out"):
+            check_options(config, task)
+
+
+def test_rows_name_options_that_exist():
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert all(known.issuperset(task.reads) for task in TASKS.values())
+    assert set(TASKS) == {"classification", "localization", "segmentation", "detection"}
+    assert TASKS["detection"] is DETECTION
+
+
+@pytest.mark.parametrize("name", ["alternating_flip", "policy", "erasing", "mixup", "cutmix"])
+def test_what_masks_cannot_be_augmented_by_is_not_read_by_segmentation(name):
+    value = {"policy": "randaugment"}.get(name, 1)
+    with pytest.raises(UsageError, match=f"--{name} is not for masks"):
+        validate(Augmentation(**{name: value}))
+    assert name in CLASSIFICATION.reads
+    assert name not in SEGMENTATION.reads
