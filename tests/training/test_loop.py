@@ -134,7 +134,9 @@ def test_the_best_checkpoint_stays_beside_the_latest_and_can_be_taken(config, tm
     config = dataclasses.replace(
         config, steps=6, checkpoint_every=1, keep=1, keep_best="top1_error", eval_every=2
     )
-    task = evaluating_to([0.5, 0.2, float("nan"), 0.2, 0.4, 0.3])  # each step evaluated once
+    task = evaluating_to(
+        [0.5, 0.2, float("nan"), 0.2, 0.4, 0.3, 0.3]
+    )  # each step once, the last twice
     said = []
     result = run(config, tmp_path, task=task, progress=loop.Progress(say=said.append))
     assert result.best == {"metric": "top1_error", "step": 4, "value": 0.2}  # the later of equals
@@ -167,7 +169,7 @@ def test_a_run_that_keeps_no_best_checkpoint_says_so(whole):
 
 def test_metrics_that_are_never_numbers_leave_no_best_checkpoint(config, tmp_path):
     config = dataclasses.replace(config, steps=2, keep_best="top1_error")
-    result = run(config, tmp_path, task=evaluating_to([float("nan")]))
+    result = run(config, tmp_path, task=evaluating_to([float("nan")] * 2))
     assert result.best is None
     with pytest.raises(UsageError, match="has a top1_error to be the best by"):
         trained.from_workdir(tmp_path, "best")
