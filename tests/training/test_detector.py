@@ -237,7 +237,7 @@ def test_averaged_weights_are_kept_and_evaluated(whole, tmp_path):
     assert result.parameters_sha256 == whole[0].parameters_sha256  # beside them, not of them
     assert trained.from_workdir(tmp_path, task="detection").source["averaged"]
     averaged = variables_of(tmp_path)["params"]
-    assert same(averaged, seen[-1]["params"])
+    assert same(averaged, seen[0]["params"])  # then those without averaging
     assert not same(averaged, variables_of(whole[1])["params"])
 
 
