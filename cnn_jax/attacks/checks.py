@@ -110,7 +110,7 @@ def assert_within(
 
 def largest(eps: float, dtype: jnp.dtype) -> float:
     """Return the budget and what rounding may add to a perturbation of this size."""
-    return eps + 16 * jnp.finfo(dtype).eps * (1 + eps)
+    return float(eps + 16 * jnp.finfo(dtype).eps * (1 + eps))
 
 
 def example_keys(

@@ -71,7 +71,7 @@ def test_an_attack_without_a_budget_may_go_anywhere():
     np.testing.assert_allclose(found, 0.9, rtol=1e-6)
 
 
-def test_what_is_no_attack_or_method_is_refused():
+def test_what_is_no_attack_or_method_is_refused(wrong_types):
     with pytest.raises(UsageError, match=r"^the attack 'mine' is no cnn_jax.attacks.registry.Att"):
         register_attack("mine", moving(0))
     with pytest.raises(UsageError, match=r"^unknown norm of the attack 'mine' 'l3'"):
