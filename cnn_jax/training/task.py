@@ -196,7 +196,8 @@ def _segmentation_loss(logits, auxiliary, batch, config, axis_name, class_weight
     return loss, {"loss": loss, "accuracy": right / counted.sum().clip(1)}
 
 
-def _segmentation_odds(logits, batch):
+def segmentation_odds(logits: Array, batch: Batch) -> Array:
+    """Return what an adversary climbs: the log odds against the truth, summed over the pixels."""
     odds = classification.log_odds_against(logits, batch["mask"])
     return jnp.where(batch["mask"] != segmentation.IGNORED, odds, 0).sum()
 
@@ -213,7 +214,7 @@ SEGMENTATION = Task(
     total_weight=lambda batch, class_weights: segmentation.total_weight(
         batch["mask"], class_weights
     ),
-    objective=of_outputs(_segmentation_loss, _segmentation_odds),
+    objective=of_outputs(_segmentation_loss, segmentation_odds),
     evaluator=partial(
         _evaluator,
         Scoring(
@@ -241,7 +242,8 @@ def _localization_loss(outputs, auxiliary, batch, config, axis_name, class_weigh
     return loss, {"loss": loss, "accuracy": accuracy}
 
 
-def _localization_odds(outputs, batch):
+def localization_odds(outputs: Mapping[str, Array], batch: Batch) -> Array:
+    """Return what an adversary climbs: the log odds against the class, and the boxes' distance."""
     _, distance = localization.loss(outputs, batch["label"], batch["boxes"])
     odds = classification.log_odds_against(outputs["logits"], batch["label"])
     return (odds + localization.BOX_WEIGHT * distance).sum()
@@ -256,7 +258,7 @@ LOCALIZATION = Task(
     train_batches=partial(_train_batches, boxed.train_batches),
     evaluation_batches=boxed.evaluation_batches,
     class_counts=datasets.class_counts,
-    objective=of_outputs(_localization_loss, _localization_odds),
+    objective=of_outputs(_localization_loss, localization_odds),
     evaluator=partial(
         _evaluator,
         Scoring(

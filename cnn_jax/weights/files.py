@@ -236,7 +236,9 @@ def save_weights(
     template = jax.eval_shape(
         model.init, jax.random.key(0), jax.ShapeDtypeStruct(images, jnp.float32)
     )
-    if jax.tree.structure(template) != jax.tree.structure(dict(variables)):
+    # a run keeps a collection that is empty
+    variables = {name: collection for name, collection in variables.items() if collection}
+    if jax.tree.structure(template) != jax.tree.structure(variables):
         raise UsageError(f"these are not the variables of {name}; name the model they are of")
     tensors = {
         tensor: np.ascontiguousarray(array)

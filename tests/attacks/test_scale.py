@@ -12,7 +12,7 @@ from cnn_jax.attacks.loop import predictions
 from cnn_jax.attacks.training import divergence, divergence_ascent, perturbed
 from cnn_jax.tasks import segmentation
 from cnn_jax.tasks.classification import cross_entropy, log_odds_against
-from cnn_jax.training.task import LOCALIZATION, SEGMENTATION
+from cnn_jax.training.task import localization_odds, segmentation_odds
 from tests.attacks.conftest import small_network
 
 KEY = jax.random.key(0)
@@ -180,13 +180,13 @@ def test_what_adversaries_climb_has_a_gradient_in_segmentation_and_localisation_
     mask = rng.integers(0, 3, (2, 4, 4))
     logits = 1e4 * jax.nn.one_hot(mask, 3) + rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
     mask[:, 0] = segmentation.IGNORED
-    slope = jax.grad(SEGMENTATION.adversary_loss)(logits, {"mask": mask})
+    slope = jax.grad(segmentation_odds)(logits, {"mask": mask})
     assert not slope[:, 0].any()
     np.testing.assert_allclose(jnp.abs(slope[:, 1:]).sum(axis=-1), 2, rtol=1e-6)
 
     label, boxes = np.array([0, 2]), np.array([[[0, 0, 0.5, 0.5]], [[0, 0, 1, 1]]], np.float32)
     outputs = {"logits": 1e4 * jax.nn.one_hot(label, 3), "boxes": jnp.full((2, 1, 4), 0.25)}
     batch = {"label": label, "boxes": boxes}
-    slope = jax.grad(LOCALIZATION.adversary_loss)(outputs, batch)
+    slope = jax.grad(localization_odds)(outputs, batch)
     np.testing.assert_allclose(jnp.abs(slope["logits"]).sum(axis=-1), 2, rtol=1e-6)
     assert slope["boxes"].any()

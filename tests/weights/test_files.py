@@ -234,3 +234,11 @@ def test_variables_of_another_model_are_not_saved(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"cannot write weights to .*: No such file"):
         save_weights("lenet5", drawn(variables("lenet5")), tmp_path / "none" / "w.safetensors")
+
+
+def test_the_variables_of_a_run_are_written_though_a_collection_is_empty(tmp_path):
+    model = create_model("lenet5")
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+    save_weights("lenet5", {**variables, "batch_stats": {}}, tmp_path / "run.safetensors")
+    again = load_weights("lenet5", tmp_path / "run.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, again["params"], variables["params"])
