@@ -82,6 +82,8 @@ def main(argv: Sequence[str]) -> None:
             raise errors.UsageError(f"no published weights of {name} are known here")
         print(pages.pretrained_text(rows))
         return
+    if name is not None:
+        find(name)  # raises for a name that is not there, before anything is written
     workdir = open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
     rows, nets = [], {}
     for each in model_names() if name is None else [name]:
