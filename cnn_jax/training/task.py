@@ -72,6 +72,10 @@ class Task(NamedTuple):
 def check_options(config: TrainConfig, task: Task) -> None:
     """Raise UsageError where an option is given that does nothing to the task."""
     special = {name for each in TASKS.values() for name in each.reads}
+    if config.eval_image_size == config.image_size:  # as a resolved configuration has it
+        special -= {"eval_image_size"}
+        if config.eval_resize == config.eval_image_size:
+            special -= {"eval_resize"}
     configs.refuse(config, special - {*task.reads}, task.name)
 
 

@@ -107,6 +107,13 @@ def test_a_task_refuses_what_others_read_and_it_does_not(task, name):
             check_options(config, task)
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_resolved_configuration_is_taken_as_its_run_was_given(task):
+    check_options(TrainConfig(image_size=64, eval_image_size=64, eval_resize=64), task)
+    with pytest.raises(UsageError, match="--eval_image_size is not for detection"):
+        check_options(TrainConfig(image_size=64, eval_image_size=96), DETECTION)
+
+
 def test_rows_name_options_that_exist():
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     assert all(known.issuperset(task.reads) for task in TASKS.values())
