@@ -92,9 +92,14 @@ def resnet_map(
 
 
 def torchvision_name(path: str) -> str:
-    """Return torchvision's module for a backbone's path: fpn/inner2 -> fpn.inner_blocks.1.0."""
+    """Return torchvision's module for a backbone's path: fpn/inner2 -> fpn.inner_blocks.1.0.
+
+    A backbone that torchvision does not have keeps its own names.
+    """
     part, _, rest = path.partition("/")
     if part == "body":
         return f"body.{resnet.torchvision_name(rest)}"
+    if part != "fpn":
+        return path.replace("/", ".")
     kind, number = rest[:-1], int(rest[-1])
     return f"fpn.{'inner_blocks' if kind == 'inner' else 'layer_blocks'}.{number - 1}.0"
