@@ -40,7 +40,7 @@ def needs_training(page: Path) -> bool:
 
 
 WITH_EXAMPLES = [
-    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] * needs_training(page))
+    pytest.param(page, id=name_of(page), marks=[pytest.mark.large] * needs_training(page))
     for page in PAGES
     if examples(page)
 ]

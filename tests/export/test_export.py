@@ -79,7 +79,7 @@ def symbolic_outputs(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in TINY else pytest.mark.slow)
+        pytest.param(name, marks=() if name in TINY else pytest.mark.large)
         for name, entry in MODELS.items()
         if entry.task != "localization" or name == "localizer_resnet18"
     ],
@@ -108,7 +108,7 @@ def test_what_is_traced_in_the_portable_form_is_not_reused_outside_of_it():
     ("name", "size"),
     [
         *TINY.items(),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE.items()),
+        *(pytest.param(*each, marks=pytest.mark.large) for each in MORE.items()),
     ],
 )
 def test_onnx_gives_jaxs_numbers_at_two_batch_sizes(name, size, tmp_path):
