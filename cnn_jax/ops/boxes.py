@@ -68,9 +68,14 @@ def encode_boxes(
 
 
 def decode_boxes(
-    deltas: Float[Array, "*n 4"], references: Boxes, weights: Sequence[float] = (1, 1, 1, 1)
+    deltas: Float[Array, "*n 4"],
+    references: Float[Array, "*#n 4"],
+    weights: Sequence[float] = (1, 1, 1, 1),
 ) -> Boxes:
-    """Return the boxes that encode_boxes made deltas of; dw and dh end at LARGEST_LOG_SCALE."""
+    """Return the boxes that encode_boxes made deltas of; dw and dh end at LARGEST_LOG_SCALE.
+
+    An axis of length 1 of the references is of all the deltas along it.
+    """
     centres, sides = _centres_and_sides(references)
     deltas = deltas / jnp.asarray(weights, deltas.dtype)
     centres = deltas[..., :2] * sides + centres

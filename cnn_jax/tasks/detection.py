@@ -90,7 +90,7 @@ def smooth_l1(difference: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]
 
 
 def binary_cross_entropy(
-    logits: Float[Array, "*n"], target: Float[Array, "*n"]
+    logits: Float[Array, "*n"], target: Float[Array, "*n"] | Bool[Array, "*n"]
 ) -> Float[Array, "*n"]:
     """Return the cross-entropy, in nats, of a sigmoid's logits."""
     return jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits)))

@@ -45,6 +45,10 @@ def class_number(text: str, class_names: Sequence[str]) -> int:
         return list(class_names).index(text)
     if text.isdecimal() and int(text) < len(class_names):
         return int(text)
+    if text.lstrip("-").isdecimal():
+        raise errors.UsageError(
+            f"unknown class {text!r}; numbers go from 0 to {len(class_names) - 1}"
+        )
     alike = [i for i, name in enumerate(class_names) if name.lower() == text.lower()]
     if len(alike) != 1:
         raise errors.unknown("class", text, class_names)

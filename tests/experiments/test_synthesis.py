@@ -153,7 +153,7 @@ def test_what_is_missing_is_an_error_of_use(workdir, photo, tmp_path):
         ("dream", [], "give --image=FILE once"),
         ("dream", [f"--image={photo}", "--layers=head"], "without height and width"),
         ("style", [f"--image={photo}"], "--style=FILE"),
-        ("ascent", ["--target=11"], "--target takes 0 to 9"),
+        ("ascent", ["--target=11"], "unknown class '11'; numbers go from 0 to 9"),
     ):
         done = run(name, f"--workdir={workdir}", f"--output={tmp_path}/{name}", *flags)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
