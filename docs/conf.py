@@ -52,6 +52,7 @@ ROOMS = {
     "cnn_jax.trackers": "Trackers",
     "cnn_jax.runs": "Several runs",
     "cnn_jax.sweeps": "Grids of runs",
+    "cnn_jax.playground": "The playground",
     "cnn_jax.lecture": "The lecture's worked examples",
     "cnn_jax.reports": "Report pages",
 }

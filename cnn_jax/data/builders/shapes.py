@@ -97,6 +97,15 @@ def draw_scene(random: np.random.Generator, size: int = SIZE) -> Scene:
     return Scene(image, _stack(covers), labels)
 
 
+def draw_shape(random: np.random.Generator, name: str, size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw one shape of this class in a plain colour on plain ground, as small networks like it."""
+    ground = random.uniform(30, 225, 3)
+    colour = _contrasting_colour(random, ground)
+    cover = _cover(OUTLINES[name], random, size * random.uniform(0.42, 0.62), size, margin=0.36)
+    image = ground + cover[..., None] * (colour - ground)
+    return np.clip(image.round(), 0, 255).astype(np.uint8)
+
+
 def _annotate(scene: Scene) -> dict:
     """The scene as TFDS features."""
     objects = [
@@ -154,12 +163,20 @@ def _lay_out(random: np.random.Generator, size: int):
 
 
 def _cover(
-    outline: Float[np.ndarray, "v 2"], random: np.random.Generator, side: float, size: int
+    outline: Float[np.ndarray, "v 2"],
+    random: np.random.Generator,
+    side: float,
+    size: int,
+    margin: float = 0.1,
 ) -> Float[np.ndarray, "h w"]:
-    """How much of each pixel a shape covers, at a random place and rotation: 0..1."""
+    """How much of each pixel a shape covers, at a random place and rotation: 0..1.
+
+    Its centre keeps the margin, a share of the image's size, from the edges.
+    """
     angle = random.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = random.uniform(0.1 * size, 0.9 * size, 2) + side * outline @ rotation.T
+    centre = random.uniform(margin * size, (1 - margin) * size, 2)
+    points = centre + side * outline @ rotation.T
     canvas = Image.new("L", (size * _SUPERSAMPLING,) * 2)
     ImageDraw.Draw(canvas).polygon([*(points * _SUPERSAMPLING).ravel()], fill=255)
     return np.asarray(canvas.reduce(_SUPERSAMPLING), np.float32) / 255

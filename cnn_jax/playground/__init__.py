@@ -1,0 +1,1 @@
+"""The playground: a page in which a visitor's browser trains a convolutional network."""
