@@ -26,15 +26,22 @@ LogitsOf = Callable[[Array], Array]
 _SHRINK = 2  # each size of the batch is a program to compile, which larger steps would spare
 
 
+# watch(examples, images [slots, h, w, c]): where the attack is with these of its examples, or, of
+# an attack that does not move images, what it found so far. What it raises ends the attack.
+Watch = Callable[[Int[np.ndarray, " slots"], Float[np.ndarray, "slots h w c"]], None]
+
+
 class Batching(NamedTuple):
     """How examples are batched; it changes no result beyond the rounding of a batched network.
 
     size: slots at most, rounded up to a multiple of the devices.
     devices: over which the slots are spread; by default the first alone.
+    watch: is shown the attack's images after each step, see `Watch`.
     """
 
     size: int = 128
     devices: parallel.Devices | None = None
+    watch: Watch | None = None
 
 
 DEFAULT = Batching()
@@ -106,7 +113,13 @@ def run(
         )
         until = _until(size, len(queue), sizes)
         slots = jax.device_put(slots, spread)
-        slots = repeat_while(advance, slots, logits_of, steps, until, platform=devices[0].platform)
+        slots = repeat_while(
+            advance,
+            slots,
+            *(logits_of, steps, until),
+            platform=devices[0].platform,
+            watch=_watched(batching.watch, state, owner),
+        )
         real = len(owner)
         slots = jax.tree.map(lambda x, real=real: np.asarray(x)[:real], slots)
         _complain(slots, owner)
@@ -114,6 +127,19 @@ def run(
         jax.tree.map(lambda x, new, owner=owner: x.__setitem__(owner, new), state, slots.state)
         owner = owner[~slots.finished]
     return state
+
+
+def _watched(watch: Watch | None, state: PyTree, owner: Int[np.ndarray, " n"]) -> Callable | None:
+    """Return what shows the running slots' images, None where nobody watches or none are moved."""
+    names = [name for name in ("x", "best") if hasattr(state, name)]
+    if watch is None or not names:
+        return None
+
+    def watched(made: int, slots: _Slots) -> None:
+        del made
+        watch(owner, np.array(getattr(slots.state, names[0]))[: len(owner)])
+
+    return watched
 
 
 def _shape(logits_of: LogitsOf, images: Float[Array, "n h w c"]) -> jax.ShapeDtypeStruct:

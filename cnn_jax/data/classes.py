@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UsageError, unknown
 
 Names = Sequence[str]
 
@@ -136,3 +136,21 @@ class Relabelled:
         is_class = (values >= 0) & (values < len(self._numbers))
         new = np.where(is_class, self._numbers[np.where(is_class, values, 0)], values)
         return new.astype(values.dtype)
+
+
+def class_number(text: str, class_names: Names) -> int:
+    """Return the number of the class of this name, in any case of letters, or of this number.
+
+    Raises:
+      UsageError: there is none; the message suggests near names.
+    """
+    if text in class_names:
+        return list(class_names).index(text)
+    if text.isdecimal() and int(text) < len(class_names):
+        return int(text)
+    if text.lstrip("-").isdecimal():
+        raise UsageError(f"unknown class {text!r}; numbers go from 0 to {len(class_names) - 1}")
+    alike = [i for i, name in enumerate(class_names) if name.lower() == text.lower()]
+    if len(alike) != 1:
+        raise unknown("class", text, class_names)
+    return alike[0]

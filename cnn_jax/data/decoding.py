@@ -27,7 +27,7 @@ _UPRIGHT = {  # what undoes each orientation of EXIF
 _WIDE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # modes of more than 8 bits
 
 
-def decode(encoded: bytes, channels: int) -> Image.Image:
+def decode(encoded: bytes, channels: int, most_pixels: int | None = None) -> Image.Image:
     """Decodes an image file as a person sees it.
 
     The orientation tag is applied, whatever else EXIF holds. With 1 and 3 channels, transparency is
@@ -37,14 +37,21 @@ def decode(encoded: bytes, channels: int) -> Image.Image:
     Args:
       encoded: the file's bytes, in any format that Pillow reads.
       channels: 1 for an image of mode "L", 3 for "RGB", 4 for "RGBA"; all hold 8 bits.
+      most_pixels: a larger image is refused by its header, before memory is taken for its pixels.
 
     Raises:
       UsageError: bytes that are no image or only a part of one, and values without a known range:
-        negative ones, floating-point ones outside 0..1, CIE L*a*b*.
+        negative ones, floating-point ones outside 0..1, CIE L*a*b*; too many pixels.
     """
     if channels not in MODES:
         raise UsageError(f"images of {channels} channels are not supported; use 1, 3 or 4")
     image = _open(encoded)
+    width, height = image.size
+    if most_pixels is not None and width * height > most_pixels:
+        raise UsageError(
+            f"the image has {width}x{height} pixels, more than {most_pixels / 1e6:g} million; "
+            "make it smaller"
+        )
     try:
         image.load()
         orientation = _orientation(image)

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, PyTree
 
 Step = Callable[..., PyTree]  # step(i, state, *args) -> state
 Progress = Callable[[Iterable, int], Iterable]  # progress(items, how_many) -> the same items
+# watch(steps made, state), called between steps; what it raises ends the loop
+Watch = Callable[[int, PyTree], None]
 
 STEPS_A_PROGRAM = 32  # on an accelerator: between two ticks of the progress bar
 
@@ -24,6 +26,7 @@ def repeat(
     steps: int,
     *args: PyTree,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     platform: str | None = None,
 ) -> PyTree:
     """Return step(steps - 1, ... step(1, step(0, state, *args), *args) ..., *args).
@@ -34,6 +37,7 @@ def repeat(
       step: pure; i is a traced int32. The same function object is compiled once, however often it
         is repeated, so what changes between calls belongs into the state or args.
       progress: wraps the counting of the steps, as a progress bar does.
+      watch: is shown the state after each step; on an accelerator after each program.
       platform: the one to choose for; by default that of JAX's default device.
     """
     cpu = (platform or jax.default_backend()) == "cpu"
@@ -44,12 +48,16 @@ def repeat(
         run = jax.jit(step)
         for i in count(range(steps), steps):
             state = run(i, state, *args)
+            if watch is not None:
+                watch(i + 1, state)
         return state
     run = jax.jit(_run_several, static_argnums=0)
     starts = range(0, steps, STEPS_A_PROGRAM)
     for start in count(starts, len(starts)):
         stop = min(start + STEPS_A_PROGRAM, steps)
         state = run(step, start, stop, state, args)
+        if watch is not None:
+            watch(stop, state)
     return state
 
 
@@ -63,6 +71,7 @@ def repeat_while(
     step: Callable[..., tuple[PyTree, Bool[Array, ""]]],
     state: PyTree,
     *args: PyTree,
+    watch: Watch | None = None,
     platform: str | None = None,
 ) -> PyTree:
     """Return the state after step(state, *args) -> (state, more), as often as it asks for more.
@@ -71,14 +80,19 @@ def repeat_while(
 
     Args:
       step, platform: as of `repeat`.
+      watch: is shown the state after each step, and has to copy what it keeps; steps are then
+        programs of their own on every platform.
     """
-    if (platform or jax.default_backend()) != "cpu":
+    if watch is None and (platform or jax.default_backend()) != "cpu":
         run = jax.jit(_run_while, static_argnums=0, donate_argnums=1)
         return run(step, state, args)
     run = jax.jit(step, donate_argnums=0)
-    more = True
+    more, made = True, 0
     while more:
         state, more = run(state, *args)
+        made += 1
+        if watch is not None:
+            watch(made, state)
     return state
 
 

@@ -77,11 +77,15 @@ class Result(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How the loop talks to whoever watches it; see experiments/train.py for a progress bar."""
+    """How the loop talks to whoever watches it; see experiments/train.py for a progress bar.
+
+    stop: is asked after every step whether to save it and end, as at SIGTERM; of one process alone.
+    """
 
     say: Callable[[str], None] = lambda line: None
     start: Callable[[int, int], None] = lambda step, steps: None
     update: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+    stop: Callable[[], bool] = lambda: False
 
 
 def saved_config(config: TrainConfig, train_set: datasets.Dataset) -> dict[str, Any]:
@@ -462,7 +466,7 @@ def _run(
                 pending.append((step, metrics))
                 settle(LOOKAHEAD)
                 timer.tick()
-                stopping = told_to_stop()
+                stopping = told_to_stop() or progress.stop()
                 if jax.process_count() > 1:  # all hosts stop at one step, or none does
                     stopping = _any_process(stopping, step)
                 due = step % config.checkpoint_every == 0 or step == config.steps

@@ -25,6 +25,8 @@ from cnn_jax.visualize.minimize import minimize
 Penalty = Callable[[Float[Array, "n h w c"]], Float[Array, " n"]]
 F = Callable[[Float[Array, "n h w c"]], Float[Array, "n ..."]]  # images -> logits or activation
 Objective = Callable[[Float[Array, "n ..."]], Float[Array, " n"]]  # of f's output; to be maximised
+# watch(steps made, images, what is maximised before the last step); what it raises ends the ascent
+Watch = Callable[[int, Float[Array, "n h w c"], Float[Array, " n"]], None]
 
 
 class Ascent(NamedTuple):
@@ -109,6 +111,7 @@ def ascend(
     optimizer: optax.GradientTransformation,
     steps: int,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Ascent:
     """Maximise an objective of f over images.
 
@@ -121,6 +124,7 @@ def ascend(
       diverse: images -> the activation [n, ..., c] by whose style they are to differ.
       first: another f, with another ReLU rule say, for that many steps at the beginning.
       project: applied to the parameters after each step, a blur for example.
+      watch: is shown the images after each step.
     """
     if transform is not None and key is None:
         raise ValueError("transformations are drawn; give a key")
@@ -141,11 +145,19 @@ def ascend(
             optimizer=optimizer,
             project=project,
             progress=progress,
+            watch=watch and _watched(watch, parameterization, sum(map(len, histories))),
         )
         params = found.params
         histories.append(-found.history)
     images = jnp.clip(parameterization.decode(params), 0, 1)
     return Ascent(images, start, _score(f, objective, images), jnp.concatenate(histories))
+
+
+def _watched(watch: Watch, parameterization: Parameterization, before: int) -> Callable:
+    def watched(made, params, loss):
+        watch(before + made, jnp.clip(parameterization.decode(params), 0, 1), -loss)
+
+    return watched
 
 
 @functools.lru_cache(maxsize=16)  # so that another ascent of this kind compiles nothing
@@ -186,6 +198,7 @@ def simonyan(
     learning_rate: float = 0.1,
     steps: int = 200,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Ascent:
     """Maximise the objective less l2_weight ||x||^2 from zeros, the data's mean being mid-grey.
 
@@ -205,6 +218,7 @@ def simonyan(
         optimizer=_steepest(learning_rate),
         steps=steps,
         progress=progress,
+        watch=watch,
     )
 
 
@@ -251,7 +265,7 @@ def lucid(
     Args:
       images: to start from; by default a faint random spectrum.
       transform: by default `image_transforms.standard` of the size.
-      options: of `ascend`: diverse, diversity_weight, first, penalty.
+      options: of `ascend`: diverse, diversity_weight, first, penalty, watch.
     """
     parameterization = image_parameterization.fourier(shape)
     drawn, key = jax.random.split(key)

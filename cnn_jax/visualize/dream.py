@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.partial import as_partial
-from cnn_jax.runtime.platform_loop import Progress, repeat
+from cnn_jax.runtime.platform_loop import Progress, Watch, repeat
 from cnn_jax.visualize import batching, image_transforms
 
 Activations = Array | Mapping[str, Array]
@@ -220,6 +220,7 @@ def dream(
     jitter: int = 32,
     tiles: Tiles | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Float[Array, "n h w c"]:
     """Return the images as the layer dreams them.
 
@@ -229,6 +230,7 @@ def dream(
       octaves, octave_scale: how many sizes, each so many times smaller than the next.
       step_size: of a step, as a share of the range 0..1, where |gradient| is at its mean.
       jitter: images are rolled by up to so many pixels before each step, and back.
+      watch: is shown the images, at their octave's size, after each step; see platform_loop.
     """
     objective = energy() if objective is None else objective
     f, images = as_partial(f), jnp.asarray(images)
@@ -248,6 +250,8 @@ def dream(
         rolled = _roll(dreamt, shift)
         _, slope = gradient(f, objective, rolled, tiles, spacing)
         dreamt = _climb(rolled, slope, shift, step_size)
+        if watch is not None:
+            watch(k + 1, dreamt)
         if i == iterations - 1:
             detail = dreamt - base
     return dreamt

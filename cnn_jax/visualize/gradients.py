@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.runtime.partial import as_partial
-from cnn_jax.visualize.batching import DEFAULT_BATCH, even_batch
+from cnn_jax.visualize.batching import DEFAULT_BATCH, Progress, even_batch, no_progress
 from cnn_jax.visualize.relu_rule import with_relu_rule
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_scores
 
@@ -68,6 +68,7 @@ def integrated_gradients(
     baseline: Float[Array, "..."] | float = 0.0,
     steps: int = 50,
     batch_size: int = DEFAULT_BATCH,
+    progress: Progress = no_progress,
 ) -> Images:
     """Return (image - baseline) times the mean gradient on the way from baseline to image.
 
@@ -79,6 +80,7 @@ def integrated_gradients(
       baseline: what counts as nothing, by default black; broadcast to the images.
       steps: nodes of the rule.
       batch_size: network inputs at once.
+      progress: wraps the loop over batches, of each image in turn.
     """
     images = jnp.asarray(images)
     baselines = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
@@ -86,7 +88,8 @@ def integrated_gradients(
     nodes, weights = _padded(steps, batch_size, (nodes + 1) / 2, weights / 2)
     ways = jnp.asarray(nodes, images.dtype)[:, None, None, None]
     maps = [
-        (image - start) * _mean_gradient(f, start + ways * (image - start), target, weights)
+        (image - start)
+        * _mean_gradient(f, start + ways * (image - start), target, weights, progress)
         for image, start, target in zip(images, baselines, targets, strict=True)
     ]
     return jnp.stack(maps)
@@ -101,6 +104,7 @@ def smooth_grad(
     samples: int = 50,
     noise: float = 0.15,
     batch_size: int = DEFAULT_BATCH,
+    progress: Progress = no_progress,
 ) -> Images:
     """Return the mean gradient over noisy copies of the image.
 
@@ -110,6 +114,7 @@ def smooth_grad(
     Args:
       noise: standard deviation, in units of each image's range from its least to its most.
       batch_size: network inputs at once.
+      progress: wraps the loop over batches, of each image in turn.
     """
     images = jnp.asarray(images)
     rows, weights = _padded(samples, batch_size, np.arange(samples), np.full(samples, 1 / samples))
@@ -117,7 +122,7 @@ def smooth_grad(
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
         drawn = jax.random.normal(jax.random.fold_in(key, i), (samples, *image.shape), image.dtype)
         copies = image + noise * (image.max() - image.min()) * drawn[rows]
-        maps.append(_mean_gradient(f, copies, target, weights))
+        maps.append(_mean_gradient(f, copies, target, weights, progress))
     return jnp.stack(maps)
 
 
@@ -128,10 +133,10 @@ def _padded(count, batch_size, nodes, weights):
     return np.pad(nodes, (0, extra), mode="edge"), np.pad(weights, (0, extra)).reshape(-1, size)
 
 
-def _mean_gradient(f, points, target, weights):
+def _mean_gradient(f, points, target, weights, progress):
     """Return the gradient's weighted sum over the points, a batch a row of the weights."""
     total = 0
-    for i, batch in enumerate(weights):
+    for i, batch in progress(list(enumerate(weights)), len(weights)):
         part = points[i * len(batch) : (i + 1) * len(batch)]
         slopes = gradient(f, part, jnp.full(len(batch), target))
         total += jnp.tensordot(jnp.asarray(batch, points.dtype), slopes, axes=1)

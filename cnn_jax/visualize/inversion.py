@@ -19,7 +19,7 @@ from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress
 from cnn_jax.visualize import regularizers
 from cnn_jax.visualize.lbfgs import lbfgs
-from cnn_jax.visualize.minimize import minimize
+from cnn_jax.visualize.minimize import Watch, minimize
 
 Activations = Array | Mapping[str, Array]
 Regularizer = Callable[[Float[Array, "n h w c"]], Float[Array, " n"]]
@@ -99,6 +99,7 @@ def invert(
     optimizer: optax.GradientTransformation | None = None,
     steps: int = 400,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Inversion:
     """Return images whose activations are near the target's, each of n for itself.
 
@@ -110,6 +111,7 @@ def invert(
       regularizer: by default `natural_image()`.
       optimizer: of optax, or `lbfgs()`; by default the latter, which gets much further than the
         others in as many steps. The images of least error plus penalty are returned.
+      watch: watch(steps made, those images so far, error plus penalty), after each step.
     """
     regularizer = as_partial(natural_image() if regularizer is None else regularizer)
     result = minimize(
@@ -120,6 +122,7 @@ def invert(
         steps=steps,
         optimizer=lbfgs() if optimizer is None else optimizer,
         progress=progress,
+        watch=watch,
     )
     error = jax.jit(_error)(result.params, as_partial(f), target, weights)
     return Inversion(result.params, error, result.history)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from cnn_jax import errors, plugins
 from cnn_jax.errors import UsageError
 from cnn_jax.visualize import grad_cam, gradients
-from cnn_jax.visualize.batching import DEFAULT_BATCH, in_batches
+from cnn_jax.visualize.batching import DEFAULT_BATCH, Progress, in_batches, no_progress
 from cnn_jax.visualize.grad_cam import TappedClassifier
 from cnn_jax.visualize.occlusion import occlusion
 from cnn_jax.visualize.rise import rise
@@ -27,6 +27,7 @@ class Settings(NamedTuple):
     steps, samples, masks: of integrated gradients, SmoothGrad and RISE.
     window: side of the occluding square; None: a quarter of the image. Its stride is half of it.
     batch_size: network inputs at once.
+    progress: wraps the loops over batches of inputs.
     """
 
     key: Array
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
     masks: int = 2000
     window: int | None = None
     batch_size: int = DEFAULT_BATCH
+    progress: Progress = no_progress
 
 
 class Method(NamedTuple):
@@ -54,6 +56,10 @@ def _sum(maps):
     return maps.sum(axis=-1)
 
 
+def _batches(settings):
+    return {"batch_size": settings.batch_size, "progress": settings.progress}
+
+
 def _at_once(method, reduce):
     """Explain images batch by batch, and reduce the channels."""
 
@@ -61,18 +67,18 @@ def _at_once(method, reduce):
         def maps(*batch):
             return reduce(method(f, *batch))
 
-        return in_batches(maps, images, targets, batch_size=settings.batch_size)
+        return in_batches(maps, images, targets, **_batches(settings))
 
     return explain
 
 
 def _integrated_gradients(f, images, targets, settings):
-    options = {"steps": settings.steps, "batch_size": settings.batch_size}
+    options = {"steps": settings.steps} | _batches(settings)
     return _sum(gradients.integrated_gradients(f, images, targets, **options))
 
 
 def _smooth_grad(f, images, targets, settings):
-    options = {"samples": settings.samples, "batch_size": settings.batch_size}
+    options = {"samples": settings.samples} | _batches(settings)
     return _largest(gradients.smooth_grad(f, images, targets, settings.key, **options))
 
 
@@ -102,11 +108,11 @@ def _guided_grad_cam(f, images, targets, settings):
 def _occlusion(f, images, targets, settings):
     window = settings.window or max(min(images.shape[1:3]) // 4, 1)
     places = {"window": (window, window), "stride": (max(window // 2, 1),) * 2}
-    return occlusion(f, images, targets, **places, batch_size=settings.batch_size)
+    return occlusion(f, images, targets, **places, **_batches(settings))
 
 
 def _rise(f, images, targets, settings):
-    options = {"masks": settings.masks, "batch_size": settings.batch_size}
+    options = {"masks": settings.masks} | _batches(settings)
     return rise(f, images, targets, settings.key, **options)
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from cnn_jax.runtime.platform_loop import Progress, repeat
 
 Loss = Callable[..., Float[Array, " n"]]  # loss(params, key, *args)
+# watch(steps made, params, the loss before the last step); what it raises ends the descent
+Watch = Callable[[int, PyTree, Float[Array, " n"]], None]
 
 
 class Minimum(NamedTuple):
@@ -30,6 +32,7 @@ def minimize(
     optimizer: optax.GradientTransformation,
     project: Callable[[PyTree], PyTree] = lambda params: params,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Minimum:
     """Minimise the sum of the losses of n images.
 
@@ -41,6 +44,7 @@ def minimize(
         last one.
       optimizer: of optax, or `lbfgs()`.
       project: applied to the params after each step.
+      watch: is shown the params after each step, of a loss that draws nothing the lowest so far.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     shape = jax.eval_shape(loss, params, key, *args)
@@ -48,10 +52,21 @@ def minimize(
     best = (jnp.full(shape.shape, jnp.inf, shape.dtype), params) if key is None else None
     state = (params, optimizer.init(params), history, best)
     step = _stepper(loss, optimizer.update, project)
-    params, _, history, best = repeat(step, state, steps, key, *args, progress=progress)
+    watched = None if watch is None else _watched(watch)
+    params, _, history, best = repeat(
+        step, state, steps, key, *args, progress=progress, watch=watched
+    )
     if key is None:
         _, params = _lower(best, (jax.jit(loss)(params, None, *args), params))
     return Minimum(params, history)
+
+
+def _watched(watch: Watch) -> Callable[[int, PyTree], None]:
+    def watched(made, state):
+        params, _, history, best = state
+        watch(made, params if best is None else best[1], history[made - 1])
+
+    return watched
 
 
 @functools.lru_cache(maxsize=16)  # so that minimising again, of other arguments, compiles nothing

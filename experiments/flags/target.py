@@ -1,12 +1,10 @@
 """The flag that names the class whose answer is explained."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
 
-from cnn_jax import errors
+from cnn_jax.data.classes import class_number
 
 from .subject import Subject
 
@@ -33,23 +31,3 @@ def targets(subject: Subject, logits: Float[np.ndarray, "n classes"]) -> Int[np.
         return np.asarray(logits).argmax(axis=1)
     number = class_number(wanted, subject.class_names)
     return np.full(len(logits), number)
-
-
-def class_number(text: str, class_names: Sequence[str]) -> int:
-    """Return the number of the class of this name, in any case of letters, or of this number.
-
-    Raises:
-      UsageError: there is none; the message suggests near names.
-    """
-    if text in class_names:
-        return list(class_names).index(text)
-    if text.isdecimal() and int(text) < len(class_names):
-        return int(text)
-    if text.lstrip("-").isdecimal():
-        raise errors.UsageError(
-            f"unknown class {text!r}; numbers go from 0 to {len(class_names) - 1}"
-        )
-    alike = [i for i, name in enumerate(class_names) if name.lower() == text.lower()]
-    if len(alike) != 1:
-        raise errors.unknown("class", text, class_names)
-    return alike[0]
