@@ -150,6 +150,9 @@ def main(argv: Sequence[str]) -> None:
             result = loop.train(config, workdir, progress)
     except loop.Diverged as error:
         sys.exit(f"error: {error}")
+    except loop.EvaluationFailed as error:
+        training_report.write_training(workdir, error.result)
+        raise
     network = trained.from_workdir(workdir)
     split = datasets.evaluation_split("digits", config.data_dir)
     dataset = trained.labelled(network, datasets.load("digits", split, config.data_dir))

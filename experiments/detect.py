@@ -20,8 +20,7 @@ task_training.define("runs/detect", "maskrcnn_shapes", pictures=8, shown="object
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    task = DETECTION._replace(evaluator=detection_report.told(DETECTION.evaluator))
-    task_training.run(task, detection_report.write)
+    task_training.run(DETECTION, detection_report.write)
 
 
 if __name__ == "__main__":

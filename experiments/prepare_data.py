@@ -8,6 +8,7 @@
 from absl import flags
 
 from cnn_jax.data import datasets, folder
+from cnn_jax.errors import UsageError
 
 from . import app
 

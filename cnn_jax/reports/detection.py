@@ -1,12 +1,12 @@
 """The pictures and the page of a detector: boxes and masks over images, AP by class, errors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, PyTree, UInt8
+from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -95,28 +95,6 @@ def loss_curves(log: Sequence[Mapping[str, float]]) -> Figure:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, ncols=2, fontsize=8)
     return figure
-
-
-def told(evaluator: Callable[..., Callable]) -> Callable[..., Callable]:
-    """Return an evaluator whose failure is told and stops no training, as with any part of a page.
-
-    Args:
-      evaluator: as a training.task.Task has it; what fails then measures nothing, {}.
-    """
-
-    def create(*args: Any) -> Callable[[PyTree], dict[str, Any]]:
-        evaluate = evaluator(*args)
-
-        def attempt(variables: PyTree) -> dict[str, Any]:
-            try:
-                return evaluate(variables)
-            except Exception as error:
-                parts.tell("the evaluation", error)
-                return {}
-
-        return attempt
-
-    return create
 
 
 def write(workdir: str, result: loop.Result, pictures: int) -> None:

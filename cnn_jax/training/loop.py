@@ -76,6 +76,15 @@ class Result(NamedTuple):
     raw_evaluation: dict[str, Any] | None = None
 
 
+class EvaluationFailed(Exception):
+    """An evaluation raised, which is the cause; the steps before it are saved.
+
+    result: what the training came to, without this evaluation.
+    """
+
+    result: Result
+
+
 class Progress(NamedTuple):
     """How the loop talks to whoever watches it; see experiments/train.py for a progress bar.
 
@@ -293,6 +302,7 @@ def train(
     Raises:
       UsageError: what does not fit together, before anything is written.
       Diverged: a metric is NaN or infinite.
+      EvaluationFailed: an evaluation raised, at the end or before it.
     """
     workdir = Path(workdir).absolute()
     trackers.check(config.tracker)
@@ -408,7 +418,8 @@ def _run(
     since_log: list[dict[str, float]] = []
     latest: dict[str, float] = {}  # the metrics of the last step that was looked at
     timer = _Timer()
-    metrics_of_eval, metrics_of_raw, evaluated, step = None, None, None, start
+    metrics_of_eval, metrics_of_raw, evaluated, step, saved = None, None, None, start, start
+    failure: EvaluationFailed | None = None
     keeps_best = config.keep_best in configs.BETTER
 
     def settle(ahead: int) -> None:
@@ -433,7 +444,11 @@ def _run(
                 since_log.clear()
 
     def save() -> None:
+        """Save this step, unless that is done."""
+        nonlocal saved
         settle(0)
+        if saved == step:
+            return
         state_to_save: TrainState = over.get_state(state)
         metrics = {f"{TRAINED}{name}": value for name, value in latest.items()}
         if evaluated == step:
@@ -444,6 +459,14 @@ def _run(
             good = checkpoint.steps(checkpoint_directory(workdir))
             where = f"step {good[-1]}" if good else "none was saved yet"
             raise Diverged(f"{error}; last good checkpoint: {where}") from error
+        saved = step
+
+    def measured(variables: PyTree) -> dict[str, Any]:
+        try:
+            return evaluate(variables)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EvaluationFailed(f"the evaluation of step {step} failed: {reason}") from error
 
     def evaluate_once() -> None:
         """Evaluate and log this step, unless that is done."""
@@ -451,7 +474,7 @@ def _run(
         if evaluated == step:
             return
         settle(0)
-        metrics_of_eval = evaluate(evaluated_variables(over.get_state(state)))
+        metrics_of_eval = measured(evaluated_variables(over.get_state(state)))
         evaluated = step
         _log_evaluation(log, step, metrics_of_eval, progress, task)
         timer.pause()
@@ -471,12 +494,9 @@ def _run(
                     stopping = _any_process(stopping, step)
                 due = step % config.checkpoint_every == 0 or step == config.steps
                 if stopping or due:
-                    settle(0)
-                    try:
-                        if keeps_best and due:  # not where the run just happens to be stopped
-                            evaluate_once()
-                    finally:  # an evaluation that fails must not lose the steps before it
-                        save()
+                    if keeps_best and due:  # not where the run just happens to be stopped
+                        evaluate_once()
+                    save()
                     timer.pause()
                 if stopping and step < config.steps:
                     progress.say(f"told to stop: saved step {step}; the same command goes on")
@@ -484,20 +504,23 @@ def _run(
                 if config.eval_every and step % config.eval_every == 0 and step < config.steps:
                     evaluate_once()
             settle(0)
-            final = over.get_state(state)
             if step == config.steps:
                 evaluate_once()
-                if final.ema:
-                    raw = evaluate(raw_variables(final))
+                if over.get_state(state).ema:
+                    raw = measured(raw_variables(over.get_state(state)))
                     if raw:
                         progress.say(f"its weights without averaging: {task.headline(raw)}")
                     metrics_of_raw = {name: raw.get(name) for name in task.logged if raw}
+        except EvaluationFailed as error:
+            save()
+            failure = error
         finally:
             if log is not None:
                 log.close()
+    final = over.get_state(state)
     logged = [line for line in read_log(workdir) if "loss" in line]
     last = logged[-1] if logged else {}
-    return Result(
+    result = Result(
         step=step,
         loss=last.get("loss"),
         images_per_second=timer.rate(config.batch_size) or last.get("images_per_second"),
@@ -507,6 +530,10 @@ def _run(
         evaluation=metrics_of_eval,
         raw_evaluation=metrics_of_raw,
     )
+    if failure is not None:
+        failure.result = result
+        raise failure
+    return result
 
 
 def _logged(task: Task, metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Training a network for a task that has a recipe and a report of its own."""
+"""Training with a progress bar, and the flags of tasks that have a report of their own."""
 
 import sys
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from absl import flags
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.progress import progress_bar
 from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.task import Task
 
 from . import training as training_flags
@@ -42,10 +43,25 @@ def run(task: Task, write: Callable[[str, loop.Result, int], None]) -> None:
     if values.pictures < 1:
         raise UsageError(f"--pictures={values.pictures} is too few; give 1 at least")
     config = training_flags.config_from_flags(values)
+    train(config, values.workdir, task, lambda *result: write(*result, values.pictures))
+
+
+def train(
+    config: TrainConfig, workdir: str, task: Task, write: Callable[[str, loop.Result], None]
+) -> None:
+    """Train with a progress bar and write(workdir, result), though the evaluation fail.
+
+    Raises:
+      EvaluationFailed: after that.
+    """
     try:
         with progress_bar(config.batch_size) as progress:
-            result = loop.train(config, values.workdir, progress, task=task)
+            result, failure = loop.train(config, workdir, progress, task=task), None
     except loop.Diverged as error:
         sys.exit(f"error: {error}")
+    except loop.EvaluationFailed as error:
+        result, failure = error.result, error
     if jax.process_index() == 0:
-        write(values.workdir, result, values.pictures)
+        write(workdir, result)
+    if failure is not None:
+        raise failure

@@ -105,8 +105,8 @@ def test_an_evaluation_split_without_objects_has_a_report(empty, tmp_path):
 def test_an_evaluation_that_fails_loses_no_training(folder, tmp_path):
     change = "detection_evaluation.evaluate = broken"
     finished, results = run("detect", tmp_path / "run", folder, change, BOXES)
-    assert finished.returncode == 0
-    assert "the evaluation failed: RuntimeError: no memory left\n" in finished.stderr
+    assert finished.returncode == 1
+    assert "the evaluation of step 2 failed: RuntimeError: no memory left\n" in finished.stderr
     assert (results["step"], results["losses"]["loss"]) == (2, 1.5)
     assert "Configuration" in (tmp_path / "run/report.html").read_text()
 

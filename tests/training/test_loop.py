@@ -177,9 +177,20 @@ def test_metrics_that_are_never_numbers_leave_no_best_checkpoint(config, tmp_pat
 
 def test_an_evaluation_that_fails_loses_no_training(config, tmp_path):
     config = dataclasses.replace(config, steps=4, keep_best="loss")
-    with pytest.raises(StopIteration):
+    with pytest.raises(loop.EvaluationFailed, match="of step 4 failed: StopIteration") as raised:
         run(config, tmp_path, task=evaluating_to([]))
     assert checkpoint.steps(tmp_path / "checkpoints") == [4]
+    result = raised.value.result
+    assert (result.step, result.evaluation) == (4, None)
+    assert result.loss > 0
+
+
+def test_an_evaluation_that_fails_on_the_way_loses_no_step(config, tmp_path):
+    config = dataclasses.replace(config, steps=4, eval_every=1, checkpoint_every=4)
+    with pytest.raises(loop.EvaluationFailed, match="step 2") as raised:
+        run(config, tmp_path, task=evaluating_to([0.5]))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert raised.value.result.evaluation["top1_error"] == 0.5  # the last that was measured
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
