@@ -1,0 +1,44 @@
+// HTML elements from functions: h("button", {class: "play", onclick}, "Play").
+
+export function h(tag, properties = {}, ...children) {
+  return fill(document.createElement(tag), properties, children);
+}
+
+export function svg(tag, properties = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+}
+
+function fill(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name in element && ["value", "checked", "selected", "disabled", "hidden"].includes(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+// A choice: options are [value, text] pairs or texts.
+export function select(options, value, onchange, properties = {}) {
+  const element = h(
+    "select",
+    { ...properties, onchange: (event) => onchange(event.target.value) },
+    options.map((option) => {
+      const [name, text] = Array.isArray(option) ? option : [option, option];
+      return h("option", { value: name }, text);
+    }),
+  );
+  element.value = value;
+  return element;
+}
+
+// Changes the page by f, with what has a view-transition-name moving to its new place.
+export function transition(f) {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (!document.startViewTransition || still || document.hidden) return f();
+  return document.startViewTransition(f);
+}
+
+// Lets the browser paint and answer before the work goes on.
+export const breathe = () => new Promise((resolve) => setTimeout(resolve));
