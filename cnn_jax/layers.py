@@ -18,6 +18,7 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -180,7 +181,8 @@ def batch_norm(
 
     Parameters: scale and bias [c]; batch_stats: mean and var [c]. The running averages move by
     1 - momentum (PyTorch's momentum), and the running variance is the unbiased one, so that the
-    published models' statistics are the same after a step. Ioffe & Szegedy 2015.
+    published models' statistics are the same after a step. Ioffe & Szegedy 2015. Moments of
+    bfloat16 are taken about the running mean.
 
     Raises:
       UsageError: in training, a batch of one value a channel, of which nothing would be left, or
@@ -215,10 +217,13 @@ def batch_norm(
             "there, and would make nothing of it; give a larger --batch_size, a smaller "
             "--accumulate, larger images or --freeze it"
         )
+    # where that lies far from the mean, less cancels in float32 than bfloat16 had rounded off
+    shift = running_mean.value if x.dtype == jnp.bfloat16 else None
+    moments = partial(ops.batch_moments, shift=shift)
     if groups is None:
-        mean, var = ops.batch_moments(x, axis_name)
+        mean, var = moments(x, axis_name)
     else:
-        mean, var = jax.vmap(ops.batch_moments)(x)
+        mean, var = jax.vmap(moments)(x)
     if scope.is_mutable_collection("batch_stats"):
         unbiased = var * (count / (count - 1))
         for running, now in ((running_mean, mean), (running_var, unbiased)):

@@ -82,6 +82,22 @@ def test_batch_norm_trains_by_the_batch_and_moves_its_running_statistics():
     np.testing.assert_allclose(updates["batch_stats"]["var"], MOVED["var"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("running", [0.0, 5.0, 300.0])
+def test_batch_norm_of_bfloat16_trains_by_the_batch_wherever_the_running_mean_lies(running):
+    values = np.random.default_rng(0).normal(5, 2, (64, 3, 3, 1)).astype(np.float32)
+    x = jnp.asarray(values, jnp.bfloat16)
+    variables = init(layers.batch_norm, x)
+    variables["batch_stats"] = {"mean": jnp.array([running]), "var": jnp.ones(1)}
+    (out, updates), (expected, wanted) = (
+        apply(layers.batch_norm, variables, each, train=True, mutable=["batch_stats"])
+        for each in (x, x.astype(jnp.float32))
+    )
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=0.03)
+    for name, close in (("mean", 1e-4), ("var", 1e-2)):
+        ours, theirs = updates["batch_stats"][name], wanted["batch_stats"][name]
+        np.testing.assert_allclose(ours, theirs, rtol=close)
+
+
 def test_batch_norm_over_a_mapped_axis_sees_the_whole_batch():
     layer = partial(layers.batch_norm, epsilon=0.0)
     variables = init(layer, BATCH)

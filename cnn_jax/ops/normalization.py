@@ -6,7 +6,9 @@ from jaxtyping import Array, Float
 
 
 def batch_moments(
-    x: Float[Array, "n *spatial c"], axis_name: str | None = None
+    x: Float[Array, "n *spatial c"],
+    axis_name: str | None = None,
+    shift: Float[Array, " c"] | None = None,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Return each channel's mean and (biased) variance over the batch, at least in float32.
 
@@ -16,13 +18,19 @@ def batch_moments(
     mean lies from zero: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance",
     equation 1.6. The shift is the mean of every eighth row. As these are an eighth of the values at
     least, it is less than three deviations from the mean, whatever the others are.
+
+    Args:
+      shift: what is taken instead, the same on all devices. It does not wait for x, so that an
+        accelerator takes the moments while it makes x, without reading it again.
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(x.ndim - 1))
-    some = x[:, ::8] if x.ndim > 2 else x  # by rows, for the examples lie on different devices
-    shift = jax.lax.stop_gradient(some.mean(axes))
-    if axis_name is not None:
-        shift = jax.lax.pmean(shift, axis_name)
+    if shift is None:
+        some = x[:, ::8] if x.ndim > 2 else x  # by rows, for the examples lie on different devices
+        shift = some.mean(axes)
+        if axis_name is not None:
+            shift = jax.lax.pmean(shift, axis_name)
+    shift = jax.lax.stop_gradient(shift)
     mean, mean_of_squares = (x - shift).mean(axes), jnp.square(x - shift).mean(axes)
     if axis_name is not None:
         mean, mean_of_squares = jax.lax.pmean((mean, mean_of_squares), axis_name)

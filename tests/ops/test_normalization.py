@@ -74,6 +74,29 @@ def test_a_row_unlike_the_others_does_not_spoil_the_variance(row):
     np.testing.assert_allclose(ops.batch_moments(x)[1], expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize("mean", [0, 10, 100])
+def test_without_a_shift_less_cancels_than_bfloat16_has_rounded_off(mean):
+    values = far_from_zero((16, 9, 8, 3), mean)
+    x = jnp.asarray(values, jnp.bfloat16)
+    given = np.asarray(x, np.float64)
+    rounded_off = np.abs(given.var((0, 1, 2)) - values.astype(np.float64).var((0, 1, 2)))
+    found_mean, variance = ops.batch_moments(x, shift=jnp.zeros(3))
+    np.testing.assert_allclose(found_mean, given.mean((0, 1, 2)), rtol=1e-6, atol=1e-6)
+    assert (np.abs(variance - given.var((0, 1, 2))) <= rounded_off / 5).all()
+
+
+@pytest.mark.parametrize("mean", [0, 10, 100])
+def test_about_a_shift_near_the_mean_the_variance_is_exact_beside_bfloat16s_rounding(mean):
+    x = jnp.asarray(far_from_zero((16, 9, 8, 3), mean), jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    shift = jnp.asarray(exact.mean((0, 1, 2)) + exact.std((0, 1, 2)), jnp.float32)
+    found_mean, variance = ops.batch_moments(x, shift=shift)
+    rounding = 2**-9  # of a number of 8 bits
+    deviation = exact.std((0, 1, 2))
+    assert (np.abs(found_mean - exact.mean((0, 1, 2))) <= rounding / 30 * deviation).all()
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=rounding / 30)
+
+
 def sharded(x):
     over = parallel.over_mesh(jax.devices())
     return jax.jit(ops.batch_moments)(over.put_batch({"x": x})["x"])
