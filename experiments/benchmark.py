@@ -4,7 +4,13 @@ python -m experiments.benchmark --task=train --model=resnet50 --workdir=runs/spe
 python -m experiments.benchmark --task=train --model=resnet18 --against=torch --workdir=runs/ratio
 python -m experiments.benchmark --task=pgd --run=runs/digits --against=foolbox --workdir=runs/pgd
 python -m experiments.benchmark --task=universal --run=runs/digits --against=art --workdir=runs/uap
+python -m experiments.benchmark --task=compile --topology=v5e:2x2 --batch_size=512 \\
+    --dtype=bfloat16 --against=flax --workdir=runs/counts
 python -m experiments.benchmark --task=input --batch_size=128 --workdir=runs/input
+
+--task=compile runs nothing: the training step is compiled by the devices' own compiler, for a TPU
+without one, and the bytes that it accesses, its arithmetic, its peak memory and its collectives are
+counted.
 
 Times are medians and quartiles over turns; compile times are those of fresh processes, one with an
 empty compilation cache, one with what the first has left there.
@@ -21,6 +27,7 @@ from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import benchmark as benchmark_report
+from cnn_jax.reports import compiled as compiled_report
 from cnn_jax.reports import run_page
 from cnn_jax.workdir import open_workdir
 
@@ -32,7 +39,7 @@ _OPPONENTS = "; ".join(
 )
 
 _TASK = flags.DEFINE_string(
-    "task", "train", f"Task that is timed: {', '.join(TASKS)}.", module_name="What"
+    "task", "train", f"Task that is measured: {', '.join(TASKS)}.", module_name="What"
 )
 _MODEL = flags.DEFINE_string(
     "model",
@@ -62,6 +69,13 @@ _EPS = flags.DEFINE_string(
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side of the images in pixels; by default the model's.", module_name="What"
+)
+_TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "Devices that --task=compile compiles for, as v5e:2x2, or local for those of this machine; "
+    "--batch_size is that of all of them together.",
+    module_name="What",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -124,6 +138,7 @@ def main(argv: Sequence[str]) -> None:
         run=_RUN.value,
         batch_size=_BATCH_SIZE.value,
         eps=None if _EPS.value is None else attack_flags.number(_EPS.value),
+        topology=_TOPOLOGY.value,
         image_size=_IMAGE_SIZE.value,
         dtype=_DTYPE.value,
         input=_INPUT.value,
@@ -132,20 +147,22 @@ def main(argv: Sequence[str]) -> None:
         torch_compile=_TORCH_COMPILE.value,
         plugin=tuple(flags.FLAGS.plugin),
     )
+    counted = _TASK.value in TASKS and TASKS[_TASK.value].is_counted
+    report = compiled_report if counted else benchmark_report
     config = resolve(spec, _ROUNDS.value)._asdict() | {"rounds": _ROUNDS.value}
-    workdir = open_workdir(_WORKDIR.value, config, defaults={"plugin": ()})
+    workdir = open_workdir(_WORKDIR.value, config, defaults={"plugin": (), "topology": None})
     results = benchmark.measure(
         spec,
         rounds=_ROUNDS.value,
         say=lambda line: print(line, file=sys.stderr),
     )
-    print("\n".join(benchmark_report.lines(results)))
+    print("\n".join(report.lines(results)))
     run_page.finish(
         workdir,
-        f"Benchmark: {benchmark_report.title(results)}",
-        benchmark_report.sections(results, workdir),
+        f"Benchmark: {report.title(results)}",
+        report.sections(results, workdir),
         results,
-        benchmark_report.introduction(results),
+        report.introduction(results),
     )
 
 

@@ -81,6 +81,7 @@ class Task(NamedTuple):
     decodes: whether it reads JPEG files, whatever --input says.
     has_subject: whether both sides are given one network and its images, see subject.py.
     has_budget: whether it takes eps.
+    is_counted: whether nothing is run and the compiler for a topology counts, see compiled.py.
     """
 
     program: Callable[[Spec], Program]
@@ -88,6 +89,7 @@ class Task(NamedTuple):
     decodes: bool = False
     has_subject: bool = False
     has_budget: bool = False
+    is_counted: bool = False
 
 
 _of_subject = partial(Task, has_subject=True)
@@ -95,6 +97,7 @@ _bounded = partial(_of_subject, has_budget=True)
 
 TASKS = {
     "train": Task(train, ("torch",)),
+    "compile": Task(train, ("flax",), is_counted=True),
     "inference": Task(inference, ("torch",)),
     "input": Task(input_pipeline, decodes=True),
     "pgd": _bounded(jax_attacks.pgd, ("torchattacks", "foolbox")),
@@ -108,9 +111,9 @@ TASKS = {
 }
 
 
-def _set_up(spec: Spec) -> tuple[TrainConfig, Model, parallel.Parallel, tuple, tuple]:
-    parallel.check_batch_size(spec.batch_size, jax.device_count())
-    config = TrainConfig(
+def training_config(spec: Spec) -> TrainConfig:
+    """Return the configuration of plain training: SGD with momentum at a constant rate."""
+    return TrainConfig(
         model=spec.model,
         model_options=spec.model_options,
         image_size=spec.image_size,
@@ -122,6 +125,11 @@ def _set_up(spec: Spec) -> tuple[TrainConfig, Model, parallel.Parallel, tuple, t
         schedule="constant",
         steps=1,
     )
+
+
+def _set_up(spec: Spec) -> tuple[TrainConfig, Model, parallel.Parallel, tuple, tuple]:
+    parallel.check_batch_size(spec.batch_size, jax.device_count())
+    config = training_config(spec)
     model = build_model(config)
     mean, std = (inputs.MEAN,) * model.channels, (inputs.STD,) * model.channels
     return config, model, parallel.over_mesh(), mean, std

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from cnn_jax import errors, plugins
-from cnn_jax.benchmark import machine, timing
+from cnn_jax.benchmark import compiled, machine, timing
 from cnn_jax.benchmark.jax_tasks import TASKS
 from cnn_jax.benchmark.jpegs import write_images
 from cnn_jax.benchmark.process import Side, started
@@ -34,6 +34,7 @@ PILOT_ROUNDS, LONG_SECONDS = 3, 5
 
 # How pip knows those who can be compared with.
 PACKAGES = {
+    "flax": "flax",
     "torch": "torch",
     "torchattacks": "torchattacks",
     "foolbox": "foolbox",
@@ -85,7 +86,7 @@ def _check_opponent(task: str, against: str) -> None:
         raise UsageError(f"--task={task} has nobody to compare with; leave --against out")
     if against not in known:
         raise UsageError(f"--task={task} is not compared with {against}; give {' or '.join(known)}")
-    for name in ("torch", against):
+    for name in (against,) if TASKS[task].is_counted else ("torch", against):
         if importlib.util.find_spec(name) is None:
             raise UsageError(
                 f"--against={against} needs {name}, which is not installed in this environment; "
@@ -95,6 +96,11 @@ def _check_opponent(task: str, against: str) -> None:
 
 def _check_input(spec: Spec) -> None:
     """Raise UsageError where a task does not take network and images as they are asked for."""
+    if TASKS[spec.task].is_counted != (spec.topology is not None):
+        fitting = ", ".join(name for name, task in TASKS.items() if task.is_counted)
+        raise UsageError(f"--topology goes with --task={fitting}, and that with --topology")
+    if TASKS[spec.task].is_counted and (spec.input != "synthetic" or spec.torch_compile):
+        raise UsageError(f"--task={spec.task} runs nothing; leave --input and --torch_compile out")
     if spec.eps is not None and not TASKS[spec.task].has_budget:
         raise UsageError(f"--task={spec.task} has no budget; leave --eps out")
     if not TASKS[spec.task].has_subject:
@@ -145,6 +151,8 @@ def measure(
       UsageError: what cannot be measured, and why.
     """
     spec = resolve(spec, rounds)
+    if TASKS[spec.task].is_counted:
+        return compiled.measure(spec, say)
     described = machine.describe()
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as folder, ExitStack() as stack:
         if spec.input == "decoded":

@@ -124,7 +124,7 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
     Raises:
       UsageError: the program does not fit into the devices' memory.
     """
-    versions = [jax.__version__, jaxlib.__version__, _version("libtpu")]
+    versions = [jax.__version__, jaxlib.__version__, version("libtpu")]
     program = "\n".join([lowered.as_text(), *versions])
     kept = cache and cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
     if kept and kept.exists():
@@ -148,7 +148,8 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
     return found
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Return an installed package's version, "none" of one that is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
