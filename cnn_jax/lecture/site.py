@@ -42,6 +42,7 @@ class Made(NamedTuple):
     results: its results.json, with `models` of architectures by their names.
     page: the address of its own page within the site, or None.
     sections: of that page by title, their pictures being files of the site.
+    stale: whether it was made of other code or flags than today's.
     """
 
     command: str
@@ -49,6 +50,7 @@ class Made(NamedTuple):
     results: Mapping[str, Any]
     page: str | None
     sections: Mapping[str, Html]
+    stale: bool = False
 
 
 def write(
@@ -60,7 +62,7 @@ def write(
     """Write the site of what is made so far, in one step, and return its first page.
 
     Args:
-      keys: as making.keys gives them: what was made of another is not shown.
+      keys: as making.keys gives them: of what was made of another, that is said.
     """
     new = gallery / ".site.new"
     shutil.rmtree(new, ignore_errors=True)
@@ -124,8 +126,6 @@ def _gather(gallery: Path, name: str, experiment: Experiment, key: str, new: Pat
     """Read an experiment's results, and copy its pages and pictures into the site."""
     command = shlex.join(["./launch.sh", *making.arguments(experiment, gallery)])
     record = making.read_record(gallery, name)
-    if record is not None and record.key != key:
-        record = None
     folder = making.folder_of(gallery, name)
     if record is None or record.status != "made" or not (folder / "results.json").exists():
         return Made(command, record, {}, None, {})
@@ -147,7 +147,7 @@ def _gather(gallery: Path, name: str, experiment: Experiment, key: str, new: Pat
                 for title, body in _SECTION.findall(text)
             }
     page = f"pages/{name}/report.html" if sections else None
-    return Made(command, record, results, page, sections)
+    return Made(command, record, results, page, sections, record.key != key)
 
 
 def _pictures_as_files(text: str, new: Path, folder: str, up: str) -> str:
@@ -251,6 +251,7 @@ def _part(part: Part, made: Made, told: bool) -> str:
     body = made.sections.get(part.section)
     if body is None:
         return _failed(title, "<p>The command's page has no such section.</p>")
+    note = "" if told or not made.stale else _STALE
     if part.figures:
         figures = [
             found.group()
@@ -259,7 +260,13 @@ def _part(part: Part, made: Made, told: bool) -> str:
             if found.group(1).startswith(escaping.escape(beginning))
         ]
         body = html.figures(*map(Html, dict.fromkeys(figures)))
-    return f'<section class="part"><h3>{title}</h3>\n{_reachable(body)}\n</section>'
+    return f'{note}<section class="part"><h3>{title}</h3>\n{_reachable(body)}\n</section>'
+
+
+_STALE = (
+    '<p class="slides">What follows was made before the code or the flags changed; '
+    "<code>./launch.sh lecture</code> makes it anew.</p>"
+)
 
 
 def _failed(title: str, body: str) -> str:
@@ -354,8 +361,8 @@ def _frame(
             topics = f"<ol>{''.join(links)}</ol>"
         mark = ' aria-current="page"' if here else ""
         items.append(
-            f'<li><a href="{up}{chapter.name}.html"{mark}>{number} {_text(chapter.title)}</a>'
-            f"{topics}</li>"
+            f'<li><a href="{up}{chapter.name}.html"{mark}>{number} '
+            f"<span>{_text(chapter.title)}</span></a>{topics}</li>"
         )
     full = title if title == TITLE else f"{title} · {TITLE}"
     return "\n".join(
@@ -397,7 +404,7 @@ def _index(
     playground: str | None,
 ) -> list[str]:
     topics = sum(len(chapter.topics) for chapter in chapters)
-    done = sum(each.page is not None for each in made.values())
+    done = sum(each.page is not None and not each.stale for each in made.values())
     parts = [
         f"<h1>{escaping.escape(TITLE)}</h1>",
         f'<p class="lead">A university lecture on convolutional networks, in its own order: '
@@ -408,8 +415,8 @@ def _index(
         parts.append(
             _failed(
                 "Not all of it is there",
-                f"<p>{done} of {len(experiments)} commands have been run to their end; the "
-                "same call, <code>./launch.sh lecture</code>, makes the others.</p>",
+                f"<p>{done} of {len(experiments)} commands have been run to their end "
+                "by the code as it is; <code>./launch.sh lecture</code> makes the others.</p>",
             )
         )
     cards = [_card(number, chapter, made) for number, chapter in enumerate(chapters, 1)]
@@ -462,7 +469,8 @@ def _commands(made: Mapping[str, Made]) -> str:
     rows = []
     for each in made.values():
         status = "not run" if each.record is None else each.record.status
-        seconds = f"{each.record.seconds:.0f}" if status == "made" else "\N{EN DASH}"
+        status = "made before the last change" if each.stale else status
+        seconds = f"{each.record.seconds:.0f}" if each.page else "\N{EN DASH}"
         page = f'<a href="{each.page}">page</a>' if each.page else ""
         rows.append(
             f"<tr><td><code>{escaping.escape(each.command)}</code></td>"

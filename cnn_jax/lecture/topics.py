@@ -880,7 +880,7 @@ RESOURCES = Chapter(
                 "convolutional network that trains in the page, and that can be looked into and "
                 "fooled as on the pages before.",
             ),
-            ("cnn_jax.models.registry:create_model",),
+            ("cnn_jax.playground.page:render",),
         ),
     ),
 )

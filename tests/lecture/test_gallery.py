@@ -449,6 +449,13 @@ def test_the_lectures_own_site_is_whole_before_anything_was_made(gallery, no_pla
     assert "./launch.sh architectures --model=vgg16" in page.text
 
 
+def test_the_playground_is_a_page_of_the_site_that_its_chapter_links_to(gallery, stubs):
+    make(gallery, EXPERIMENTS, stubs)
+    folder = write(gallery, EXPERIMENTS, stubs)
+    assert '<a href="playground.html">' in (folder / "last.html").read_text()
+    assert "<title>" in (folder / "playground.html").read_text()
+
+
 def test_a_topic_shows_its_slides_its_numbers_the_command_and_the_code(
     gallery, stubs, no_playground
 ):
@@ -478,12 +485,14 @@ def test_only_the_figures_that_are_asked_for_are_shown(gallery, stubs, no_playgr
     assert 'width="20" height="10"' in first
 
 
-def test_what_was_made_of_other_flags_is_not_shown(gallery, stubs, no_playground):
+def test_of_what_was_made_by_other_code_or_flags_that_is_said(gallery, stubs, no_playground):
     make(gallery, EXPERIMENTS, stubs)
     changed = EXPERIMENTS | {"trained": Experiment("worker", ("--steps=2",), 1, "workdir")}
-    text = Texts((write(gallery, changed, stubs) / "first.html").read_text()).text
-    assert "Not computed yet" in text
-    assert "What came out." not in text
+    folder = write(gallery, changed, stubs)
+    text = Texts((folder / "first.html").read_text()).text
+    assert text.count("was made before the code or the flags changed") == 3
+    assert "What came out." in text
+    assert "0 of 2 commands" in Texts((folder / "index.html").read_text()).text
 
 
 def test_a_failure_is_shown_on_its_topic_and_the_others_are_kept(gallery, stubs, no_playground):
@@ -517,6 +526,36 @@ def test_headings_descend_without_a_gap_and_tables_are_reached_by_the_keyboard(
         tables = [a for tag, a in page.tags if tag == "div" and a.get("class") == "table"]
         assert all(a["tabindex"] == "0" for a in tables)
         assert any(tag == "html" and a["lang"] == "en" for tag, a in page.tags)
+
+
+COLOURS = {  # text -> what it stands on
+    "text": ("page", "card", "soft", "warm-page", "bad-page"),
+    "quiet": ("page", "card"),
+    "accent": ("page", "card", "soft"),
+    "warm": ("warm-page",),
+    "bad": ("bad-page",),
+    **dict.fromkeys(("comment", "string", "keyword"), ("soft", "warm-page")),
+}
+
+
+def luminance(colour):
+    """Of WCAG 2.2, of #rgb or #rrggbb."""
+    digits = colour.removeprefix("#")
+    digits = digits if len(digits) == 6 else "".join(digit * 2 for digit in digits)
+    values = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return sum(weight * v for weight, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_they_stand_on(scheme):
+    style = (REPOSITORY / "cnn_jax/lecture/gallery.css").read_text()
+    roots = re.findall(r":root \{(.*?)\}", style, re.S)
+    colours = dict(re.findall(r"--([\w-]+): (#\w+);", roots[scheme == "dark"]))
+    for text, grounds in COLOURS.items():
+        for ground in grounds:
+            light = sorted((luminance(colours[text]), luminance(colours[ground])))
+            assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, (text, ground)
 
 
 # --- the command ------------------------------------------------------------------------------
