@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import textwrap
+import threading
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from jax._src import distributed
 
 from cnn_jax import errors, plugins, workdir
-from cnn_jax.runtime import xla
+from cnn_jax.runtime import peers, xla
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address",
@@ -31,6 +34,21 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Number of this process, counted from 0.", module_name="Processes"
+)
+_PEER_TIMEOUT = flags.DEFINE_float(
+    "peer_timeout",
+    30.0,
+    "Seconds after which a process that does not answer, or that the others wait for, ends them "
+    "all with a line that names it; 0 leaves them waiting.",
+    lower_bound=0.0,
+    module_name="Processes",
+)
+_INITIALIZATION_TIMEOUT = flags.DEFINE_integer(
+    "initialization_timeout",
+    300,
+    "Seconds that a process waits at the start until all are there.",
+    lower_bound=1,
+    module_name="Processes",
 )
 
 flags.DEFINE_multi_string(
@@ -104,8 +122,15 @@ def run(
     def start(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every step they take
-        _join_processes()
-        main(argv)
+        together = _join_processes()
+        try:
+            main(argv)
+        except BaseException as error:
+            if together:
+                _fail_together(error)
+            raise
+        if together:
+            peers.leave(jax.distributed.shutdown)
 
     xla.configure()
     try:
@@ -114,10 +139,17 @@ def run(
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         for path in _begun:
             workdir.abandon_workdir(path)
-        sys.exit(2)
+        _exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _exit(130)
+
+
+def _exit(status: int) -> None:
+    if distributed.global_state.client is not None:  # at exit JAX waits for the other processes
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _parse(argv: Sequence[str], positional: str | None) -> list[str]:
@@ -150,23 +182,71 @@ def _import_plugins(argv: Sequence[str]) -> None:
     plugins.load(values.plugin)
 
 
-def _join_processes() -> None:
-    """Connects the processes of one run, before any other use of JAX."""
+def _join_processes() -> bool:
+    """Connects the processes of one run, before any other use of JAX; returns whether it did."""
     given = {
         name: flags.FLAGS[name].value
         for name in ("coordinator_address", "num_processes", "process_id")
         if flags.FLAGS[name].value is not None
     }
     if not given:
-        return
+        return False
     if given == {"coordinator_address": "auto"}:
         given = {}
     elif len(given) < 3:
         raise errors.UsageError(
             "--coordinator_address, --num_processes and --process_id go together; give all three"
         )
-    # A process that died is noticed after ten seconds; the defaults are minutes.
-    jax.distributed.initialize(**given, heartbeat_timeout_seconds=10, shutdown_timeout_seconds=10)
+    timeout, wait = _PEER_TIMEOUT.value, _INITIALIZATION_TIMEOUT.value
+    # JAX would end the process with a dump of its stack
+    late = threading.Timer(wait, _end_alone, [wait])
+    late.daemon = True
+    late.start()
+    jax.distributed.initialize(
+        **given,
+        initialization_timeout=wait + 60,
+        # later than ours, which names who is lost
+        heartbeat_timeout_seconds=int(timeout) + 70,
+        shutdown_timeout_seconds=3600,  # the first still draws while the others have ended
+    )
+    late.cancel()
+    state = distributed.global_state  # what was detected is told nowhere else
+    if timeout and state.num_processes > 1:
+        host = state.coordinator_address.rpartition(":")[0]
+        peers.watch(state.process_id, state.num_processes, host, state.client, timeout)
+    return True
+
+
+def _end_alone(wait: int) -> None:
+    print(
+        f"error: the processes did not come together within {wait} s; start all of them, at an "
+        "address that each reaches, or give a longer --initialization_timeout",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
+
+
+def _fail_together(error: BaseException) -> None:
+    """Ends this process of several at once; what waits for the others at exit would not end.
+
+    Its own error stands on stderr, or the loss of another process where it follows from that.
+    """
+    deliberate = not isinstance(error, Exception) or isinstance(error, errors.UsageError)
+    line = peers.fail(error, deliberate)
+    status = 1
+    if line:
+        print("error:", line, file=sys.stderr)
+    elif isinstance(error, (errors.UsageError, KeyboardInterrupt)):
+        return  # as without other processes
+    elif isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def help_text(width: int, positional: str | None = None) -> str:

@@ -23,7 +23,7 @@ from cnn_jax.programs import plan
 from cnn_jax.reports import plan as plan_report
 from cnn_jax.reports import run_page
 from cnn_jax.runtime import xla
-from cnn_jax.runtime.parallel import check_batch_size
+from cnn_jax.runtime.parallel import check_batch_size, choose
 from cnn_jax.training.plan import plan_step
 from cnn_jax.workdir import open_workdir
 
@@ -67,8 +67,10 @@ def main(argv: Sequence[str]) -> None:
             batch_size = _BATCH_PER_DEVICE.value * len(devices)
             each = dataclasses.replace(config, batch_size=batch_size)
         check_batch_size(each.batch_size, len(devices), each.accumulate)
-        planned = plan_step(each)
-        lowered = plan.lower_step(planned.step, planned.state, planned.batch, devices)
+        planned = plan_step(each, choose(each.parallel, each.shard_state, devices).gather)
+        lowered = plan.lower_step(
+            planned.step, planned.state, planned.batch, devices, each.shard_state
+        )
         print(f"{name}: {len(devices)} devices, compiling", flush=True)
         found = plan.compile_for_account(lowered, cache and cache / "plans")
         kind = devices[0].device_kind

@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from cnn_jax.errors import UsageError, unknown
-from cnn_jax.runtime.parallel import AXIS, data_mesh, replicated
+from cnn_jax.runtime.parallel import AXIS, choose, data_mesh, replicated, state_sharding
 
 
 class Chip(NamedTuple):
@@ -94,23 +94,29 @@ def lower_step(
     state: PyTree,
     batch: Mapping[str, jax.ShapeDtypeStruct],
     devices: Sequence[jax.Device],
+    shard_state: bool = False,
 ) -> jax.stages.Lowered:
     """Return step(state, batch), lowered as --parallel=jit does it, over these devices.
 
     Args:
-      state: arrays or their shapes, which every device holds whole.
+      state: arrays or their shapes.
       batch: shapes of the global batch, spread by the first axis.
+      shard_state: whether a device holds a piece of the state, of a step that was made with
+        parallel.over_shards(devices).gather, and not all of it.
     """
     mesh = data_mesh(devices)
-    whole, spread = replicated(mesh), NamedSharding(mesh, PartitionSpec(AXIS))
 
-    def shapes(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    def held(shape: Sequence[int]) -> NamedSharding:
+        return state_sharding(shape, mesh) if shard_state else replicated(mesh)
+
+    def shapes(tree: PyTree, sharding: Callable[[Sequence[int]], NamedSharding]) -> PyTree:
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding(x.shape)), tree
         )
 
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=whole)
-    return jitted.lower(shapes(state, whole), shapes(dict(batch), spread))
+    jitted = choose("jit", shard_state, devices).compile(step)
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jitted.lower(shapes(state, held), shapes(dict(batch), lambda _: spread))
 
 
 def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) -> dict[str, Any]:

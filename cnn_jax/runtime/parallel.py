@@ -2,12 +2,19 @@
 
 Both are given the same global batch and give the same update, to float32 rounding: under jit the
 batch statistics are the global batch's by construction, under pmap their moments are averaged.
+
+Under jit the state may be spread over the devices, as in ZeRO (Rajbhandari et al. 2020, stage 3)
+and FSDP: each holds a piece of every large array, the parameters come together where the network
+computes with them, and their gradients are spread again as they are summed.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -15,6 +22,8 @@ from jaxtyping import PyTree
 from cnn_jax.errors import UsageError
 
 AXIS = "data"
+# Of fewer elements than this an array is whole on every device: to gather it would take longer.
+SMALL = 4096
 
 
 class Parallel(NamedTuple):
@@ -24,6 +33,10 @@ class Parallel(NamedTuple):
     compile(step) -> the step on all devices; its first argument, the state, is donated.
     put_state(state) -> the state on every device.  get_state(state) -> one global copy of it.
     put_batch(local batch) -> the batch, spread over the devices by its first axis.
+    gather(parameters) -> what the network computes with, for create_train_step.
+    whole(variables) -> them, whole on every device, of what get_state returned.
+    create(make, *args) -> make(*args) as put_state would place it, where no device holds it whole;
+      None where every device does.
     """
 
     axis_name: str | None
@@ -31,6 +44,9 @@ class Parallel(NamedTuple):
     put_state: Callable[[PyTree], PyTree]
     get_state: Callable[[PyTree], PyTree]
     put_batch: Callable[[Mapping[str, np.ndarray]], PyTree]
+    gather: Callable[[PyTree], PyTree] = lambda parameters: parameters
+    whole: Callable[[PyTree], PyTree] = lambda variables: variables
+    create: Callable[..., PyTree] | None = None
 
 
 Devices = Sequence[jax.Device]
@@ -90,6 +106,68 @@ def over_mesh(devices: Devices | None = None) -> Parallel:
     )
 
 
+def state_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+    """Return how an array of the state is spread: by its longest axis that divides, if large."""
+    axes = [i for i, length in enumerate(shape) if length and length % mesh.size == 0]
+    if mesh.size == 1 or not axes or math.prod(shape) < SMALL:
+        return replicated(mesh)
+    axis = max(axes, key=lambda i: shape[i])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def over_shards(devices: Devices | None = None) -> Parallel:
+    """jit with the state spread over the devices, see state_sharding: `--shard_state`."""
+    mesh = data_mesh(devices)
+    everywhere = replicated(mesh)
+
+    def spread_out(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: state_sharding(x.shape, mesh), tree)
+
+    def constrained(tree: PyTree) -> PyTree:
+        return jax.lax.with_sharding_constraint(tree, spread_out(tree))
+
+    @jax.custom_vjp
+    def gather(parameters: PyTree) -> PyTree:
+        return jax.lax.with_sharding_constraint(parameters, everywhere)
+
+    gather.defvjp(
+        lambda parameters: (gather(parameters), None),
+        lambda _, gradients: (constrained(gradients),),
+    )
+
+    def compile(step: Callable) -> Callable:
+        def spread_step(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+            state, metrics = step(state, batch)
+            return constrained(state), jax.lax.with_sharding_constraint(metrics, everywhere)
+
+        return jax.jit(spread_step, donate_argnums=0)
+
+    def create(make: Callable[..., PyTree], *args: PyTree) -> PyTree:
+        made = jax.jit(make, out_shardings=spread_out(jax.eval_shape(make, *args)))
+        return made(*jax.tree.map(np.asarray, args))
+
+    def put_state(state: PyTree) -> PyTree:
+        def put(x: Any) -> jax.Array:
+            sharding = state_sharding(x.shape, mesh)
+            if isinstance(x, jax.Array) and x.sharding == sharding:
+                return x
+            x = np.asarray(x)
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+        return jax.tree.map(put, state)
+
+    return Parallel(
+        axis_name=None,
+        compile=compile,
+        put_state=put_state,
+        get_state=lambda state: state,
+        put_batch=lambda batch: put_batch(batch, mesh),
+        gather=gather,
+        whole=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=everywhere),
+        create=create,
+    )
+
+
 def over_pmap(devices: Devices | None = None) -> Parallel:
     """pmap with a leading device axis on state and batch: `--parallel=pmap`."""
     mesh = data_mesh(devices)
@@ -126,6 +204,22 @@ def over_pmap(devices: Devices | None = None) -> Parallel:
 
 
 PARALLEL: dict[str, Callable[[Devices | None], Parallel]] = {"jit": over_mesh, "pmap": over_pmap}
+
+
+def choose(name: str, shard_state: bool, devices: Devices | None = None) -> Parallel:
+    """Return the way of PARALLEL, or over_shards.
+
+    Raises:
+      UsageError: another way than jit with a state that is to be spread.
+    """
+    if not shard_state:
+        return PARALLEL[name](devices)
+    if name != "jit":
+        raise UsageError(
+            f"--shard_state spreads the state by jit, --parallel={name} holds it whole on every "
+            "device; leave one of them out"
+        )
+    return over_shards(devices)
 
 
 def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None:

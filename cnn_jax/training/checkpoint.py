@@ -5,6 +5,10 @@ Beside the arrays lies a manifest: step, configuration, metrics, and shape, dtyp
 leaf, under a CRC32 of its own, because Orbax alone restores a flipped bit without a word. A state
 is any pytree of arrays; its leaves are known by their paths, such as
 "params/stage1_block1/conv1/kernel" or "opt_state/0/trace/stem/conv/kernel".
+
+A leaf that is spread over devices is written and read in pieces, by each process its own, and never
+held whole by one. It has no CRC32 but a sum to which its pieces add up, however it is cut: of each
+element's bits times an odd number that its place decides, modulo 2**64. Any flipped bit changes it.
 """
 
 import hashlib
@@ -13,11 +17,12 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -28,7 +33,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from cnn_jax.errors import UsageError
 
-_FORMAT = 1
+_WHOLE, _IN_PIECES = _FORMATS = (1, 2)  # the first of all leaves whole
 _STATE, _MANIFEST = "state", "manifest"
 _DAMAGED = ".damaged"
 
@@ -123,8 +128,8 @@ def save(
 ) -> bool:
     """Saves a state under its step, in the background; every process has to call it.
 
-    The state is copied before this returns, so its buffers may be donated. A leaf that is spread
-    over several processes is gathered, a replicated one is fetched from a local device.
+    The state is copied before this returns, so its buffers may be donated. A replicated leaf is
+    fetched from a local device, one that is spread over devices stays so.
 
     Args:
       manager: from `open_checkpoints`.
@@ -154,20 +159,28 @@ def save(
     for leaf in leaves.values():
         if isinstance(leaf, jax.Array) and leaf.is_fully_addressable and not _is_key(leaf):
             leaf.copy_to_host_async()
-    arrays = {path: _fetch(leaf) for path, leaf in leaves.items()}
+    # jnp.copy: the state may be donated before all of it is written
+    arrays = {
+        path: jnp.copy(leaf) if _is_spread(leaf) else _fetch(leaf) for path, leaf in leaves.items()
+    }
+    spread = {path: array for path, array in arrays.items() if isinstance(array, jax.Array)}
+    sums = dict(zip(spread, _sums(list(spread.values())), strict=True))
     if check_finite:
         bad = [_name(path) for path, array in arrays.items() if not _is_finite(array)]
+        if not _on_all_processes(not bad) and not bad:
+            bad = ["a piece of another process"]
         if bad:
             raise FloatingPointError(f"step {step} is not saved: NaN or infinity in {_first(bad)}")
     top_level, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda x: x is not state)
     content = {
-        "format": _FORMAT,
+        "format": _IN_PIECES if spread else _WHOLE,
         "step": step,
         "config": config,
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "fields": [_name(map(_key_name, path)) for path, _ in top_level],
         "leaves": {
-            _name(path): _specification(leaves[path]) | {"crc32": _crc32(array)}
+            _name(path): _specification(leaves[path])
+            | ({"sum": sums[path]} if path in sums else {"crc32": _crc32(array)})
             for path, array in arrays.items()
         },
     }
@@ -223,13 +236,23 @@ def restore(
         try:
             manifest = _read_manifest(directory / str(step))
             _check_same_structure(manifest, target, directory / str(step))
-            found = manifest, _read_arrays(directory / str(step), manifest)
+            arrays = _read_arrays(directory / str(step), manifest, _shardings(target))
+            found = manifest, arrays
         except (UsageError, MemoryError, PermissionError):
             raise
         except Exception as error:  # Whatever the damage makes of the readers.
             problem = _one_line(error)
         if _on_all_processes(problem is None):
-            break
+            spread = {name: x for name, x in found[1].items() if isinstance(x, jax.Array)}
+            there = _sums(list(spread.values()))
+            wrong = [
+                name
+                for name, total in zip(spread, there, strict=True)
+                if total != found[0]["leaves"][name]["sum"]
+            ]
+            if not wrong:
+                break
+            problem = f"ValueError: {wrong[0]} does not match its sum"
         found = None
         _move_aside(directory / str(step), problem or "unreadable to another process", warn)
     manager.reload()  # What was moved aside may be saved anew.
@@ -420,8 +443,54 @@ def _crc32(array: np.ndarray) -> int:
     return zlib.crc32(_bytes(array))
 
 
-def _is_finite(array: np.ndarray) -> bool:
-    return not jax.numpy.issubdtype(array.dtype, np.inexact) or bool(np.isfinite(array).all())
+def _is_finite(array: np.ndarray | jax.Array) -> bool:
+    """Whether all numbers are, of a spread array those of this process."""
+    if not jnp.issubdtype(array.dtype, np.inexact):
+        return True
+    if isinstance(array, jax.Array):
+        return all(np.isfinite(piece.data).all() for piece in array.addressable_shards)
+    return bool(np.isfinite(array).all())
+
+
+def _is_spread(leaf: Any) -> bool:
+    """Whether no device holds all of it."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated and not _is_key(leaf)
+
+
+def _sums(arrays: Sequence[jax.Array]) -> list[int]:
+    """The sum of each array over the pieces of all processes; each has to call it."""
+    totals = [
+        sum(
+            _sum(np.asarray(piece.data), piece.index, array.shape)
+            for piece in array.addressable_shards
+            if piece.replica_id == 0
+        )
+        % 2**64
+        for array in arrays
+    ]
+    if jax.process_count() == 1 or not arrays:
+        return totals
+    words = np.array([[total >> 32, total & 0xFFFFFFFF] for total in totals], np.uint32)
+    found = multihost_utils.process_allgather(words)  # JAX has no 64 bits
+    return [
+        sum((int(a) << 32) + int(b) for a, b in found[:, i]) % 2**64 for i in range(len(arrays))
+    ]
+
+
+def _sum(piece: np.ndarray, index: tuple[slice, ...], shape: Sequence[int]) -> int:
+    """A piece's part of its array's sum, which is that of the whole array for the whole index."""
+    place = np.zeros((), np.uint64)
+    for cut, length in zip(index, shape, strict=True):
+        within = np.arange(*cut.indices(length), dtype=np.uint64)
+        place = place[..., None] * np.uint64(length) + within
+    # splitmix64 (Steele et al. 2014), which spreads the places over all numbers
+    with np.errstate(over="ignore"):
+        z = (place.reshape(-1) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        odd = (z ^ (z >> np.uint64(31))) | np.uint64(1)
+        bits = np.ascontiguousarray(piece).reshape(-1).view(f"u{piece.dtype.itemsize}")
+        return int((bits.astype(np.uint64) * odd).sum(dtype=np.uint64))
 
 
 def _score(metrics: Any, name: str, mode: str) -> float:
@@ -455,9 +524,9 @@ def _read_manifest(folder: Path) -> dict:
     content = manifest["content"]
     if zlib.crc32(_canonical(content)) != manifest["crc32"]:
         raise ValueError("the manifest does not match its CRC32")
-    if content["format"] != _FORMAT:
+    if content["format"] not in _FORMATS:
         raise UsageError(
-            f"{folder} has checkpoint format {content['format']}, this version reads {_FORMAT}; "
+            f"{folder} has checkpoint format {content['format']}, this version reads {_IN_PIECES}; "
             "use the version of cnn_jax that wrote it"
         )
     if content["step"] != int(folder.name):
@@ -480,18 +549,51 @@ class _OneByOne(ocp.type_handlers.NumpyHandler):
         ]
 
 
-def _read_arrays(folder: Path, manifest: dict) -> dict[str, np.ndarray]:
-    """Path -> array, each checked against the manifest; any exception means damage."""
+def _shardings(target: PyTree) -> dict[str, jax.sharding.Sharding]:
+    """Path -> how a leaf of the target is spread, of those that are."""
+    found = {}
+    for path, leaf in _leaves(target).items():
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is not None and not sharding.is_fully_replicated and not _is_key(leaf):
+            found[_name(path)] = sharding
+    return found
+
+
+def _read_arrays(
+    folder: Path, manifest: dict, shardings: Mapping[str, jax.sharding.Sharding] | None = None
+) -> dict[str, np.ndarray | jax.Array]:
+    """Path -> array, each checked against the manifest; any exception means damage.
+
+    Args:
+      shardings: of leaves that are read in pieces, where they were written so; their sums are not
+        checked here.
+    """
+    in_pieces = {
+        name: sharding
+        for name, sharding in (shardings or {}).items()
+        if "sum" in manifest["leaves"][name]
+    }
+    restore_args = {
+        name: ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=in_pieces[name], strict=True)
+        if name in in_pieces
+        else ocp.RestoreArgs(restore_type=np.ndarray)
+        for name, expected in manifest["leaves"].items()
+        if math.prod(expected["shape"])
+    }
     # The handler and not the manager: without barriers one process may fail and others not.
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=ocp.type_handlers.create_type_handler_registry(
             (np.ndarray, _OneByOne()),
-            # Never met, but Orbax warns if it is missing.
-            (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)),
+            (jax.Array, ocp.type_handlers.ArrayHandler()),
         )
     )
     try:
-        stored = handler.restore(epath.Path(folder / _STATE))
+        stored = handler.restore(
+            epath.Path(folder / _STATE),
+            args=ocp.args.PyTreeRestore(
+                restore_args=traverse_util.unflatten_dict(restore_args, sep="/")
+            ),
+        )
     finally:
         handler.close()
     stored = traverse_util.flatten_dict(stored, sep="/")
@@ -500,12 +602,22 @@ def _read_arrays(folder: Path, manifest: dict) -> dict[str, np.ndarray]:
         if math.prod(expected["shape"]) == 0:
             arrays[path] = np.zeros(expected["shape"], expected["dtype"])
             continue
+        if path in in_pieces:
+            array = stored[path]
+            if list(array.shape) != expected["shape"] or str(array.dtype) != expected["dtype"]:
+                raise ValueError(f"{path} is {array.dtype}{array.shape}, not as saved")
+            arrays[path] = array
+            continue
         array = np.asarray(stored[path], order="C")
         is_key = "key_impl" in expected
         shape = list(array.shape[:-1] if is_key else array.shape)
         if shape != expected["shape"] or (not is_key and str(array.dtype) != expected["dtype"]):
             raise ValueError(f"{path} is {array.dtype}{shape}, not as saved")
-        if _crc32(array) != expected["crc32"]:
+        if "sum" in expected:
+            whole = (slice(None),) * array.ndim
+            if _sum(array, whole, array.shape) != expected["sum"]:
+                raise ValueError(f"{path} does not match its sum")
+        elif _crc32(array) != expected["crc32"]:
             raise ValueError(f"{path} does not match its CRC32")
         arrays[path] = array
     return arrays
@@ -530,8 +642,8 @@ def _check_same_structure(manifest: dict, target: PyTree, folder: Path) -> None:
     )
 
 
-def _place(array: np.ndarray, specification: dict, like: Any) -> Any:
-    if isinstance(like, (np.ndarray, np.generic)):
+def _place(array: np.ndarray | jax.Array, specification: dict, like: Any) -> Any:
+    if isinstance(like, (np.ndarray, np.generic)) or isinstance(array, jax.Array):
         return array
     sharding = getattr(like, "sharding", None) if getattr(like, "committed", True) else None
     if "key_impl" in specification:

@@ -462,6 +462,13 @@ class TrainConfig:
         choices=("jit", "pmap"),
         result=False,
     )
+    shard_state: bool = option(
+        False,
+        "Computation",
+        "Whether each device holds a piece of the parameters, the optimizer's state and the "
+        "averages, instead of all of them, to save memory.",
+        result=False,
+    )
     seed: int = option(
         0, "Computation", "Seed of the weights, the order of examples, augmentation and dropout."
     )

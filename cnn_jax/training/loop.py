@@ -25,7 +25,7 @@ from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
-from cnn_jax.runtime import parallel
+from cnn_jax.runtime import parallel, peers
 from cnn_jax.training import checkpoint, class_weights, extension
 from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
@@ -333,7 +333,7 @@ def train(
         variables = whitened(variables, config.whiten, _first_images(config, task, train_set))
     labels = datasets.labels(train_set) if config.sampler == "balanced" else None
     optimizer = create_optimizer(config, variables["params"])
-    over = parallel.PARALLEL[config.parallel](devices)
+    over = parallel.choose(config.parallel, config.shard_state, devices)
     step_function = over.compile(
         create_train_step(
             model,
@@ -344,10 +344,15 @@ def train(
             over.axis_name,
             task,
             _class_weights(config, task, train_set, progress.say, to_say.append),
+            over.gather,
         )
     )
     evaluate = task.evaluator(model, eval_set, config, devices)
-    state = create_state(model, optimizer, variables, ema=config.ema_decay is not None)
+    make_state = partial(create_state, model, optimizer, ema=config.ema_decay is not None)
+    if over.create is None:
+        state = jax.tree.map(np.asarray, make_state(variables))
+    else:
+        state = over.create(make_state, variables)
     now = configs.identity(config)
     # an option that an older version had not, and that nobody gives, was what the data decide
     derived = {name: value for name, value in now.items() if given[name] is None}
@@ -363,17 +368,16 @@ def train(
         warn=progress.say,
     )
     try:
-        host_state = jax.tree.map(np.asarray, state)
-        restored = checkpoint.restore(manager, host_state, warn=progress.say)
+        restored = checkpoint.restore(manager, state, warn=progress.say)
         if restored is not None:
-            host_state, start = restored
+            state, start = restored
             progress.say(f"resuming from step {start}")
             if line := extension.consequence(config, before, start):
                 progress.say(line)
         else:
             start = 0
-        state = over.put_state(host_state)
-        del host_state, variables
+        state = over.put_state(state)
+        del variables
         batches = _batches(config, task, train_set, start, labels)
         result = _run(
             config,
@@ -449,6 +453,7 @@ def _run(
         settle(0)
         if saved == step:
             return
+        peers.at("saving", step)
         state_to_save: TrainState = over.get_state(state)
         metrics = {f"{TRAINED}{name}": value for name, value in latest.items()}
         if evaluated == step:
@@ -462,8 +467,9 @@ def _run(
         saved = step
 
     def measured(variables: PyTree) -> dict[str, Any]:
+        peers.at("evaluation", step)
         try:
-            return evaluate(variables)
+            return evaluate(over.whole(variables))
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise EvaluationFailed(f"the evaluation of step {step} failed: {reason}") from error
@@ -483,7 +489,9 @@ def _run(
     with _told_to_stop() as told_to_stop:
         try:
             while step < config.steps:
+                peers.at("input", step)
                 batch = over.put_batch(next(batches))
+                peers.at("step", step)
                 state, metrics = step_function(state, batch)
                 step += 1
                 pending.append((step, metrics))

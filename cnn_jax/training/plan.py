@@ -33,10 +33,15 @@ class PlannedStep(NamedTuple):
     config: TrainConfig
 
 
-def plan_step(config: TrainConfig) -> PlannedStep:
+def plan_step(
+    config: TrainConfig, gather: Callable[[PyTree], PyTree] = lambda parameters: parameters
+) -> PlannedStep:
     """Return the step that training as configured makes, under jit over any number of devices.
 
     What a data set decides is the model's own unless it is given: classes and side of the images.
+
+    Args:
+      gather: that of the devices, of a state that is spread over them, see parallel.over_shards.
 
     Raises:
       UsageError: an unknown model, one of a task without a plan, or options that do not fit it.
@@ -64,7 +69,9 @@ def plan_step(config: TrainConfig) -> PlannedStep:
     state = jax.eval_shape(
         partial(create_state, model, optimizer, ema=config.ema_decay is not None), variables
     )
-    step = create_train_step(model, optimizer, config, entry.mean, entry.std, None, task)
+    step = create_train_step(
+        model, optimizer, config, entry.mean, entry.std, task=task, gather=gather
+    )
     return PlannedStep(step, shapes_of(state), _batch(config, entry.task, channels), config)
 
 

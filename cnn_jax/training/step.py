@@ -46,6 +46,7 @@ def create_train_step(
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
     class_weights: Float[np.ndarray, " classes"] | None = None,
+    gather: Callable[[PyTree], PyTree] = lambda parameters: parameters,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return step(state, batch) -> (state, metrics), to be jitted over a mesh or pmapped.
 
@@ -56,6 +57,7 @@ def create_train_step(
       task: what the network is for: its objective is minimised.
       class_weights: what each class weighs in the loss, a weighted mean over the whole batch, all
         devices and accumulated parts together; by default all weigh the same.
+      gather: parameters of the state -> what the network computes with, see parallel.Parallel.
 
     The metrics are the objective's, gradient_norm (before clipping) and learning_rate, of the whole
     batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c]} and what the task adds, such
@@ -65,7 +67,7 @@ def create_train_step(
     base_key = jax.random.key(config.seed)
 
     def loss_of(params, batch_stats, batch, key, part):
-        variables = {"params": params, "batch_stats": batch_stats}
+        variables = {"params": gather(params), "batch_stats": batch_stats}
         part = part._replace(rows=batch.get("row"))
         return task.objective(
             model,
