@@ -12,7 +12,8 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
   frozen_norms: batch norms are constants: all of theirs lies in batch_stats and never moves
   stays: f(path) -> whether the parameter there is not trained, see batch_norm
   norm_epsilon: takes the place of the batch norms' own
-  remat: recompute the blocks' insides in the backward pass
+  remat: recompute the blocks' insides in the backward pass; "wide": all but the outputs of
+    convolutions to no more channels than they are given, and the batch's moments
   initializer: f(key, shape, dtype), takes the place of every parameter's own
 """
 
@@ -25,8 +26,9 @@ import jax
 import jax.numpy as jnp
 from flax.core import Scope, freeze, lift
 from flax.errors import ScopeParamShapeError
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import ones, variance_scaling, zeros
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
@@ -77,7 +79,21 @@ def rematerialized(scope: Scope, block: Layer) -> Layer:
     What is recomputed does not pass the tap. The block's settings must be bound already
     (`partial(block, features=64)`): everything that is passed at the call is traced.
     """
-    return lift.remat(with_flags(block, tap=None)) if scope.get_flag("remat", False) else block
+    remat = scope.get_flag("remat", False)
+    if not remat:
+        return block
+    policy = _KEPT if remat == "wide" else None
+    return lift.remat(with_flags(block, tap=None), policy=policy)
+
+
+_KEPT = jax.checkpoint_policies.save_only_these_names("narrow", "moments")
+
+
+def _kept(scope: Scope, name: str, x: PyTree) -> PyTree:
+    """Return x, kept for the backward pass by rematerialisation of what is wide."""
+    if scope.get_flag("remat", False) != "wide":
+        return x  # for a name would be one more operation to readers of the program
+    return jax.tree.map(lambda leaf: checkpoint_name(leaf, name), x)
 
 
 def with_flags(block: Layer, **flags: Any) -> Layer:
@@ -96,7 +112,9 @@ def _convolve(scope, x, features, size, stride, padding, dilation, groups, init)
     """Convolve with this scope's kernel."""
     shape = (*per_axis(size, x.ndim - 2), x.shape[-1] // groups, features)
     kernel = parameter(scope, "kernel", init, shape).astype(x.dtype)
-    return ops.conv(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    inputs = x.shape[-1]
+    x = ops.conv(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return _kept(scope, "narrow", x) if features <= inputs else x
 
 
 def _add_bias(scope, x, init):
@@ -224,6 +242,7 @@ def batch_norm(
         mean, var = moments(x, axis_name)
     else:
         mean, var = jax.vmap(moments)(x)
+    mean, var = _kept(scope, "moments", (mean, var))
     if scope.is_mutable_collection("batch_stats"):
         unbiased = var * (count / (count - 1))
         for running, now in ((running_mean, mean), (running_var, unbiased)):

@@ -275,6 +275,47 @@ def test_rematerialised_blocks_give_the_same_gradients_from_more_work_and_less_m
     assert kept(False) >= 8
 
 
+def widening(scope, x, blocks=3):
+    def body(scope, x):
+        y = scope.child(layers.conv_bn_relu, "narrow")(x, 8, size=1)
+        return x + scope.child(layers.conv_bn, "wide")(y, 32, size=1)
+
+    for i in range(blocks):
+        x = scope.child(layers.rematerialized(scope, body), f"block{i}")(x)
+    return x
+
+
+def test_rematerialisation_of_what_is_wide_repeats_the_convolutions_that_widen_alone():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 32)), jnp.float32)
+    variables = init(widening, images)
+
+    def forward(params, remat):
+        flags = {"train": True, "remat": remat, "mutable": ["batch_stats"]}
+        return apply(widening, {**variables, "params": params}, images, **flags)
+
+    def slopes(remat):
+        return jax.grad(lambda params: jnp.sum(forward(params, remat)[0] ** 2))
+
+    params = variables["params"]
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+    jax.tree.map(close, jax.jit(slopes("wide"))(params), jax.jit(slopes(False))(params))
+
+    def count(remat, operation):
+        return str(jax.make_jaxpr(slopes(remat))(params)).count(operation)
+
+    convolutions = partial(count, operation="conv_general_dilated[")
+    assert convolutions("wide") == convolutions(False) + 3
+    assert convolutions(True) == convolutions(False) + 6
+
+    def kept(remat, channels):
+        backward = jax.vjp(partial(forward, remat=remat), params)[1]
+        return sum(np.shape(x) == (2, 6, 6, channels) for x in jax.tree.leaves(backward))
+
+    assert kept("wide", 8) == 3  # what the narrow convolutions return
+    assert kept("wide", 32) <= 4  # the blocks' inputs
+    assert kept(False, 32) >= 6
+
+
 def test_heads_beside_rematerialised_blocks_pass_the_tap_and_the_blocks_insides_do_not():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)), jnp.float32)
     variables = init(deep, images)

@@ -98,7 +98,8 @@ class Model(NamedTuple):
       axis_name: the mapped axis over which batch statistics are averaged.
       norm_batch: batch statistics are those of each so many consecutive examples; None: of all.
       remat: keep the blocks' outputs alone and recompute the rest in the backward pass; only what
-        lies outside of the blocks passes the tap then, such as auxiliary heads.
+        lies outside of the blocks passes the tap then, such as auxiliary heads. "wide": keep the
+        outputs of convolutions too that do not widen.
       stays: f(path) -> whether the parameter there is not trained: a batch norm of which all stays
         normalises by its running statistics in training too.
       inputs: arrays that the family's function takes besides the images, such as the sizes of a
@@ -137,7 +138,7 @@ def _apply(
     relu_rule: str | Callable = "gradient",
     axis_name: str | None = None,
     norm_batch: int | None = None,
-    remat: bool = False,
+    remat: bool | str = False,
     stays: Callable[[str], bool] | None = None,
     **inputs: Any,
 ) -> Any:

@@ -77,6 +77,8 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
     # else libtpu asks the cloud which machine this is
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # else a second process that compiles is refused, as if both wanted the TPU
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     try:

@@ -455,6 +455,12 @@ class TrainConfig:
         "Computation",
         "Whether to recompute the blocks' activations in the backward pass, to save memory.",
     )
+    remat_wide: bool = option(
+        False,
+        "Computation",
+        "Whether to recompute in the backward pass what lies in the blocks but the outputs of "
+        "convolutions to no more channels than they are given, to save memory for little time.",
+    )
     parallel: str = option(
         "jit",
         "Computation",
@@ -540,6 +546,8 @@ class TrainConfig:
                 "--class_weights=balanced and --sampler=balanced would favour rare classes twice; "
                 "give one of them"
             )
+        if self.remat and self.remat_wide:
+            raise UsageError("--remat recomputes what --remat_wide does and more; give one of them")
         if not 0 < self.adversary_eps <= 1:
             raise UsageError(
                 f"--adversary_eps={self.adversary_eps} is not for pixels in 0..1; of 255 it is "
@@ -547,6 +555,11 @@ class TrainConfig:
             )
         if any(not 0 < share <= 1 for share in self.decay_at):
             raise UsageError(f"--decay_at={self.decay_at} is not shares of the run; give 0.5,0.75")
+
+
+def rematerialization(config: TrainConfig) -> bool | str:
+    """Return what the networks' blocks recompute in the backward pass, see cnn_jax.layers."""
+    return "wide" if config.remat_wide else config.remat
 
 
 def refuse(config: TrainConfig, names: Iterable[str], task: str) -> None:

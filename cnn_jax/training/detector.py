@@ -17,7 +17,7 @@ from cnn_jax.models.faster_rcnn import Detections, Proposals, Settings, faster_r
 from cnn_jax.models.registry import find
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks import detection
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import TrainConfig, rematerialization
 from cnn_jax.training.objective import Metrics, Part, normalize_images
 from cnn_jax.training.paths import freezing
 
@@ -81,7 +81,7 @@ def objective(
     settings = settings_of(config)
     flags = {
         "train": True,
-        "remat": config.remat,
+        "remat": rematerialization(config),
         "axis_name": part.axis_name,
         "norm_batch": config.norm_batch,
         "stays": freezing(config.freeze),

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 from cnn_jax import taps
 from cnn_jax.attacks.training import divergence, perturbed
 from cnn_jax.models import Model
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import TrainConfig, rematerialization
 from cnn_jax.training.paths import freezing
 
 Batch = Mapping[str, Array]
@@ -107,7 +107,7 @@ def of_outputs(
                 rngs={"dropout": key},
                 axis_name=part.axis_name,
                 norm_batch=config.norm_batch,
-                remat=config.remat,
+                remat=rematerialization(config),
                 stays=freezing(config.freeze),
                 **options,
             )

@@ -218,9 +218,10 @@ def test_bfloat16_computes_low_and_keeps_the_state_high(model, variables, refere
     assert metrics[0]["loss"] != reference[1][0]["loss"]
 
 
-def test_rematerialisation_changes_no_number(model, variables):
+@pytest.mark.parametrize("option", ["remat", "remat_wide"])
+def test_rematerialisation_changes_no_number(model, variables, option):
     """After one update: in float32, the next may round a unit to the other side of its ReLU."""
-    config = dataclasses.replace(CONFIG, remat=True)
+    config = dataclasses.replace(CONFIG, **{option: True})
     state, _ = run(model, variables, config, one_device(), 1)
     plain, _ = run(model, variables, CONFIG, one_device(), 1)
     assert largest_difference(plain.params, state.params) < 1e-5
