@@ -8,8 +8,10 @@ cores, and gathers what they leave. Called again it goes on where it stopped, an
 what has changed. A command that fails is told on its topic's page, and the exit status is then 1.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from absl import flags
 from tqdm import tqdm
@@ -66,8 +68,9 @@ def main(argv: Sequence[str]) -> None:
         for number, name in enumerate(waiting, 1):
             bar.set_description_str(f"{name} ({number} of {len(waiting)})")
             before, expected = bar.n, EXPERIMENTS[name].seconds
-            for seconds in making.make(gallery, name, EXPERIMENTS, keys[name], modules):
-                bar.update(before + min(seconds, 0.95 * expected) - bar.n)
+            with closing(making.make(gallery, name, EXPERIMENTS, keys[name], modules)) as run:
+                for seconds in run:
+                    bar.update(before + min(seconds, 0.95 * expected) - bar.n)
             bar.update(before + expected - bar.n)
             record = making.read_record(gallery, name)
             if record.status == "failed":
@@ -95,4 +98,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    # ends the command that runs as well, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     app.run(main)

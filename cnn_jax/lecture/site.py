@@ -30,8 +30,10 @@ from cnn_jax.reports.html import Html
 TITLE = "Convolutional networks, computed"
 
 _SECTION = re.compile(r"<section>\n<h2>(.*?)</h2>\n?(.*?)</section>", re.S)
-_FIGURE = re.compile(r"<figure>.*?<figcaption>(.*?)</figcaption></figure>", re.S)
-_EMBEDDED = re.compile(r'<img width="(\d+)"([^>]*?) src="data:image/png;base64,([^"]*)">')
+_FIGURE = re.compile(r"<figure[^>]*>.*?<figcaption>(.*?)</figcaption></figure>", re.S)
+_EMBEDDED = re.compile(
+    r'(<figure>)?<img width="(\d+)"([^>]*?) src="data:image/png;base64,([^"]*)">'
+)
 
 
 class Made(NamedTuple):
@@ -154,17 +156,18 @@ def _pictures_as_files(text: str, new: Path, folder: str, up: str) -> str:
     """Write a page's embedded pictures into the site's folder, and let the page refer to them."""
 
     def picture(found: re.Match) -> str:
-        width, other, data = found.groups()
+        figure, width, other, data = found.groups()
         png = base64.b64decode(data)
         name = f"{folder}/{hashlib.sha256(png).hexdigest()[:16]}.png"
         (new / folder).mkdir(parents=True, exist_ok=True)
         (new / name).write_bytes(png)
         with Image.open(io.BytesIO(png)) as image:
             height = round(int(width) * image.height / image.width)
-        # a picture that is clicked opens in its full size
+        # a caption is as wide as its picture, and a picture that is clicked opens in its full size
+        figure = f'<figure style="--width: {width}px">' if figure else ""
         return (
-            f'<a href="{up}{name}"><img width="{width}" height="{height}" loading="lazy"{other} '
-            f'src="{up}{name}"></a>'
+            f'{figure}<a href="{up}{name}"><img width="{width}" height="{height}" loading="lazy"'
+            f'{other} src="{up}{name}"></a>'
         )
 
     return _EMBEDDED.sub(picture, text)

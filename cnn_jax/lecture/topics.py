@@ -777,9 +777,11 @@ SYNTHESIS = Chapter(
                 "The image that a class likes best: I* = arg max f(I) + R(I), from an empty "
                 "image, by steps along the gradient. The regulariser R decides whether one "
                 "recognises anything.",
+                "First three classes of the lecture's slides, the cup, the dalmatian and the "
+                "goose, and an ostrich; then the ten digits.",
             ),
             ("cnn_jax.visualize.ascent:simonyan", "cnn_jax.visualize.regularizers"),
-            (Part("ascent", "Gradient ascent"),),
+            (Part("ascent", "Gradient ascent"), Part("digits", "Gradient ascent")),
         ),
         Topic(
             "Synthetic and fantasy images",
@@ -793,7 +795,7 @@ SYNTHESIS = Chapter(
                 "cnn_jax.visualize.fooling:by_gradient",
                 "cnn_jax.visualize.fooling:by_evolution",
             ),
-            (Part("fooling", "Fooling images"),),
+            (Part("fooling", "Fooling images"), Part("digits", "Fooling images")),
         ),
         Topic(
             "Adversarial perturbations",
