@@ -23,6 +23,7 @@ from cnn_jax.data.pipeline import (
     epochs_without_end,
     iterate,
     local_batch_size,
+    share_of_batches,
 )
 from cnn_jax.errors import UsageError
 
@@ -309,8 +310,10 @@ def train_batches(
 
     count = len(dataset.source)
     order = grain.MapDataset.range(count).seed(seed).shuffle().repeat(epochs_without_end(count))
-    examples = order.random_map(example)[process_index::process_count]
-    return iterate(examples.batch(local_size)[start_step:], num_threads)
+    batches = share_of_batches(
+        order.random_map(example), local_size, process_index, process_count, seed
+    )
+    return iterate(batches[start_step:], num_threads)
 
 
 def evaluation_batches(

@@ -1,9 +1,9 @@
 """The input pipeline: a data set's examples as batches, the same ones for any number of threads.
 
 Batch k of B examples holds the global examples k * B to (k + 1) * B; of these, process p of n
-yields those whose global number leaves the remainder p divided by n. So what a global batch holds,
-augmentation included, depends on the seed alone; only mixup and cutmix, which pair the images of
-one process, know the number of processes.
+yields the p-th of n parts, in order. So what a global batch holds and where, augmentation included,
+depends on the seed alone; only mixup and cutmix, which pair the images of one process, know the
+number of processes.
 """
 
 import math
@@ -141,11 +141,25 @@ def shuffled_batches(
     stream = grain.MapDataset.range(num_examples).repeat(epochs_without_end(num_examples))
     stream = stream.map_with_index(lambda position, _: visit(position))
     examples = stream.seed(seed).random_map(lambda visit, rng: example(*visit, rng))
-    examples = examples[process_index::process_count]
-    batches = examples.batch(local_size)
+    batches = share_of_batches(examples, local_size, process_index, process_count, seed)
     if change is not None:
         batches = batches.random_map(change)
     return iterate(batches[start_step:], num_threads)
+
+
+def share_of_batches(
+    examples: grain.MapDataset, local_size: int, process_index: int, process_count: int, seed: int
+) -> grain.MapDataset:
+    """Return a process's part of each global batch of the examples; seed: of what follows."""
+    if process_count == 1:
+        return examples.batch(local_size)
+
+    def example(number: int) -> Batch:
+        batch, place = divmod(number, local_size)
+        return examples[(batch * process_count + process_index) * local_size + place]
+
+    own = grain.MapDataset.range(len(examples) // process_count)
+    return own.seed(seed).map(example).batch(local_size)
 
 
 def epochs_without_end(num_examples: int) -> int:

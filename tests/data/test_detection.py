@@ -141,7 +141,7 @@ def test_hosts_divide_each_batch_and_never_read_the_same_examples():
         for i, batch in enumerate(map(next, hosts)):
             assert len(batch["image"]) == 2
             for name, values in batch.items():
-                np.testing.assert_array_equal(values, whole[name][i::2])
+                np.testing.assert_array_equal(values, whole[name][2 * i : 2 * i + 2])
 
 
 def test_batches_of_one_example_come_without_end():
