@@ -77,8 +77,11 @@ _begun: list[Path] = []
 def open_workdir(path: str | os.PathLike, config: Mapping[str, Any], **options: Any) -> Path:
     """workdir.open_workdir, undone if the run ends by an error of use before it came to anything.
 
-    So that flags that turn out wrong later do not stand in the way of right ones.
+    So that flags that turn out wrong later do not stand in the way of right ones. What a folder of
+    an older version does not tell of a flag counts as its default, or as `defaults` says.
     """
+    own = {name: flags.FLAGS[name].default for name in config if name in flags.FLAGS}
+    options["defaults"] = own | dict(options.get("defaults") or {})
     new = not (Path(path).expanduser() / "config.json").exists()
     path = workdir.open_workdir(path, config, **options)
     if new:

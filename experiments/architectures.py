@@ -20,7 +20,6 @@ from cnn_jax.programs import layer_table
 from cnn_jax.reports import architectures as pages
 from cnn_jax.reports import run_page
 from cnn_jax.weights.pretrained import pretrained
-from cnn_jax.workdir import open_workdir
 
 from . import app
 
@@ -84,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
         return
     if name is not None:
         find(name)  # raises for a name that is not there, before anything is written
-    workdir = open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
+    workdir = app.open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
     rows, nets = [], {}
     for each in model_names() if name is None else [name]:
         nets[each] = layer_table.analyse_model(each, size)

@@ -21,7 +21,6 @@ from cnn_jax.reports import ascent as ascent_report
 from cnn_jax.reports import run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import ascent, batching
-from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import layers as layer_flags
@@ -110,9 +109,7 @@ def main(argv: Sequence[str]) -> None:
     key, batch = jax.random.key(flags.FLAGS.seed), (len(repeated), *shape)
     images = jax.ShapeDtypeStruct(batch, np.float32)
     f = batching.within_memory(f, images, memory_flags.limit())
-    folder = open_workdir(
-        subjects.results_folder("ascent", network), subjects.configuration(network)
-    )
+    folder = subjects.open_folder("ascent", network)
     diverse = {}
     if _DIVERSE.value > 1:
         by = paths[0] if paths else ascent_report.middle_layer(trained.layer_shapes(network, shape))

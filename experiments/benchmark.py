@@ -29,7 +29,6 @@ from cnn_jax.errors import UsageError
 from cnn_jax.reports import benchmark as benchmark_report
 from cnn_jax.reports import compiled as compiled_report
 from cnn_jax.reports import run_page
-from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import attacks as attack_flags
@@ -150,7 +149,7 @@ def main(argv: Sequence[str]) -> None:
     counted = _TASK.value in TASKS and TASKS[_TASK.value].is_counted
     report = compiled_report if counted else benchmark_report
     config = resolve(spec, _ROUNDS.value)._asdict() | {"rounds": _ROUNDS.value}
-    workdir = open_workdir(_WORKDIR.value, config, defaults={"plugin": (), "topology": None})
+    workdir = app.open_workdir(_WORKDIR.value, config)
     results = benchmark.measure(
         spec,
         rounds=_ROUNDS.value,

@@ -11,7 +11,6 @@ from absl import flags
 
 from cnn_jax.lecture import convolution
 from cnn_jax.reports import run_page
-from cnn_jax.workdir import open_workdir
 
 from . import app
 
@@ -27,7 +26,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise and of the random fil
 def main(argv: Sequence[str]) -> None:
     del argv
     photograph, attribution = convolution.read_photograph(_IMAGE.value)
-    workdir = open_workdir(_WORKDIR.value, {"image": _IMAGE.value, "seed": _SEED.value})
+    workdir = app.open_workdir(_WORKDIR.value, {"image": _IMAGE.value, "seed": _SEED.value})
     with jax.enable_x64(True):
         results = convolution.compute(photograph, _SEED.value)
         sections = convolution.sections(results, photograph, attribution, workdir)

@@ -21,7 +21,6 @@ from cnn_jax.programs import layer_table
 from cnn_jax.reports import html, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import dream
-from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import layers as layer_flags
@@ -83,19 +82,6 @@ _TURN = flags.DEFINE_float(
 )
 
 
-def receptive_field(network: trained.Trained, paths: Sequence[str]) -> int:
-    """Return the largest receptive field of these layers, in pixels."""
-    size = network.preprocessing.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, len(network.mean)), np.float32)
-    rows = layer_table.analyse(network.model.apply, network.variables, images).layers
-    fields = dict.fromkeys(paths, 1)
-    for row in rows:
-        for path in paths:
-            if row.path == path or row.path.startswith(path + "/"):
-                fields[path] = max(fields[path], *row.receptive_field)
-    return max(fields.values())
-
-
 def main(argv: Sequence[str]) -> None:
     del argv
     network = network_flags.load_network()
@@ -122,14 +108,14 @@ def main(argv: Sequence[str]) -> None:
     if _GUIDE.value is not None:
         guide = photographs.read(_GUIDE.value, channels, _LONGEST_SIDE.value)
         objective = dream.guided(jax.jit(f)(guide[None]))
-    reach = receptive_field(network, paths)
+    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    analysis = layer_table.analyse(network.model.apply, network.variables, images)
+    reach = layer_table.largest_receptive_field(analysis, paths)
     if _TILE.value is None:
         tiles = dream.tiles_within(f, image[None], reach, memory_flags.limit())
     else:
         tiles = dream.Tiles(_TILE.value, reach)
-    folder = open_workdir(
-        subjects.results_folder("dream", network), subjects.configuration(network)
-    )
+    folder = subjects.open_folder("dream", network)
     options = {
         "objective": objective,
         "octaves": _OCTAVES.value,

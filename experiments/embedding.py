@@ -50,9 +50,7 @@ def main(argv: Sequence[str]) -> None:
     network = network_flags.load_network()
     dataset = network_flags.load_dataset(network, answers=False)
     images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
-    folder = app.open_workdir(
-        subjects.results_folder("embedding", network), subjects.configuration(network)
-    )
+    folder = subjects.open_folder("embedding", network)
     shapes = trained.layer_shapes(network, images.shape[1:])
     results, section = representations.embedding_section(
         network,

@@ -13,10 +13,11 @@ from absl import flags
 
 from cnn_jax import evaluation
 from cnn_jax.errors import UsageError
+from cnn_jax.reports import attack_evaluation as attack_report
 from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import bar
 from cnn_jax.views import VIEWS
-from cnn_jax.workdir import open_workdir, write_results
+from cnn_jax.workdir import write_results
 
 from . import app
 from .flags import attack_evaluation
@@ -118,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
         results["under_attack"] = attacked
     workdir = flags.FLAGS.workdir or f"runs/evaluate_{subject.model.name}"
     if config is None:
-        open_workdir(workdir, {"model": subject.model.name, **protocol})
+        app.open_workdir(workdir, {"model": subject.model.name, **protocol})
         training = {}
     else:
         training = training_report.read_training(workdir)
@@ -126,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
     sections = training_report.training_sections(workdir, training) if training else []
     sections += training_report.evaluation_sections(workdir, metrics)
     if attacked is not None:
-        sections.append(attack_evaluation.section(workdir, attacked))
+        sections.append(attack_report.section(workdir, attacked))
     training_report.write_page(workdir, sections)
     print(
         f"{name} {split}: {metrics['examples']} examples, "
@@ -136,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
     if subject.source.get("averaged"):
         print("of the averaged weights; --raw_weights takes those of the last update")
     if attacked is not None:
-        print("\n".join(attack_evaluation.lines(attacked)))
+        print("\n".join(attack_report.lines(attacked)))
         for doubt in attacked["doubts"]:
             print(f"warning: {doubt}", file=sys.stderr)
 

@@ -37,9 +37,7 @@ def main(argv: Sequence[str]) -> None:
     network = network_flags.load_network()
     size, channels = network.preprocessing.image_size, len(network.mean)
     shapes = layer_shapes(network, (size, size, channels))
-    folder = app.open_workdir(
-        subjects.results_folder("filters", network), subjects.configuration(network)
-    )
+    folder = subjects.open_folder("filters", network)
     results, section = representations.filters_section(
         network,
         shapes,

@@ -25,7 +25,6 @@ from cnn_jax.reports import run_page
 from cnn_jax.runtime import xla
 from cnn_jax.runtime.parallel import check_batch_size, choose
 from cnn_jax.training.plan import plan_step
-from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import training as training_flags
@@ -83,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
         )
         print(plan_report.line(rows[-1]), flush=True)
     chosen = {"topology": _TOPOLOGY.value, "batch_per_device": _BATCH_PER_DEVICE.value}
-    workdir = open_workdir(os.path.expanduser(workdir), dataclasses.asdict(config) | chosen)
+    workdir = app.open_workdir(os.path.expanduser(workdir), dataclasses.asdict(config) | chosen)
     run_page.finish(
         workdir,
         f"A plan for {config.model}",

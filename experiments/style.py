@@ -18,7 +18,6 @@ from cnn_jax.reports import html, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion, style
 from cnn_jax.visualize.lbfgs import lbfgs
-from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import memory as memory_flags
@@ -121,9 +120,7 @@ def main(argv: Sequence[str]) -> None:
     f = trained.layers(network, dict.fromkeys(content_layers + style_layers))
     for image in (content, styled):  # raises where one does not fit
         batching.within_memory(f, image[None], memory_flags.limit())
-    folder = open_workdir(
-        subjects.results_folder("style", network), subjects.configuration(network)
-    )
+    folder = subjects.open_folder("style", network)
     start = time.perf_counter()
     found = style.transfer(
         f,

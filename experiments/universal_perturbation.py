@@ -19,7 +19,6 @@ from cnn_jax import trained
 from cnn_jax.attacks import checks, loop, masking, universal
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import universal as universal_report
-from cnn_jax.workdir import open_workdir
 
 from . import app
 from .flags import attacks as attack_flags
@@ -88,9 +87,7 @@ def main(argv: Sequence[str]) -> None:
     for name, other in networks.items():
         if other.preprocessing.image_size != network.preprocessing.image_size:
             raise UsageError(f"{name} takes images of another size; transfer needs equal ones")
-    folder = open_workdir(
-        subjects.results_folder("universal_perturbation", network), subjects.configuration(network)
-    )
+    folder = subjects.open_folder("universal_perturbation", network)
 
     batching = loop.Batching(devices=tuple(jax.local_devices()))
     key = jax.random.key(flags.FLAGS.seed)

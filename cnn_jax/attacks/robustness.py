@@ -1,6 +1,6 @@
 """How a network stands an attack: verdicts on adversarial images, and up to which budget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Key
 
-from cnn_jax.attacks import checks, loop
+from cnn_jax.attacks import checks, loop, masking
 from cnn_jax.attacks.loop import Batching, LogitsOf
 from cnn_jax.attacks.norms import NORMS
 from cnn_jax.attacks.registry import Attack
@@ -155,3 +155,71 @@ def correct_under_attack(
             right[left] = loop.predictions(logits_of, adversarial, batching) == labels[left]
         rows.append(right.copy())
     return np.stack(rows)
+
+
+def accuracy_under_attacks(
+    attacks: Mapping[str, Attack],
+    logits_of: LogitsOf,
+    images: Float[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    key: Key[jax.Array, ""],
+    epsilons: Sequence[float],
+    *,
+    eps: float,
+    norm: str,
+    batching: Batching = loop.DEFAULT,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the accuracy on clean examples and for each budget, under each attack and under all.
+
+    Args:
+      attacks: by the names they have in attacks.registry.
+      epsilons: the budgets of the curves, to which eps is added.
+      options: of every attack's function.
+
+    Returns:
+      norm, eps, examples, clean_accuracy, doubts (why the network may be less robust than it looks,
+      see attacks.masking); and of each of `attacks`, as of all of them together, robust_accuracy
+      (at eps) and curve {"eps", "accuracy"}.
+    """
+    epsilons = sorted({eps, *epsilons})
+    at = epsilons.index(eps)
+    right = loop.predictions(logits_of, images, batching) == labels
+    clean = float(right.mean())
+
+    def accuracy(correct: Bool[np.ndarray, "epsilons n"]) -> dict[str, Any]:
+        shares = correct.mean(axis=1).tolist()
+        curve = {"eps": [0.0, *epsilons], "accuracy": [clean, *shares]}
+        return {"robust_accuracy": shares[at], "curve": curve}
+
+    correct = {
+        name: correct_under_attack(
+            attack,
+            logits_of,
+            images,
+            labels,
+            key,
+            epsilons,
+            norm=norm,
+            batching=batching,
+            **options,
+        )
+        for name, attack in attacks.items()
+    }
+    doubts = []
+    if any(attack.gradient for attack in attacks.values()):
+        none = masking.without_gradient(logits_of, images[right], labels[right], batching)
+        doubts += masking.vanishing(none)
+    at_eps = {name: each[at] for name, each in correct.items()}
+    black_box = at_eps.pop("square", None)
+    if black_box is not None and at_eps:
+        doubts += masking.black_box_gain(np.logical_and.reduce([*at_eps.values()]), black_box)
+    return {
+        "norm": norm,
+        "eps": eps,
+        "examples": len(labels),
+        "clean_accuracy": clean,
+        "doubts": doubts,
+        **accuracy(np.logical_and.reduce([*correct.values()])),
+        "attacks": {name: accuracy(each) for name, each in correct.items()},
+    }

@@ -6,6 +6,7 @@ depends on the seed alone; only mixup and cutmix, which pair the images of one p
 number of processes.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from functools import cache, lru_cache, partial
 
 import grain
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 
 from cnn_jax.data import augmentation as augmentations
@@ -261,6 +262,22 @@ def evaluation_batches(
         process_index=process_index,
         process_count=process_count,
     )
+
+
+def first_examples(
+    dataset: Dataset, preprocessing: Preprocessing, count: int | None = None
+) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
+    """Return the pixels, float32 in 0..1, and the labels of the first examples in memory.
+
+    Args:
+      count: at most so many; by default all.
+    """
+    count = min(count or len(dataset.source), len(dataset.source))
+    size = min(count, 128)
+    batches = evaluation_batches(dataset, batch_size=size, preprocessing=preprocessing)
+    taken = list(itertools.islice(batches, math.ceil(count / size)))
+    images, labels = (np.concatenate([each[name] for each in taken]) for name in ("image", "label"))
+    return images[:count].astype(np.float32) / 255, labels[:count]
 
 
 def ordered_batches(

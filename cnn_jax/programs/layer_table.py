@@ -13,7 +13,7 @@ What a layer's units see is told by cnn_jax.programs.receptive_field.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -123,6 +123,21 @@ def analyse(function: Callable[[Any, Any], Any], variables: Any, images: Any) ->
       images: [n, *spatial, c], an array or a jax.ShapeDtypeStruct.
     """
     return _analyse(jax.make_jaxpr(function)(variables, images), variables, images)
+
+
+def largest_receptive_field(analysis: Analysis, paths: Collection[str]) -> int:
+    """Return the largest side, in pixels, of the receptive fields within the scopes of these paths.
+
+    It is 1 where none of their layers is in the table.
+    """
+    fields = [
+        side
+        for layer in analysis.layers
+        for path in paths
+        if layer.path == path or layer.path.startswith(path + "/")
+        for side in layer.receptive_field
+    ]
+    return max(fields, default=1)
 
 
 def _analyse(jaxpr: Jaxpr | ClosedJaxpr, variables: Any, images: Any) -> Analysis:

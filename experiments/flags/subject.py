@@ -104,7 +104,7 @@ def load(name: str, *, answers: bool = True) -> Subject:
         class_names = network.class_names or dataset.class_names
         names = tuple(dataset.class_names[label] for label in labels)
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
-    folder = app.open_workdir(results_folder(name, network), configuration(network))
+    folder = open_folder(name, network)
     return Subject(network, folder, pixels, labels, names, class_names)
 
 
@@ -120,12 +120,16 @@ def first_examples(
     network: Trained, dataset: datasets.Dataset, count: int
 ) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
     """Return the pixels, in 0..1, and the labels of the data set's first examples."""
-    count = min(count, len(dataset.source))
-    batches = pipeline.evaluation_batches(
-        dataset, batch_size=count, preprocessing=network.preprocessing
-    )
-    batch = next(batches)
-    return batch["image"].astype(np.float32) / 255, batch["label"]
+    return pipeline.first_examples(dataset, network.preprocessing, count)
+
+
+def open_folder(name: str, network: Trained) -> Path:
+    """Return the folder of the results of the experiment of this name, which holds config.json.
+
+    Raises:
+      UsageError: it holds another configuration's, or cannot be written.
+    """
+    return app.open_workdir(results_folder(name, network), configuration(network))
 
 
 def results_folder(name: str, network: Trained) -> Path:

@@ -70,3 +70,25 @@ def test_what_cannot_be_attacked_is_told(case):
         robustness.correct_under_attack(
             pgd, case.logits_of, case.images, case.labels, KEY, [0.2, 0.1], norm="linf"
         )
+
+
+def test_the_accuracy_under_all_attacks_is_that_of_the_images_that_resist_each(linear):
+    distance = linear.margin / np.abs(linear.slope).sum()
+    eps = float(np.sort(distance)[2] * 0.9)  # two images are nearer
+    found = robustness.accuracy_under_attacks(
+        {name: registry.find(name) for name in ("fgsm", "deepfool")},
+        linear.logits_of,
+        linear.images,
+        linear.labels,
+        KEY,
+        [2 * float(distance.max())],
+        eps=eps,
+        norm="linf",
+    )
+    assert (found["examples"], found["clean_accuracy"], found["doubts"]) == (7, 1, [])
+    assert found["robust_accuracy"] == 5 / 7
+    assert found["curve"] == {
+        "eps": [0, eps, 2 * float(distance.max())],
+        "accuracy": [1, 5 / 7, 0],
+    }
+    assert {each["robust_accuracy"] for each in found["attacks"].values()} == {5 / 7}

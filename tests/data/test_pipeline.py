@@ -7,7 +7,7 @@ from PIL import Image
 
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
-from cnn_jax.data.pipeline import evaluation_batches, train_batches
+from cnn_jax.data.pipeline import evaluation_batches, first_examples, train_batches
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 
@@ -376,3 +376,13 @@ def test_arguments_that_do_not_fit_are_refused_at_once(options, message):
 def test_an_empty_data_set_is_refused():
     with pytest.raises(UsageError, match=r"noise \(train\) has no examples"):
         train(dataset()._replace(source=[]), 1)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, 300), (5, 5), (200, 200), (1000, 300)])
+def test_the_first_examples_come_as_arrays_of_pixels_from_0_to_1(count, expected):
+    data = dataset(300)
+    images, labels = first_examples(data, Preprocessing(8, 8), count)
+    assert (images.dtype, images.shape) == (np.float32, (expected, 8, 8, 3))
+    np.testing.assert_array_equal(labels, np.arange(expected))
+    last = np.asarray(Image.open(io.BytesIO(data.source[expected - 1]["image"])))
+    np.testing.assert_array_equal(images[-1], last.astype(np.float32) / 255)

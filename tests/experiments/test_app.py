@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax.errors import UsageError
+from experiments import app
+
 REPOSITORY = Path(__file__).parents[2]
 
 GREET = '''\
@@ -174,3 +177,15 @@ def test_a_flag_that_the_command_would_not_read_is_refused(name, flag):
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: unknown flag '{flag.split('=')[0]}'")
+
+
+def test_a_folder_of_a_version_without_a_flag_is_that_of_its_default(tmp_path):
+    class Flag:
+        default = 8
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.flags, "FLAGS", {"examples": Flag})
+        app.open_workdir(tmp_path / "run", {"seed": 0})
+        app.open_workdir(tmp_path / "run", {"seed": 0, "examples": 8})
+        with pytest.raises(UsageError, match="examples: 8 there, 9 here"):
+            app.open_workdir(tmp_path / "run", {"seed": 0, "examples": 9})

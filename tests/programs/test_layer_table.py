@@ -296,3 +296,11 @@ def test_one_and_three_dimensional_maps():
 def test_unknown_names_are_errors_of_use():
     with pytest.raises(UsageError, match="did you mean"):
         layer_table.analyse_model("resnet5")
+
+
+def test_the_largest_receptive_field_of_some_scopes():
+    analysis = layer_table.analyse_model("resnet20", 32)
+    assert layer_table.largest_receptive_field(analysis, ["stem"]) == 3
+    of_block = layer_table.largest_receptive_field(analysis, ["stem", "stage1_block1"])
+    assert of_block == 7  # three convolutions of 3 x 3 pixels
+    assert layer_table.largest_receptive_field(analysis, ["stage1_block1/conv1", "nowhere"]) == 5
