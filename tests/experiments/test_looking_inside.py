@@ -14,27 +14,9 @@ from PIL import Image
 
 from cnn_jax import save_weights, trained
 from cnn_jax.reports import looking_inside
-from cnn_jax.training import loop
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.recipes import recipe
 from tests.models.tracing import drawn, variables
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a run of two steps."""
-    folder = tmp_path_factory.mktemp("inside")
-    options = recipe("digits") | {
-        "model": "lenet5",
-        "model_options": "filters=(4, 6), neurons=(8,)",
-        "steps": 2,
-        "epochs": None,
-        "data_dir": str(folder / "data"),
-    }
-    loop.train(TrainConfig(**options), folder / "run")
-    return folder / "run"
 
 
 def start(name, *arguments):

@@ -9,31 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.training import loop
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.recipes import recipe
-
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """The folder of a run of two steps."""
-    folder = tmp_path_factory.mktemp("synthesis")
-    options = recipe("digits") | {
-        "model": "lenet5",
-        "model_options": "filters=(4,), neurons=(8,)",
-        "steps": 2,
-        "epochs": None,
-        "data_dir": str(folder / "data"),
-    }
-    loop.train(TrainConfig(**options), folder / "run")
-    return folder / "run"
-
-
-def run(name, *flags):
+def start(name, *flags):
     command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -50,11 +31,11 @@ def results(done, folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_feature_inversion_has_a_column_a_layer_and_repeats(workdir, tmp_path):
-    flags = [f"--workdir={workdir}", "--examples=2", "--steps=12"]
-    folders = [workdir / "feature_inversion", tmp_path / "again"]
+def test_feature_inversion_has_a_column_a_layer_and_repeats(run, tmp_path):
+    flags = [f"--workdir={run}", "--examples=2", "--steps=12"]
+    folders = [run / "feature_inversion", tmp_path / "again"]
     found, again = (
-        results(run("feature_inversion", *flags, f"--output={folder}"), folder)
+        results(start("feature_inversion", *flags, f"--output={folder}"), folder)
         for folder in folders
     )
     layers = [row["layer"] for row in found["layers"]]
@@ -65,9 +46,9 @@ def test_feature_inversion_has_a_column_a_layer_and_repeats(workdir, tmp_path):
         assert picture.width > picture.height
 
 
-def test_an_unknown_layer_is_an_error_of_use(workdir, tmp_path):
+def test_an_unknown_layer_is_an_error_of_use(run, tmp_path):
     output = tmp_path / "results"
-    done = run("feature_inversion", f"--workdir={workdir}", "--layers=con1", f"--output={output}")
+    done = start("feature_inversion", f"--workdir={run}", "--layers=con1", f"--output={output}")
     assert done.returncode == 2
     assert not output.exists()
     assert "unknown layer 'con1'; did you mean 'conv1'" in done.stderr
@@ -81,40 +62,40 @@ def photo(tmp_path_factory):
     return file
 
 
-def test_ascent_raises_every_class(workdir):
-    found = results(run("ascent", f"--workdir={workdir}", "--steps=40"), workdir / "ascent")
+def test_ascent_raises_every_class(run):
+    found = results(start("ascent", f"--workdir={run}", "--steps=40"), run / "ascent")
     assert found["targets"] == list(range(10))
     for way in found["ways"].values():
         assert np.all(np.array(way["score"]) > way["start"])
 
 
-def test_a_dream_keeps_the_photographs_size_and_moves(workdir, photo):
-    done = run(
-        "dream", f"--workdir={workdir}", f"--image={photo}", "--layers=conv1", "--octaves=2",
+def test_a_dream_keeps_the_photographs_size_and_moves(run, photo):
+    done = start(
+        "dream", f"--workdir={run}", f"--image={photo}", "--layers=conv1", "--octaves=2",
         "--iterations=3", "--frames=3", "--tile=16", "--jitter=2",
     )  # fmt: skip
-    found = results(done, workdir / "dream")
+    found = results(done, run / "dream")
     assert found["objective_after"] > found["objective_before"]
-    with Image.open(workdir / "dream" / "dream.png") as picture:
+    with Image.open(run / "dream" / "dream.png") as picture:
         assert picture.size == (56, 40)
-    with Image.open(workdir / "dream" / "zoom.gif") as movie:
+    with Image.open(run / "dream" / "zoom.gif") as movie:
         assert movie.n_frames == 3
-    assert len(list((workdir / "dream" / "frames").iterdir())) == 3
+    assert len(list((run / "dream" / "frames").iterdir())) == 3
 
 
-def test_style_lowers_the_gram_error(workdir, photo):
-    done = run(
-        "style", f"--workdir={workdir}", f"--image={photo}", f"--style={photo}", "--steps=8",
+def test_style_lowers_the_gram_error(run, photo):
+    done = start(
+        "style", f"--workdir={run}", f"--image={photo}", f"--style={photo}", "--steps=8",
         "--content_layers=relu1", "--style_layers=relu1,pool1",
     )  # fmt: skip
-    found = results(done, workdir / "style")
+    found = results(done, run / "style")
     assert set(found["gram_error"]) == {"relu1", "pool1"}
-    assert (workdir / "style" / "result.png").exists()
+    assert (run / "style" / "result.png").exists()
 
 
-def test_fooling_shows_three_ways_and_the_real_images(workdir):
-    flags = [f"--workdir={workdir}", "--steps=20", "--generations=30", "--children=8"]
-    found = results(run("fooling", *flags), workdir / "fooling")["confidences"]
+def test_fooling_shows_three_ways_and_the_real_images(run):
+    flags = [f"--workdir={run}", "--steps=20", "--generations=30", "--children=8"]
+    found = results(start("fooling", *flags), run / "fooling")["confidences"]
     assert list(found) == ["by gradient", "by evolution", "fantasy", "real images"]
     assert np.shape([found[way] for way in list(found)[:3]]) == (3, 10)
 
@@ -136,10 +117,10 @@ def test_fooling_shows_three_ways_and_the_real_images(workdir):
         ),
     ],
 )
-def test_pictures_and_numbers_repeat_bit_for_bit(name, flags, workdir, photo, tmp_path):
-    flags = [f"--workdir={workdir}", *(flag.format(photo=photo) for flag in flags)]
+def test_pictures_and_numbers_repeat_bit_for_bit(name, flags, run, photo, tmp_path):
+    flags = [f"--workdir={run}", *(flag.format(photo=photo) for flag in flags)]
     folders = [tmp_path / "first", tmp_path / "second"]
-    first, second = (results(run(name, *flags, f"--output={each}"), each) for each in folders)
+    first, second = (results(start(name, *flags, f"--output={each}"), each) for each in folders)
     del first["seconds"], second["seconds"]
     assert first == second
     pictures = sorted(folders[0].glob("*.png"))
@@ -148,12 +129,12 @@ def test_pictures_and_numbers_repeat_bit_for_bit(name, flags, workdir, photo, tm
         assert picture.read_bytes() == (folders[1] / picture.name).read_bytes()
 
 
-def test_what_is_missing_is_an_error_of_use(workdir, photo, tmp_path):
+def test_what_is_missing_is_an_error_of_use(run, photo, tmp_path):
     for name, flags, message in (
         ("dream", [], "give --image=FILE once"),
         ("dream", [f"--image={photo}", "--layers=head"], "without height and width"),
         ("style", [f"--image={photo}"], "--style=FILE"),
         ("ascent", ["--target=11"], "unknown class '11'; numbers go from 0 to 9"),
     ):
-        done = run(name, f"--workdir={workdir}", f"--output={tmp_path}/{name}", *flags)
+        done = start(name, f"--workdir={run}", f"--output={tmp_path}/{name}", *flags)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -11,28 +11,10 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import UsageError, trained
-from cnn_jax.training import loop
-from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.recipes import recipe
 from experiments import app  # noqa: F401  (app defines the flags about processes)
 from experiments.flags import subject as subjects
 
 subjects.define()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a run of two steps."""
-    folder = tmp_path_factory.mktemp("subject")
-    options = recipe("digits") | {
-        "model": "lenet5",
-        "model_options": "filters=(4,), neurons=(8,)",
-        "steps": 2,
-        "epochs": None,
-        "data_dir": str(folder / "data"),
-    }
-    loop.train(TrainConfig(**options), folder / "run")
-    return folder / "run"
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""One trained network serves all tests of the experiments that look into one."""
+
+import shutil
+
+import pytest
+
+from cnn_jax.training import loop
+from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.recipes import recipe
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory):
+    """The folder of a run of two steps; a test that writes into a run's folder takes a copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = recipe("digits") | {
+        "model": "lenet5",
+        "model_options": "filters=(4,), neurons=(8,)",
+        "steps": 2,
+        "epochs": None,
+        "data_dir": str(folder / "data"),
+    }
+    loop.train(TrainConfig(**options), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(trained_once, tmp_path_factory):
+    """The module's own copy of the folder of that run."""
+    return shutil.copytree(trained_once, tmp_path_factory.mktemp("runs") / "run")
