@@ -219,7 +219,7 @@ def run_by_submitit(
       UsageError: submitit is not installed, SLURM is not there, or an option is unknown.
     """
     try:
-        import submitit
+        import submitit  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError("--engine=slurm needs submitit: pip install 'cnn_jax[slurm]'") from None
     try:

@@ -84,7 +84,7 @@ def wandb(config: Mapping[str, Any], workdir: Path) -> Log:
     The variables WANDB_PROJECT, WANDB_MODE and their kin hold, see docs.wandb.ai.
     """
     try:
-        import wandb as service
+        import wandb as service  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError(
             "--tracker=cnn_jax.trackers:wandb needs Weights & Biases: pip install 'cnn_jax[wandb]'"

@@ -3,6 +3,8 @@
 Each is imported where it is used: one of them is there, the others need not be.
 """
 
+# pyright: reportMissingImports=false
+
 import itertools
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """The order of an image's axes in PyTorch's memory."""
 
+# pyright: reportMissingImports=false
+
 import torch
 
 from cnn_jax.benchmark.spec import Spec

@@ -1,5 +1,7 @@
 """The residual networks in plain PyTorch, and torchvision's models where it is installed."""
 
+# pyright: reportMissingImports=false
+
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial

@@ -1,5 +1,7 @@
 """The tasks that look into a network, in plain PyTorch and by captum."""
 
+# pyright: reportMissingImports=false
+
 import itertools
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """PyTorch's side of a measurement."""
 
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Callable
 from typing import Any

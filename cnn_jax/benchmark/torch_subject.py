@@ -1,5 +1,7 @@
 """The network and the images of JAX's side, in PyTorch."""
 
+# pyright: reportMissingImports=false
+
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The tasks in PyTorch: the same work as in jax_tasks.py, on the same batches."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable, Iterator
 
 import torch

@@ -24,7 +24,7 @@ PART = 250
 def _segmentation():
     """The module of OpenCV that selective search is in."""
     try:
-        from cv2.ximgproc import segmentation
+        from cv2.ximgproc import segmentation  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError(
             "selective search is OpenCV's; .venv/bin/pip install opencv-contrib-python-headless"
