@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnn_jax.training.losses import register_loss
     from cnn_jax.training.optimizer import register_optimizer
     from cnn_jax.training.recipes import register_recipe
+    from cnn_jax.training.task import register_task
     from cnn_jax.visualize.methods import register_method
     from cnn_jax.weights import load_weights, save_weights
     from cnn_jax.weights.pretrained import load_pretrained, pretrained
@@ -38,6 +39,7 @@ __all__ = [
     "register_model",
     "register_optimizer",
     "register_recipe",
+    "register_task",
     "save_weights",
 ]
 
@@ -57,6 +59,7 @@ _PLACES = {
     "register_model": "cnn_jax.models",
     "register_optimizer": "cnn_jax.training.optimizer",
     "register_recipe": "cnn_jax.training.recipes",
+    "register_task": "cnn_jax.training.task",
     "save_weights": "cnn_jax.weights",
 }
 

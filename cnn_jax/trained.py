@@ -96,7 +96,7 @@ def _best_step(directory: Path) -> int:
     """The step of the best checkpoint, by the metric that the run keeps it for."""
     metric = (checkpoint.newest_config(directory) or {}).get("keep_best")
     there = ", ".join(map(str, checkpoint.steps(directory)))
-    if metric not in configs.BETTER:
+    if configs.BETTER.get(metric) is None:
         raise UsageError(
             f"the run in {directory.parent} keeps no best checkpoint; train with --keep_best, or "
             f"give one of its steps: {there}"

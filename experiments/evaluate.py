@@ -5,6 +5,7 @@ python -m experiments.evaluate --weights=resnet50.pth --model=resnet50 --dataset
 python -m experiments.evaluate --workdir=runs/digits --attack=fgsm,pgd,apgd --eps=16/255
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -13,9 +14,13 @@ from absl import flags
 
 from cnn_jax import evaluation
 from cnn_jax.errors import UsageError
+from cnn_jax.models.registry import check_task
 from cnn_jax.reports import attack_evaluation as attack_report
 from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import bar
+from cnn_jax.trained import Trained
+from cnn_jax.training import loop
+from cnn_jax.training import task as tasks
 from cnn_jax.views import VIEWS
 from cnn_jax.workdir import write_results
 
@@ -73,11 +78,56 @@ network_flags.define_dataset()
 attack_evaluation.define()
 
 
+def evaluate_task(network: Trained, task: tasks.Task) -> None:
+    """Evaluate a network of a registered task as the task does, and write results and page."""
+    values, config = flags.FLAGS, network.config
+    if config is None:
+        raise UsageError(f"a {task.name} network is evaluated as its run says; give its --workdir")
+    for name in ("ten_crop", "attack"):
+        if values[name].value:
+            raise UsageError(f"--{name} is not for {task.name}; leave it out")
+    if values.dataset not in (None, config.dataset):
+        config = dataclasses.replace(config, train_split=None, eval_split=None)
+    given = {
+        "dataset": values.dataset,
+        "data_dir": values.data_dir,
+        "eval_split": values.split,
+        "eval_views": _VIEWS.value,
+        "eval_image_size": _IMAGE_SIZE.value,
+        "eval_resize": _RESIZE.value or _IMAGE_SIZE.value,
+        "num_threads": _NUM_THREADS.value,
+        "batch_size": _BATCH_SIZE.value,
+        "dtype": _DTYPE.value,
+        "mean": network.mean,
+        "std": network.std,
+    }
+    config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
+    tasks.check_options(config, task)
+    owner = f"the run in {values.workdir}"
+    _, dataset = loop.load_datasets(config, task, network.class_names, owner)
+    metrics = task.evaluator(network.model, dataset, config, None)(network.variables)
+    if jax.process_index() != 0:
+        return
+    protocol = {"dataset": dataset.name, "split": dataset.split, "dtype": config.dtype}
+    training = training_report.read_training(values.workdir)
+    results = metrics | {"model": network.model.name, "protocol": protocol} | dict(network.source)
+    write_results(values.workdir, results | {"training": training})
+    sections = training_report.training_sections(values.workdir, training) if training else []
+    sections += training_report.sections_of(task)(values.workdir, metrics)
+    training_report.write_page(values.workdir, sections)
+    print(f"{dataset.name} {dataset.split}: {task.headline(metrics)}")
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
     if _BATCH_SIZE.value < 1:
         raise UsageError(f"--batch_size={_BATCH_SIZE.value} is too small; give 1 at least")
-    subject = network_flags.load_network()
+    subject = network_flags.load_network(task=None)
+    task = tasks.of_model(subject.model.name)
+    check_task(subject.model.name, task.name)
+    if task is not tasks.CLASSIFICATION:
+        evaluate_task(subject, task)
+        return
     config, dataset = subject.config, network_flags.load_dataset(subject)
     name, split = dataset.name, dataset.split
     preprocessing = subject.preprocessing

@@ -3,16 +3,18 @@
 python -m experiments.train --recipe=digits --workdir=runs/digits
 python -m experiments.train --model=resnet50 --dataset=imagenet2012 --workdir=runs/r50 --epochs=90
 
-The same command again goes on where the run stopped.
+The same command again goes on where the run stopped. Networks of a task that a --plugin registers
+are trained for that task.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from absl import flags
 
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import training as training_report
-from cnn_jax.training.task import CLASSIFICATION
+from cnn_jax.training import task as tasks
 
 from . import app
 from .flags import task_training
@@ -32,7 +34,9 @@ def main(argv: Sequence[str]) -> None:
     if _WORKDIR.value is None:
         raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/digits")
     config = training_flags.config_from_flags(flags.FLAGS)
-    task_training.train(config, _WORKDIR.value, CLASSIFICATION, training_report.write_training)
+    task = tasks.of_model(config.model)
+    write = partial(training_report.write_training, task=task)
+    task_training.train(config, _WORKDIR.value, task, write)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The results and the report page of a run: its training, its evaluation, or both."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from cnn_jax.reports import figures, html, parts, run_page
 from cnn_jax.reports.html import Html
 from cnn_jax.training.log import read_log
 from cnn_jax.training.loop import Result
+from cnn_jax.training.task import CLASSIFICATION, Task
 from cnn_jax.workdir import write_results
 
 
@@ -28,13 +29,13 @@ def read_training(workdir: str) -> dict[str, Any]:
     return {key: results.get(key) for key in keys} if "images_per_second" in results else {}
 
 
-def write_training(workdir: str, result: Result) -> None:
+def write_training(workdir: str, result: Result, task: Task = CLASSIFICATION) -> None:
     """Write results.json and report.html of a training run."""
     results = {name: value for name, value in result._asdict().items() if name != "evaluation"}
     write_results(workdir, results | {"evaluation": result.evaluation})
     sections = parts.attempt("Training", training_sections, workdir, results)
     if result.evaluation is not None:
-        sections += parts.attempt("Evaluation", evaluation_sections, workdir, result.evaluation)
+        sections += parts.attempt("Evaluation", sections_of(task), workdir, result.evaluation)
     write_page(workdir, sections)
 
 
@@ -72,6 +73,18 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
             ),
         )
     ]
+
+
+def sections_of(task: Task) -> Callable[[str, Mapping[str, Any]], list[Html]]:
+    """Return f(workdir, metrics) -> the sections of an evaluation of a task without a report."""
+    if task.name == CLASSIFICATION.name:
+        return evaluation_sections
+
+    def sections(workdir: str, metrics: Mapping[str, Any]) -> list[Html]:
+        del workdir  # no picture
+        return [html.section("Evaluation", html.metrics({n: metrics.get(n) for n in task.logged}))]
+
+    return sections
 
 
 def evaluation_sections(workdir: str, metrics: Mapping[str, Any]) -> list[Html]:

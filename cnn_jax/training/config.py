@@ -62,8 +62,10 @@ def is_outside(optimizer: str) -> bool:
 # Options of the tasks' own losses.
 OF_TASKS_LOSS = ("label_smoothing", "class_weights", "dice_weight")
 
-# The metrics by which a checkpoint can be the best, and whether the highest or the lowest is.
-BETTER = {
+# The metrics by which a checkpoint can be the best, and whether the highest or the lowest is; by
+# "none" no checkpoint is.
+BETTER: dict[str, str | None] = {
+    "none": None,
     "loss": "min",
     "top1_error": "min",
     "top5_error": "min",
@@ -495,7 +497,8 @@ class TrainConfig:
         "Metric by which the best checkpoint is kept beside the latest ones (--step=best "
         "takes it), for which every checkpoint is evaluated; by default as in the run so "
         "far, else none.",
-        choices=("none", *BETTER),
+        choices=BETTER,
+        open=True,  # to what a plugin registers
         result=False,
     )
     eval_every: int | None = option(

@@ -119,7 +119,7 @@ def _best_or_newest(workdir: str, say: Callable[[str], None]) -> tuple[Trained, 
     folder, why = Path(workdir).expanduser(), ""
     before = checkpoint.newest_config(checkpoint.checkpoint_directory(folder)) or {}
     run, metric = None, before.get("keep_best")
-    if metric in configs.BETTER:
+    if configs.BETTER.get(metric):
         try:
             run, why = trained.from_workdir(folder, "best", task=None), f", its best {metric}"
         except UsageError as error:  # damaged, or none was evaluated

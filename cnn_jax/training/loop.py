@@ -424,7 +424,7 @@ def _run(
     timer = _Timer()
     metrics_of_eval, metrics_of_raw, evaluated, step, saved = None, None, None, start, start
     failure: EvaluationFailed | None = None
-    keeps_best = config.keep_best in configs.BETTER
+    keeps_best = configs.BETTER.get(config.keep_best) is not None
 
     def settle(ahead: int) -> None:
         """Look at the metrics of all but the newest `ahead` steps."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from cnn_jax import detection_evaluation, evaluation
+from cnn_jax import detection_evaluation, errors, evaluation, plugins
 from cnn_jax.data import augmentation, datasets, masks, pipeline
 from cnn_jax.data import detection as objects
 from cnn_jax.data import localization as boxed
@@ -18,6 +18,9 @@ from cnn_jax.data import segmentation as masked
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.evaluation import Scoring
+from cnn_jax.models import Model
+from cnn_jax.models.registry import find
+from cnn_jax.runtime import parallel
 from cnn_jax.tasks import classification, localization, segmentation
 from cnn_jax.training import config as configs
 from cnn_jax.training import detector, losses
@@ -100,7 +103,14 @@ def _train_batches(batches, dataset, config, **settings):
     )
 
 
-def _evaluator(scoring, model, dataset, config, devices=None):
+def evaluator_of(
+    scoring: Scoring,
+    model: Model,
+    dataset: Dataset,
+    config: TrainConfig,
+    devices: parallel.Devices | None = None,
+) -> Callable[[PyTree], dict[str, Any]]:
+    """Return the evaluator of a task whose outputs are compared with the truth by this scoring."""
     return evaluation.create_evaluator(
         model,
         dataset,
@@ -114,8 +124,8 @@ def _evaluator(scoring, model, dataset, config, devices=None):
     )
 
 
-# the options of an image that is cropped and resized, and of the adversary that may change it
-_IMAGES = (
+# The options of an image that is cropped and resized, and of the adversary that may change it
+IMAGES = (
     *("channels", "interpolation", "start_image_size", "eval_image_size", "eval_resize"),
     *("eval_views", "crop", "vertical_flip", "color_jitter", "whiten", "adversary", "loss"),
 )
@@ -163,7 +173,7 @@ def _classification_odds(logits, batch):
 CLASSIFICATION = Task(
     name="classification",
     reads=(
-        *_IMAGES,
+        *IMAGES,
         *("sampler", "alternating_flip", "policy", "erasing", "mixup", "cutmix"),
         *("class_weights", "label_smoothing"),
     ),
@@ -175,7 +185,7 @@ CLASSIFICATION = Task(
     class_counts=datasets.class_counts,
     total_weight=_classification_weight,
     objective=of_outputs(_classification_loss, _classification_odds),
-    evaluator=partial(_evaluator, evaluation.CLASSIFICATION),
+    evaluator=partial(evaluator_of, evaluation.CLASSIFICATION),
     logged=("loss", "top1_error", "top5_error"),
     headline=lambda metrics: (
         f"test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
@@ -208,7 +218,7 @@ def segmentation_odds(logits: Array, batch: Batch) -> Array:
 
 SEGMENTATION = Task(
     name="segmentation",
-    reads=(*_IMAGES, "mask_values", "class_weights", "dice_weight"),
+    reads=(*IMAGES, "mask_values", "class_weights", "dice_weight"),
     load=masks.load,
     splits=masks.splits,
     resolve=_without_trades,
@@ -220,7 +230,7 @@ SEGMENTATION = Task(
     ),
     objective=of_outputs(_segmentation_loss, segmentation_odds),
     evaluator=partial(
-        _evaluator,
+        evaluator_of,
         Scoring(
             "segmentation",
             masked.evaluation_batches,
@@ -255,7 +265,7 @@ def localization_odds(outputs: Mapping[str, Array], batch: Batch) -> Array:
 
 LOCALIZATION = Task(
     name="localization",
-    reads=(*_IMAGES, "sampler"),
+    reads=(*IMAGES, "sampler"),
     load=boxed.load,
     splits=_usual_splits,
     resolve=_without_trades,
@@ -264,7 +274,7 @@ LOCALIZATION = Task(
     class_counts=datasets.class_counts,
     objective=of_outputs(_localization_loss, localization_odds),
     evaluator=partial(
-        _evaluator,
+        evaluator_of,
         Scoring(
             "localization",
             boxed.evaluation_batches,
@@ -354,3 +364,40 @@ def unmeasured(*args: Any) -> Callable[[PyTree], dict[str, Any]]:
 
 
 TASKS = {task.name: task for task in (CLASSIFICATION, LOCALIZATION, SEGMENTATION, DETECTION)}
+
+
+def register_task(task: Task, better: Mapping[str, str] | None = None) -> None:
+    """Let experiments.train and evaluate know a task, of models whose Entry.task is its name.
+
+    Most of a row is that of a like one, as in CLASSIFICATION._replace(name=..., objective=...); see
+    training.objective.of_outputs and evaluator_of for its two functions.
+
+    Args:
+      better: for each of task.logged that no other task logs whether its highest ("max") or lowest
+        ("min") value is the best.
+
+    Raises:
+      UsageError: the name is taken, this is no row of the table, it reads an option that there is
+        not, or logs a number of which nobody says which end is better.
+    """
+    if not isinstance(task, Task):
+        raise UsageError(f"{task!r} is no training.task.Task")
+    options = [field.name for field in dataclasses.fields(TrainConfig)]
+    for name in task.reads:
+        if name not in options:
+            raise errors.unknown("option", name, options)
+    better = {name: end for name, end in (better or {}).items() if name not in configs.BETTER}
+    for name in task.logged:
+        if better.get(name, configs.BETTER.get(name)) not in ("min", "max"):
+            raise UsageError(
+                f"the task {task.name!r} logs {name}, and not whether more of it is better; give "
+                f'better={{"{name}": "max"}}, or "min"'
+            )
+    plugins.register(TASKS, "task", task.name, task)
+    configs.BETTER.update(better)
+
+
+def of_model(name: str) -> Task:
+    """Return the registered task that the named model is for; of this package's CLASSIFICATION."""
+    task = find(name).task
+    return TASKS[task] if task in plugins.REGISTERED.get("task", ()) else CLASSIFICATION

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax import plugins
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.segmentation import validate
 from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks import segmentation
+from cnn_jax.training import config as configs
+from cnn_jax.training import task as tasks
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
@@ -128,3 +131,43 @@ def test_what_masks_cannot_be_augmented_by_is_not_read_by_segmentation(name):
         validate(Augmentation(**{name: value}))
     assert name in CLASSIFICATION.reads
     assert name not in SEGMENTATION.reads
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """What is registered ends with the test."""
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    monkeypatch.setattr(plugins, "REGISTERED", {})
+    monkeypatch.setattr(configs, "BETTER", dict(configs.BETTER))
+
+
+def test_a_task_is_registered_with_its_metrics(tables):
+    own = tasks.CLASSIFICATION._replace(name="own", logged=("loss", "sharpness"))
+    with pytest.raises(UsageError, match="'own' logs sharpness, and not whether more of it is"):
+        tasks.register_task(own)
+    assert "own" not in tasks.TASKS
+    tasks.register_task(own, better={"sharpness": "max"})
+    assert tasks.TASKS["own"] is own
+    assert configs.BETTER["sharpness"] == "max"
+    with pytest.raises(UsageError, match="there is a task 'own' already"):
+        tasks.register_task(own)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            tasks.CLASSIFICATION._replace(name="x", reads=("mixups",)),
+            "unknown option 'mixups'",
+        ),
+        (tasks.CLASSIFICATION, "there is a task 'classification' already"),
+        ("classification", "is no training.task.Task"),
+    ],
+)
+def test_a_row_that_is_none_is_refused(row, message, tables):
+    with pytest.raises(UsageError, match=message):
+        tasks.register_task(row)
+
+
+def test_networks_of_this_package_are_trained_as_classifiers_by_train(tables):
+    assert tasks.of_model("unet") is tasks.CLASSIFICATION  # which refuses it
