@@ -23,7 +23,7 @@ import jax
 from absl import flags
 
 from cnn_jax import benchmark
-from cnn_jax.benchmark.jax_tasks import TASKS
+from cnn_jax.benchmark.jax_side import TASKS
 from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import benchmark as benchmark_report

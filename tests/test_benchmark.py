@@ -18,21 +18,17 @@ from PIL import Image
 from cnn_jax import create_model
 from cnn_jax.benchmark import (
     Spec,
+    inputs,
     jax_side,
-    jax_tasks,
-    jpegs,
     machine,
     measurement,
-    outcome,
-    peak,
-    settings,
-    subject,
-    timing,
+    summary,
     worker,
+    workload,
 )
-from cnn_jax.benchmark.measurement import check_comparable, resolve
+from cnn_jax.benchmark.measurement import check_comparable, interleave, resolve
 from cnn_jax.benchmark.process import started
-from cnn_jax.benchmark.program import Program, calls_in, create_turn
+from cnn_jax.benchmark.program import Program, attack_outcome, calls_in, create_turn
 from cnn_jax.benchmark.summary import summarize
 from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
@@ -144,23 +140,23 @@ def test_the_sides_take_turns():
 
         return turn
 
-    taken = timing.interleave({"a": side("a", [1, 2, 3]), "b": side("b", [4, 5, 6])}, 3)
+    taken = interleave({"a": side("a", [1, 2, 3]), "b": side("b", [4, 5, 6])}, 3)
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert taken == {"a": [1, 2, 3], "b": [4, 5, 6]}
 
 
 def test_a_summary_is_the_median_and_the_quartiles():
-    assert timing.summary([5, 1, 2, 4, 3]) == {
+    assert summary.distribution([5, 1, 2, 4, 3]) == {
         "median": 3.0,
         "first_quartile": 2.0,
         "third_quartile": 4.0,
         "values": [5.0, 1.0, 2.0, 4.0, 3.0],
     }
-    assert timing.summary([7])["third_quartile"] == 7
+    assert summary.distribution([7])["third_quartile"] == 7
 
 
 def test_a_ratio_is_taken_turn_by_turn():
-    ratio = timing.ratio([1, 20, 300], [2, 20, 100])
+    ratio = summary.ratio([1, 20, 300], [2, 20, 100])
     assert ratio["values"] == [0.5, 1, 3]
     assert ratio["median"] == 1
 
@@ -204,7 +200,7 @@ def test_a_turn_has_as_many_calls_as_its_time_holds():
     ],
 )
 def test_the_published_peak_is_found_by_the_device_kind(kind, dtype, expected):
-    assert peak.published(kind, dtype) == expected
+    assert machine.peak_flops(kind, dtype) == expected
 
 
 def test_the_machine_is_described():
@@ -216,7 +212,7 @@ def test_the_machine_is_described():
 
 
 def test_the_images_are_jpegs_of_imagenets_size_and_weight(tmp_path):
-    jpegs.write_images(tmp_path, count=4)
+    inputs.write_images(tmp_path, count=4)
     files = sorted(tmp_path.glob("*/*.jpg"))
     assert [file.parent.name for file in files] == ["a", "a", "b", "b"]
     for file in files:
@@ -243,7 +239,7 @@ def test_a_training_task_makes_updates_on_one_batch():
 
 
 def _fresh(spec):
-    program = jax_tasks.TASKS[spec.task].program(spec)
+    program = jax_side.TASKS[spec.task].program(spec)
     return program.state, next(program.batches)
 
 
@@ -253,7 +249,7 @@ def test_training_costs_three_forward_passes_less_the_gradient_of_the_images():
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     forward = multiply_adds(jax.make_jaxpr(model.apply)(variables, images))
     first = 8 * 28 * 28 * 25 * 6
-    program = jax_tasks.train(TINY)
+    program = jax_side.train(TINY)
     traced = program.call.trace(program.state, next(program.batches))
     assert multiply_adds(traced.jaxpr) == 3 * forward - first
 
@@ -270,7 +266,7 @@ def test_inference_gives_the_models_logits():
 
 
 def test_the_input_task_decodes(tmp_path):
-    jpegs.write_images(tmp_path, count=8)
+    inputs.write_images(tmp_path, count=8)
     spec = Spec("input", "resnet18", batch_size=4, image_size=64, images=str(tmp_path))
     program, facts = jax_side.prepare(spec._replace(num_threads=0))
     batch = program.call(None, next(program.batches))
@@ -286,21 +282,21 @@ def test_decoded_images_feed_only_models_of_colour_images(tmp_path):
 
 
 def test_both_sides_are_given_one_network_and_its_images(tmp_path):
-    spec = TINY._replace(task="pgd", subject=str(tmp_path / "subject.npz"))
-    network, made = subject.create(spec)
-    read = subject.read(spec.subject)
+    spec = TINY._replace(task="pgd", workload=str(tmp_path / "workload.npz"))
+    network, made = workload.create(spec)
+    read = workload.read(spec.workload)
     assert jax.tree.all(jax.tree.map(np.array_equal, read, made))
     assert read.num_classes == 10
     normalized = (read.pixels - read.mean) / read.std
     logits = network.model.apply(read.variables, jnp.asarray(normalized))
     np.testing.assert_array_equal(logits.argmax(axis=1), read.classes)
-    assert subject.facts(read) == {"parameters": 61706}
+    assert workload.facts(read) == {"parameters": 61706}
 
 
-def test_the_subject_is_a_runs_network_and_its_first_examples(run_of_digits):
+def test_the_workload_is_a_runs_network_and_its_first_examples(run_of_digits):
     spec = resolve(Spec("pgd", "", run=run_of_digits, batch_size=3), 1)
     assert (spec.model, spec.image_size, spec.input) == ("lenet5", 32, "run")
-    network, made = subject.create(spec)
+    network, made = workload.create(spec)
     assert network.source["step"] == 1
     assert made.pixels.shape == (3, 32, 32, 1)
     assert made.mean == np.float32(datasets.STATISTICS["digits"][0])
@@ -332,8 +328,8 @@ def test_an_attack_says_how_many_it_fooled(task):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["autoattack", "universal"])
 def test_an_ensemble_and_a_universal_perturbation_say_it_too(task, monkeypatch):
-    monkeypatch.setattr(settings, "AUTOATTACK", {"eps": 1, "steps": 3, "queries": 5})
-    monkeypatch.setattr(settings, "UNIVERSAL", settings.UNIVERSAL | {"epochs": 1})
+    monkeypatch.setattr(workload, "AUTOATTACK", {"eps": 1, "steps": 3, "queries": 5})
+    monkeypatch.setattr(workload, "UNIVERSAL", workload.UNIVERSAL | {"epochs": 1})
     program, _ = jax_side.prepare(TINY._replace(task=task, batch_size=4, eps=0.05))
     images, classes = next(program.batches)
     adversarial = program.call(program.state, (images, classes))
@@ -344,7 +340,7 @@ def test_an_ensemble_and_a_universal_perturbation_say_it_too(task, monkeypatch):
 def test_what_came_of_an_attack_is_counted_and_measured():
     pixels = np.zeros((3, 2, 2, 1))
     adversarial = pixels + np.array([0, 1, 2]).reshape(3, 1, 1, 1)
-    found = outcome.of_attack(pixels, adversarial, np.array([1, 2, 3]), np.array([1, 0, 0]))
+    found = attack_outcome(pixels, adversarial, np.array([1, 2, 3]), np.array([1, 0, 0]))
     assert found == {"fooled": 2 / 3, "median_l2": 2}
 
 

@@ -8,7 +8,7 @@ reported, and its spread.
 
 PyTorch runs as it runs fastest: on a CPU a few turns choose the layout and how OpenMP waits.
 
-A new task is a function and a row of the table in jax_tasks.py, and of that in torch_tasks.py where
+A new task is a function and a row of the table in jax_side.py, and of that in torch_side.py where
 PyTorch is to do it too.
 """
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from cnn_jax.benchmark import flax_models, inputs, machine
-from cnn_jax.benchmark.jax_tasks import training_config
+from cnn_jax.benchmark.jax_side import training_config
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.errors import UsageError, unknown
 from cnn_jax.programs import plan

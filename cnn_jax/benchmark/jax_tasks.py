@@ -1,150 +1,144 @@
-"""The tasks: each a function of what is measured that returns the program to repeat."""
+"""The tasks that break a network or look into it."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cnn_jax.benchmark import inputs, jax_attacks, jax_pictures
-from cnn_jax.benchmark.program import Program
+from cnn_jax import trained
+from cnn_jax.attacks import autoattack as ensemble
+from cnn_jax.attacks import deepfool as minimal
+from cnn_jax.attacks import gradient, loop
+from cnn_jax.attacks import universal as universals
+from cnn_jax.benchmark import workload
+from cnn_jax.benchmark.program import Program, attack_outcome, picture_outcome
 from cnn_jax.benchmark.spec import Spec
-from cnn_jax.data.augmentation import Augmentation
-from cnn_jax.models import Model
-from cnn_jax.runtime import parallel
-from cnn_jax.training import loop
-from cnn_jax.training.config import TrainConfig, build_model
-from cnn_jax.training.objective import normalize_images
-from cnn_jax.training.optimizer import create_optimizer
-from cnn_jax.training.state import create_state
-from cnn_jax.training.step import create_train_step
-
-# So small that thousands of steps on one batch stay ordinary numbers.
-LEARNING_RATE = 1e-3
+from cnn_jax.visualize import ascent as ascents
+from cnn_jax.visualize import dream as dreams
+from cnn_jax.visualize import grad_cam, gradients
+from cnn_jax.visualize import occlusion as occlusions
 
 
-def train(spec: Spec) -> Program:
-    """One update by SGD with momentum, as `experiments.train` makes it."""
-    config, model, over, mean, std = _set_up(spec)
-    variables = loop.initial_variables(config, model, model.channels)
-    optimizer = create_optimizer(config, variables["params"])
-    step = create_train_step(model, optimizer, config, mean, std)
+def pgd(spec: Spec) -> Program:
+    """The images after projected gradient ascent from a random start."""
+    return _attack_program(spec, partial(gradient.pgd, **workload.within(spec, workload.PGD)))
+
+
+def deepfool(spec: Spec) -> Program:
+    """The images just across the nearest boundary."""
+    attack = partial(minimal.deepfool, **workload.DEEPFOOL)
+    return _attack_program(spec, attack, minimal.BATCHING)
+
+
+def autoattack(spec: Spec) -> Program:
+    """The images after four attacks, each on the images that resisted those before."""
+
+    setting = workload.within(spec, workload.AUTOATTACK)
+
+    def attack(*arguments: Any, **options: Any):
+        return ensemble.evaluate(*arguments, **setting, **options).adversarial
+
+    return _attack_program(spec, attack)
+
+
+def universal(spec: Spec) -> Program:
+    """The images with one perturbation, made of them all."""
+    setting = workload.within(spec, workload.UNIVERSAL)
+
+    def attack(logits_of, images, labels, key, batching):
+        del labels
+        options = {**setting, "batching": batching}
+        return universals.add(
+            images, universals.universal_deepfool(logits_of, images, key, **options)
+        )
+
+    return _attack_program(spec, attack)
+
+
+def _attack_program(spec: Spec, attack: Callable, batching: loop.Batching | None = None) -> Program:
+    network, given = workload.create(spec)
+    logits_of = trained.classifier(network)
+    options = {"batching": batching or loop.Batching(spec.batch_size)}
+
+    def call(key, batch):
+        return attack(logits_of, *batch, key, **options)
+
+    def came_of_it(adversarial):
+        found = loop.predictions(logits_of, adversarial, **options)
+        return attack_outcome(given.pixels, adversarial, given.classes, found)
+
     return Program(
-        call=over.compile(step),
-        state=over.put_state(create_state(model, optimizer, variables, ema=False)),
-        batches=_on_devices(spec, model, over, inputs.TRAINING),
-        images=spec.batch_size,
-        next_state=lambda state, output: output[0],
-        wait=jax.block_until_ready,
-        lead=inputs.lead(spec),
-        facts={"parameters": _count(variables["params"])},
+        call=call,
+        state=jax.random.key(0),
+        batches=itertools.repeat((given.pixels, given.classes)),
+        images=len(given.pixels),
+        lead=0,
+        outcome=came_of_it,
+        facts=workload.facts(given),
     )
 
 
-def inference(spec: Spec) -> Program:
-    """The logits of a batch of uint8 images."""
-    config, model, over, mean, std = _set_up(spec)
-    variables = loop.initial_variables(config, model, model.channels)
-    dtype = jnp.dtype(spec.dtype)
+def occlusion(spec: Spec) -> Program:
+    """The map of one image, from its 196 covered copies; --batch_size of them at once."""
+    network, given = workload.create(spec)
+    f = trained.classifier(network)
+    side = max(1, given.pixels.shape[1] // workload.OCCLUSION_WINDOWS)
+    options = {"window": (side, side), "stride": (side, side), "batch_size": spec.batch_size}
 
-    def logits(variables, batch):
-        return model.apply(variables, normalize_images(batch["image"], mean, std, dtype))
+    def maps(images, targets):
+        return occlusions.occlusion(f, images, targets, **options)
 
+    return _picture_program(given, maps, given.pixels[:1], given.classes[:1])
+
+
+def integrated_gradients(spec: Spec) -> Program:
+    """The map of one image, from the gradients at 50 copies; --batch_size of them at once."""
+    network, given = workload.create(spec)
+    f = trained.classifier(network)
+    options = {**workload.INTEGRATED_GRADIENTS, "batch_size": spec.batch_size}
+
+    def maps(images, targets):
+        return gradients.integrated_gradients(f, images, targets, **options)
+
+    return _picture_program(given, maps, given.pixels[:1], given.classes[:1])
+
+
+def dream(spec: Spec) -> Program:
+    """The change of the images by ten steps of DeepDream."""
+    network, given = workload.create(spec)
+    path = grad_cam.last_spatial_layer(trained.classifier(network), given.pixels[:1])
+    f, key = trained.layers(network, [path]), jax.random.key(0)
+
+    def change(images):
+        return dreams.dream(f, images, key, octaves=1, **workload.DREAM) - images
+
+    return _picture_program(given, change, given.pixels)
+
+
+def ascent(spec: Spec) -> Program:
+    """The images of the first class, less the grey that they start from."""
+    network, given = workload.create(spec)
+    f = trained.classifier(network)
+    objective = ascents.channel(np.zeros(len(given.pixels), np.int32))
+
+    def change(images):
+        found = ascents.simonyan(f, objective, images.shape, **workload.ASCENT)
+        return found.images - 0.5
+
+    return _picture_program(given, change, given.pixels)
+
+
+def _picture_program(given: workload.Workload, picture: Callable, *arrays: Any) -> Program:
     return Program(
-        call=jax.jit(logits),
-        state=over.put_state(variables),
-        batches=_on_devices(spec, model, over, inputs.EVALUATION),
-        images=spec.batch_size,
-        wait=jax.block_until_ready,
-        lead=inputs.lead(spec),
-        facts={"parameters": _count(variables["params"])},
-    )
-
-
-def input_pipeline(spec: Spec) -> Program:
-    """A batch of training images: read, decoded, cropped, resized and mirrored; no device."""
-    return Program(
-        call=lambda state, batch: batch,
+        call=lambda state, batch: picture(*batch),
         state=None,
-        batches=inputs.decoded_batches(spec, 3, inputs.TRAINING),
-        images=spec.batch_size,
-        lead=inputs.lead(spec),
+        batches=itertools.repeat(tuple(map(jnp.asarray, arrays))),
+        images=len(arrays[0]),
+        wait=jax.block_until_ready,
+        outcome=lambda output: picture_outcome(np.asarray(output)),
+        facts=workload.facts(given),
     )
-
-
-class Task(NamedTuple):
-    """A row of the table.
-
-    program(spec) -> what to repeat; where its call is jitted, compile time and FLOPs are measured.
-    against: who there is to compare with, each with a row in torch_tasks.TASKS.
-    decodes: whether it reads JPEG files, whatever --input says.
-    has_subject: whether both sides are given one network and its images, see subject.py.
-    has_budget: whether it takes eps.
-    is_counted: whether nothing is run and the compiler for a topology counts, see compiled.py.
-    """
-
-    program: Callable[[Spec], Program]
-    against: tuple[str, ...] = ()
-    decodes: bool = False
-    has_subject: bool = False
-    has_budget: bool = False
-    is_counted: bool = False
-
-
-_of_subject = partial(Task, has_subject=True)
-_bounded = partial(_of_subject, has_budget=True)
-
-TASKS = {
-    "train": Task(train, ("torch",)),
-    "compile": Task(train, ("flax",), is_counted=True),
-    "inference": Task(inference, ("torch",)),
-    "input": Task(input_pipeline, decodes=True),
-    "pgd": _bounded(jax_attacks.pgd, ("torchattacks", "foolbox")),
-    "deepfool": _of_subject(jax_attacks.deepfool, ("adv_lib", "foolbox")),
-    "autoattack": _bounded(jax_attacks.autoattack, ("autoattack", "torchattacks")),
-    "universal": _bounded(jax_attacks.universal, ("art",)),
-    "occlusion": _of_subject(jax_pictures.occlusion, ("captum", "torch")),
-    "integrated_gradients": _of_subject(jax_pictures.integrated_gradients, ("captum", "torch")),
-    "dream": _of_subject(jax_pictures.dream, ("torch",)),
-    "ascent": _of_subject(jax_pictures.ascent, ("torch",)),
-}
-
-
-def training_config(spec: Spec) -> TrainConfig:
-    """Return the configuration of plain training: SGD with momentum at a constant rate."""
-    return TrainConfig(
-        model=spec.model,
-        model_options=spec.model_options,
-        image_size=spec.image_size,
-        batch_size=spec.batch_size,
-        dtype=spec.dtype,
-        optimizer="sgd",
-        momentum=0.9,
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        steps=1,
-    )
-
-
-def _set_up(spec: Spec) -> tuple[TrainConfig, Model, parallel.Parallel, tuple, tuple]:
-    parallel.check_batch_size(spec.batch_size, jax.device_count())
-    config = training_config(spec)
-    model = build_model(config)
-    mean, std = (inputs.MEAN,) * model.channels, (inputs.STD,) * model.channels
-    return config, model, parallel.over_mesh(), mean, std
-
-
-def _on_devices(
-    spec: Spec, model: Model, over: parallel.Parallel, augmentation: Augmentation
-) -> Iterator[Any]:
-    """Yield batches on the devices; the synthetic one is put there once."""
-    last, placed = None, None
-    for batch in inputs.batches(spec, model.channels, model.num_classes, augmentation):
-        if batch is not last:
-            last, placed = batch, over.put_batch(batch)
-        yield placed
-
-
-def _count(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any
 
 from cnn_jax import errors, plugins
-from cnn_jax.benchmark import compiled, machine, timing
-from cnn_jax.benchmark.jax_tasks import TASKS
-from cnn_jax.benchmark.jpegs import write_images
+from cnn_jax.benchmark import compiled, machine
+from cnn_jax.benchmark.inputs import write_images
+from cnn_jax.benchmark.jax_side import TASKS
 from cnn_jax.benchmark.process import Side, started
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.benchmark.summary import summarize
@@ -103,9 +103,9 @@ def _check_input(spec: Spec) -> None:
         raise UsageError(f"--task={spec.task} runs nothing; leave --input and --torch_compile out")
     if spec.eps is not None and not TASKS[spec.task].has_budget:
         raise UsageError(f"--task={spec.task} has no budget; leave --eps out")
-    if not TASKS[spec.task].has_subject:
+    if not TASKS[spec.task].has_workload:
         if spec.run is not None:
-            fitting = ", ".join(name for name, task in TASKS.items() if task.has_subject)
+            fitting = ", ".join(name for name, task in TASKS.items() if task.has_workload)
             raise UsageError(f"--run goes with another task than {spec.task}: {fitting}")
         return
     for name, value, known in (
@@ -158,8 +158,8 @@ def measure(
         if spec.input == "decoded":
             write_images(Path(folder) / "images")
             spec = spec._replace(images=str(Path(folder) / "images"))
-        if TASKS[spec.task].has_subject:
-            spec = spec._replace(subject=str(Path(folder) / "subject.npz"))
+        if TASKS[spec.task].has_workload:
+            spec = spec._replace(workload=str(Path(folder) / "workload.npz"))
         environment = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "cache")}
         if spec.against and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = SHARED_FRACTION
@@ -176,11 +176,20 @@ def measure(
         say("jax: warming up")
         sides["jax"].ask("warm_up")
         say(f"{rounds} rounds")
-        seconds = timing.interleave({name: side.turn for name, side in sides.items()}, rounds)
+        seconds = interleave({name: side.turn for name, side in sides.items()}, rounds)
         for side in sides.values():
             side.ask("finish")
     facts = {name: side.facts for name, side in sides.items()}
     return summarize(spec, described, cold, facts, seconds, pilot)
+
+
+def interleave(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return what each side's turns gave, taken in the order A B A B."""
+    taken: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds):
+        for name, turn in turns.items():
+            taken[name].append(turn())
+    return taken
 
 
 def _fastest_torch(
@@ -208,7 +217,7 @@ def _fastest_torch(
         sides[way].facts.update(layout=layout, omp_wait_policy=policy)
     seconds = {way: [side.facts["first_call_seconds"]] for way, side in sides.items()}
     if max(seconds.values())[0] <= LONG_SECONDS:
-        seconds = timing.interleave({way: side.turn for way, side in sides.items()}, PILOT_ROUNDS)
+        seconds = interleave({way: side.turn for way, side in sides.items()}, PILOT_ROUNDS)
     best = min(seconds, key=lambda way: median(seconds[way]))
     for way, end in ends.items():
         if way != best:

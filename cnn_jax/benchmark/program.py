@@ -1,8 +1,11 @@
-"""What a task repeats, and the time of some repetitions."""
+"""What a task repeats, the time of some repetitions, and what came of it."""
 
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
 
 
 def _keep(state: Any, output: Any) -> Any:
@@ -59,3 +62,23 @@ def calls_in(seconds: float, turn: Callable[[int], float]) -> int:
     if seconds == 0 or turn(1) >= seconds:
         return 1
     return max(1, round(seconds / max(turn(2), 1e-7)))
+
+
+def attack_outcome(
+    pixels: Float[np.ndarray, "n ..."],
+    adversarial: Float[np.ndarray, "n ..."],
+    classes: Int[np.ndarray, " n"],
+    found: Int[np.ndarray, " n"],
+) -> dict[str, float]:
+    """Return the share of the images whose class changed, and the perturbations' median length.
+
+    Args:
+      classes, found: before and after.
+    """
+    lengths = np.linalg.norm((adversarial - pixels).reshape(len(pixels), -1), axis=1)
+    return {"fooled": float((found != classes).mean()), "median_l2": float(np.median(lengths))}
+
+
+def picture_outcome(picture: Float[np.ndarray, "..."]) -> dict[str, float]:
+    """Return the mean of the absolute values of a map, or of an image's change."""
+    return {"mean_absolute": float(np.abs(picture).mean())}

@@ -6,12 +6,12 @@ from typing import NamedTuple
 class Spec(NamedTuple):
     """What both sides are told; plain values, as they travel to the workers as JSON.
 
-      task: a name in jax_tasks.TASKS.
+      task: a name in jax_side.TASKS.
       plugin: modules that register what the worker needs from outside of this package.
       model, model_options: as in training.config.TrainConfig; with a run, that run's.
       against: who does the same, of the task's row; None: nobody.
       run: the folder of a training run, whose network and examples are taken.
-      eps: of an attack with a budget, in 0..1 units; None: that of settings.py.
+      eps: of an attack with a budget, in 0..1 units; None: that of workload.py.
       topology: of the devices whose compiler counts, see programs.plan; None: something is run.
     image_size: in pixels; None: the model's own.
       dtype: of the computation, "float32" or "bfloat16".
@@ -20,7 +20,7 @@ class Spec(NamedTuple):
       images: the folder of these files.
       num_threads: that decode; None: one a core, at most 16.
       turn_seconds: how long a turn should last; a turn is one call at least.
-      subject: the file in which JAX's side leaves its network and images.
+      workload: the file in which JAX's side leaves its network and images.
       layout: of PyTorch's images, "nchw" or "channels_last".
       torch_compile: whether PyTorch's model goes through torch.compile.
     """
@@ -39,7 +39,7 @@ class Spec(NamedTuple):
     images: str | None = None
     num_threads: int | None = None
     turn_seconds: float = 1.0
-    subject: str | None = None
+    workload: str | None = None
     layout: str = "nchw"
     torch_compile: bool = False
     plugin: tuple[str, ...] = ()

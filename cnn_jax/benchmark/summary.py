@@ -1,9 +1,11 @@
 """The arithmetic on what was measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.benchmark import peak, timing
+import numpy as np
+
+from cnn_jax.benchmark import machine
 from cnn_jax.benchmark.spec import Spec
 
 
@@ -51,8 +53,8 @@ def summarize(
         "sides": sides,
     }
     for other in sides.keys() - {"jax"}:
-        ratio = timing.ratio(seconds["jax"], seconds[other])
-        results["comparison"] = {"of": "jax", "over": other, "time_ratio": ratio}
+        compared = ratio(seconds["jax"], seconds[other])
+        results["comparison"] = {"of": "jax", "over": other, "time_ratio": compared}
         results["pilot"] = pilot
     return results
 
@@ -62,17 +64,17 @@ _OF_SIDE = (
     *("layout", "omp_wait_policy", "threads"),
     *("first_call_seconds", "calls", "idle_cpu_share", "matrix_flops", "outcome"),
 )
-_PRIVATE = ("images", "subject", "layout")  # temporary files, and what differs between sides
+_PRIVATE = ("images", "workload", "layout")  # temporary files, and what differs between sides
 
 
 def _peak(spec: Spec, facts: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, str | None]:
     """FLOP/s of the devices, and where the number is from."""
     jax = facts["jax"]
     if jax["platform"] == "cpu":
-        side = peak.MATRIX_SIDE
+        side = machine.MATRIX_SIDE
         best = max(fact["matrix_flops"] for fact in facts.values())
         return best, f"measured: the fastest {side} x {side} {spec.dtype} matrix product of the run"
-    known = peak.published(jax["device_kind"], spec.dtype)
+    known = machine.peak_flops(jax["device_kind"], spec.dtype)
     if known is None:
         return None, None
     return known * jax["device_count"], f"published for {jax['device_kind']}, {spec.dtype}"
@@ -81,12 +83,28 @@ def _peak(spec: Spec, facts: Mapping[str, Mapping[str, Any]]) -> tuple[float | N
 def _side(
     facts: Mapping[str, Any], seconds: list[float], flops: float | None, peak_flops: float | None
 ) -> dict[str, Any]:
-    times = timing.summary([1000 * each for each in seconds])
+    times = distribution([1000 * each for each in seconds])
     known = flops is not None and peak_flops is not None
     return {
         "milliseconds": times,
-        "images_per_second": timing.summary([facts["images_per_call"] / each for each in seconds]),
+        "images_per_second": distribution([facts["images_per_call"] / each for each in seconds]),
         "flop_utilization": 1000 * flops / times["median"] / peak_flops if known else None,
         "memory": {name: facts[name] for name in ("peak_device_bytes", "peak_rss_bytes")},
         **{name: facts[name] for name in _OF_SIDE if name in facts},
     }
+
+
+def distribution(values: Sequence[float]) -> dict[str, Any]:
+    """Return the median, the quartiles between which half of the values lie, and the values."""
+    first, median, third = np.quantile(np.asarray(values, float), (0.25, 0.5, 0.75))
+    return {
+        "median": float(median),
+        "first_quartile": float(first),
+        "third_quartile": float(third),
+        "values": [float(value) for value in values],
+    }
+
+
+def ratio(of: Sequence[float], over: Sequence[float]) -> dict[str, Any]:
+    """Return the summary of the neighbours' ratios, turn by turn."""
+    return distribution([one / other for one, other in zip(of, over, strict=True)])

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cnn_jax import errors
+from cnn_jax.benchmark.spec import Spec
 from cnn_jax.errors import UsageError
 
 
@@ -179,3 +180,8 @@ def create(name: str, num_classes: int, channels: int = 3) -> nn.Module:
     if name in _IMAGENET:
         return _IMAGENET[name](num_classes)
     raise errors.unknown("model of torchvision's", name, [*known, *_IMAGENET, *_CIFAR])
+
+
+def memory_format(spec: Spec) -> torch.memory_format:
+    """Return the format of the Spec's layout."""
+    return torch.channels_last if spec.layout == "channels_last" else torch.contiguous_format

@@ -1,129 +1,331 @@
-"""The tasks in PyTorch: the same work as in jax_tasks.py, on the same batches."""
+"""The tasks that break a network or look into it, in plain PyTorch and by others' packages.
+
+Each of these is imported where it is used: one of them is there, the others need not be.
+"""
 
 # pyright: reportMissingImports=false
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
-from cnn_jax.benchmark import inputs, torch_attacks, torch_models, torch_pictures
-from cnn_jax.benchmark.jax_tasks import LEARNING_RATE
-from cnn_jax.benchmark.program import Program
+from cnn_jax.benchmark import torch_workload
+from cnn_jax.benchmark.program import Program, attack_outcome, picture_outcome
 from cnn_jax.benchmark.spec import Spec
-from cnn_jax.benchmark.torch_layout import memory_format
-from cnn_jax.data.augmentation import Augmentation
-from cnn_jax.models import create_model
-from cnn_jax.training.config import TrainConfig, literal_options
+from cnn_jax.benchmark.torch_workload import Workload
+from cnn_jax.benchmark.workload import (
+    ASCENT,
+    AUTOATTACK,
+    DEEPFOOL,
+    DREAM,
+    INTEGRATED_GRADIENTS,
+    OCCLUSION_WINDOWS,
+    PGD,
+    UNIVERSAL,
+    within,
+)
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Attack = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def train(spec: Spec, device: torch.device) -> Program:
-    """One update by SGD with momentum and weight decay of the kernels."""
-    net, forward, batches = _set_up(spec, device, inputs.TRAINING)
-    net.train()
-    decay = TrainConfig().weight_decay
-    kernels = [parameter for parameter in net.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": kernels, "weight_decay": decay}, {"params": others}],
-        lr=LEARNING_RATE,
-        momentum=0.9,
+def pgd_torchattacks(spec: Spec, device: torch.device) -> Program:
+    """PGD by torchattacks."""
+    import torchattacks
+
+    given = torch_workload.load(spec, device)
+    setting = within(spec, PGD)
+    attack = torchattacks.PGD(given.net, setting["eps"], setting["step_size"], setting["steps"])
+    return _attack_program(given, attack)
+
+
+def pgd_foolbox(spec: Spec, device: torch.device) -> Program:
+    """PGD by foolbox."""
+    from foolbox.attacks import LinfPGD
+
+    given = torch_workload.load(spec, device)
+    attack = LinfPGD(abs_stepsize=PGD["step_size"], steps=PGD["steps"], random_start=True)
+    return _attack_program(given, _of_foolbox(given, attack, within(spec, PGD)["eps"]))
+
+
+def deepfool_adv_lib(spec: Spec, device: torch.device) -> Program:
+    """DeepFool by adv-lib, which considers all classes."""
+    from adv_lib.attacks import df
+
+    given = torch_workload.load(spec, device)
+    options = {"steps": DEEPFOOL["steps"], "overshoot": DEEPFOOL["overshoot"]}
+    options["return_unsuccessful"] = True
+    return _attack_program(given, lambda images, labels: df(given.net, images, labels, **options))
+
+
+def deepfool_foolbox(spec: Spec, device: torch.device) -> Program:
+    """DeepFool by foolbox."""
+    from foolbox.attacks import L2DeepFoolAttack
+
+    given = torch_workload.load(spec, device)
+    return _attack_program(given, _of_foolbox(given, L2DeepFoolAttack(**DEEPFOOL), None))
+
+
+def autoattack_authors(spec: Spec, device: torch.device) -> Program:
+    """AutoAttack by its authors' package."""
+    from autoattack import AutoAttack
+
+    given = torch_workload.load(spec, device)
+    ensemble = AutoAttack(
+        given.net, eps=within(spec, AUTOATTACK)["eps"], device=device, verbose=False, seed=0
     )
+    for each in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab):
+        each.n_iter = AUTOATTACK["steps"]
+    ensemble.square.n_queries = AUTOATTACK["queries"]
 
-    def step(state: None, batch: Batch) -> torch.Tensor:
-        images, labels = batch
-        optimizer.zero_grad(set_to_none=True)
-        with _computing(spec, device):
-            loss = nn.functional.cross_entropy(forward(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+    def attack(images, labels):
+        return ensemble.run_standard_evaluation(images, labels, bs=spec.batch_size)
 
-    return _program(spec, device, net, step, batches)
+    return _attack_program(given, attack)
 
 
-def inference(spec: Spec, device: torch.device) -> Program:
-    """The logits of a batch of uint8 images."""
-    net, forward, batches = _set_up(spec, device, inputs.EVALUATION)
-    net.eval()
+def autoattack_torchattacks(spec: Spec, device: torch.device) -> Program:
+    """AutoAttack's four attacks by torchattacks, whose own AutoAttack stops at 10 steps."""
+    import torchattacks
 
-    def logits(state: None, batch: Batch) -> torch.Tensor:
-        with torch.inference_mode(), _computing(spec, device):
-            return forward(batch[0])
-
-    return _program(spec, device, net, logits, batches)
-
-
-TASKS: dict[tuple[str, str], Callable[[Spec, torch.device], Program]] = {
-    ("train", "torch"): train,
-    ("inference", "torch"): inference,
-    ("pgd", "torchattacks"): torch_attacks.pgd_torchattacks,
-    ("pgd", "foolbox"): torch_attacks.pgd_foolbox,
-    ("deepfool", "adv_lib"): torch_attacks.deepfool_adv_lib,
-    ("deepfool", "foolbox"): torch_attacks.deepfool_foolbox,
-    ("autoattack", "autoattack"): torch_attacks.autoattack_authors,
-    ("autoattack", "torchattacks"): torch_attacks.autoattack_torchattacks,
-    ("universal", "art"): torch_attacks.universal_art,
-    ("occlusion", "captum"): torch_pictures.occlusion_captum,
-    ("occlusion", "torch"): torch_pictures.occlusion_torch,
-    ("integrated_gradients", "captum"): torch_pictures.integrated_gradients_captum,
-    ("integrated_gradients", "torch"): torch_pictures.integrated_gradients_torch,
-    ("dream", "torch"): torch_pictures.dream_torch,
-    ("ascent", "torch"): torch_pictures.ascent_torch,
-}
+    given = torch_workload.load(spec, device)
+    eps, steps = within(spec, AUTOATTACK)["eps"], AUTOATTACK["steps"]
+    classes = given.net(given.pixels[:1]).shape[1]
+    options = {"eps": eps, "steps": steps}
+    attacks = [
+        torchattacks.APGD(given.net, loss="ce", n_restarts=1, **options),
+        torchattacks.APGDT(given.net, n_classes=classes, n_restarts=1, **options),
+        torchattacks.FAB(given.net, multi_targeted=True, n_classes=classes, **options),
+        torchattacks.Square(given.net, eps=eps, n_queries=AUTOATTACK["queries"]),
+    ]
+    return _attack_program(given, torchattacks.MultiAttack(attacks))
 
 
-def _set_up(
-    spec: Spec, device: torch.device, augmentation: Augmentation
-) -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor], Iterator[Batch]]:
-    """Return the network, the function of uint8 images that it is used by, and the batches."""
-    model = create_model(spec.model, **literal_options(spec.model_options))
-    torch.manual_seed(0)
-    net = torch_models.create(spec.model, model.num_classes)
-    net = net.to(device, memory_format=memory_format(spec))
+def universal_art(spec: Spec, device: torch.device) -> Program:
+    """The images with a universal perturbation by ART."""
+    from art.attacks.evasion import UniversalPerturbation
+    from art.estimators.classification import PyTorchClassifier
 
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        return net(images.float().sub_(255 * inputs.MEAN).div_(255 * inputs.STD))
+    given = torch_workload.load(spec, device)
+    classifier = PyTorchClassifier(
+        given.net,
+        torch.nn.CrossEntropyLoss(),
+        input_shape=tuple(given.pixels.shape[1:]),
+        nb_classes=given.net(given.pixels[:1]).shape[1],
+        clip_values=(0, 1),
+        device_type="gpu" if device.type == "cuda" else "cpu",
+    )
+    inner = {
+        "max_iter": UNIVERSAL["steps"],
+        "epsilon": DEEPFOOL["overshoot"],
+        "nb_grads": DEEPFOOL["candidates"],
+        "batch_size": 1,
+        "verbose": False,
+    }
+    attack = UniversalPerturbation(
+        classifier,
+        "deepfool",
+        inner,
+        delta=1 - UNIVERSAL["goal"],
+        max_iter=UNIVERSAL["epochs"],
+        eps=within(spec, UNIVERSAL)["eps"],
+        batch_size=spec.batch_size,
+        verbose=False,
+    )
+    pixels = given.pixels.cpu().numpy()
 
-    batches = inputs.batches(spec, model.channels, model.num_classes, augmentation)
-    compiled = torch.compile(forward) if spec.torch_compile else forward
-    return net, compiled, _on_device(spec, device, batches)
+    def perturbed(images, labels):
+        attack.generate(pixels)
+        return torch.from_numpy(np.clip(pixels + attack.noise, 0, 1)).to(images)
+
+    return _attack_program(given, perturbed)
 
 
-def _on_device(spec: Spec, device: torch.device, batches: Iterator[dict]) -> Iterator[Batch]:
-    """Yield images [b, c, h, w] in the layout and labels; the synthetic batch is put there once."""
-    last, placed = None, None
-    for batch in batches:
-        if batch is not last:
-            last = batch
-            images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
-            labels = torch.from_numpy(batch["label"]).long()
-            if device.type == "cuda":
-                images, labels = images.pin_memory(), labels.pin_memory()
-            images = images.to(device, non_blocking=True, memory_format=memory_format(spec))
-            placed = images, labels.to(device, non_blocking=True)
-        yield placed
+def _of_foolbox(given: Workload, attack: Callable, eps: float | None) -> Attack:
+    from foolbox import PyTorchModel
+
+    device = given.pixels.device
+    model = PyTorchModel(given.net, bounds=(0, 1), device=device)
+    return lambda images, labels: attack(model, images, labels, epsilons=eps)[1]
 
 
-def _computing(spec: Spec, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16")
-
-
-def _program(
-    spec: Spec, device: torch.device, net: nn.Module, call: Callable, batches: Iterator[Batch]
-) -> Program:
-    def wait(output: torch.Tensor) -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+def _attack_program(given: Workload, attack: Attack) -> Program:
+    def came_of_it(adversarial: torch.Tensor) -> dict[str, float]:
+        found = given.net(adversarial).argmax(dim=1)
+        arrays = (given.pixels, adversarial.detach(), given.classes, found)
+        return attack_outcome(*(array.cpu().numpy() for array in arrays))
 
     return Program(
-        call=call,
+        call=lambda state, batch: attack(*batch),
         state=None,
-        batches=batches,
-        images=spec.batch_size,
-        wait=wait,
-        lead=inputs.lead(spec),
-        facts={"parameters": sum(parameter.numel() for parameter in net.parameters())},
+        batches=itertools.repeat((given.pixels, given.classes)),
+        images=len(given.pixels),
+        wait=lambda output: output.cpu(),
+        lead=0,
+        outcome=came_of_it,
+        facts=given.facts,
+    )
+
+
+def occlusion_captum(spec: Spec, device: torch.device) -> Program:
+    """The map of one image by captum, whose channels are all the same."""
+    from captum.attr import Occlusion
+
+    given = _one(torch_workload.load(spec, device))
+    channels, side = given.pixels.shape[1], _window(given)
+    window = (channels, side, side)
+    method = Occlusion(given.net)
+    options = {"sliding_window_shapes": window, "strides": window}
+    options["perturbations_per_eval"] = spec.batch_size
+
+    def maps(images, targets):
+        return method.attribute(images, target=targets, **options)[:, 0]
+
+    return _picture_program(given, maps)
+
+
+def occlusion_torch(spec: Spec, device: torch.device) -> Program:
+    """The map of one image, by covering copies of it in a loop."""
+    given = _one(torch_workload.load(spec, device))
+    side, size = _window(given), given.pixels.shape[2]
+    starts = range(0, size, side)
+    places = list(itertools.product(starts, starts))
+
+    @torch.inference_mode()
+    def maps(images, targets):
+        plain = given.net(images)[0, targets]
+        losses = []
+        for first in range(0, len(places), spec.batch_size):
+            chosen = places[first : first + spec.batch_size]
+            covered = images.repeat(len(chosen), 1, 1, 1)
+            for copy, (row, column) in zip(covered, chosen, strict=True):
+                copy[:, row : row + side, column : column + side] = 0
+            losses.append(plain - given.net(covered)[:, targets[0]])
+        grid = torch.cat(losses).reshape(1, len(starts), len(starts))
+        large = grid.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)
+        return large[:, :size, :size]
+
+    return _picture_program(given, maps)
+
+
+def integrated_gradients_captum(spec: Spec, device: torch.device) -> Program:
+    """The map of one image by captum."""
+    from captum.attr import IntegratedGradients
+
+    given = _one(torch_workload.load(spec, device))
+    method = IntegratedGradients(given.net)
+    options = {"n_steps": INTEGRATED_GRADIENTS["steps"], "internal_batch_size": spec.batch_size}
+    return _picture_program(
+        given, lambda images, targets: method.attribute(images, target=targets, **options)
+    )
+
+
+def integrated_gradients_torch(spec: Spec, device: torch.device) -> Program:
+    """The map of one image, its gradients added up in a loop."""
+    given = _one(torch_workload.load(spec, device))
+    nodes, weights = np.polynomial.legendre.leggauss(INTEGRATED_GRADIENTS["steps"])
+    nodes, weights = (
+        torch.from_numpy(x).to(given.pixels).reshape(-1, 1, 1, 1)
+        for x in ((nodes + 1) / 2, weights / 2)
+    )
+
+    def maps(images, targets):
+        total = torch.zeros_like(images)
+        for ways, shares in zip(
+            nodes.split(spec.batch_size), weights.split(spec.batch_size), strict=True
+        ):
+            points = (ways * images).requires_grad_()
+            score = given.net(points)[:, targets[0]].sum()
+            (slopes,) = torch.autograd.grad(score, points)
+            total += (shares * slopes).sum(dim=0)
+        return images * total
+
+    return _picture_program(given, maps)
+
+
+def dream_torch(spec: Spec, device: torch.device) -> Program:
+    """The change of the images by steps of DeepDream."""
+    given = torch_workload.load(spec, device)
+    seen = _last_spatial(given)
+    jitter = DREAM["jitter"]
+    draw = torch.Generator().manual_seed(0)
+
+    def change(images, targets):
+        dreamt = images
+        for _ in range(DREAM["iterations"]):
+            shift = torch.randint(-jitter, jitter + 1, (2,), generator=draw).tolist()
+            rolled = dreamt.roll(shift, dims=(2, 3)).requires_grad_()
+            energy = seen(rolled).square().sum() / 2
+            (slope,) = torch.autograd.grad(energy, rolled)
+            mean = slope.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+            moved = rolled.detach() + DREAM["step_size"] * slope / mean
+            dreamt = moved.roll([-each for each in shift], dims=(2, 3)).clamp(0, 1)
+        return dreamt - images
+
+    return _picture_program(given, change)
+
+
+def ascent_torch(spec: Spec, device: torch.device) -> Program:
+    """The images of the first class, less the grey that they start from."""
+    given = torch_workload.load(spec, device)
+    rate, momentum = ASCENT["learning_rate"], 0.9
+
+    def change(images, targets):
+        moved, velocity = torch.zeros_like(images), torch.zeros_like(images)
+        for _ in range(ASCENT["steps"]):
+            moved.requires_grad_()
+            penalty = ASCENT["l2_weight"] * moved.square().sum()
+            gain = given.net(moved + 0.5)[:, 0].sum() - penalty
+            (slope,) = torch.autograd.grad(gain, moved)
+            slope /= slope.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+            velocity = momentum * velocity + slope
+            moved = (moved.detach() + rate * (1 - momentum) * velocity).clamp(-0.5, 0.5)
+        return moved
+
+    return _picture_program(given, change)
+
+
+def _window(given: Workload) -> int:
+    return max(1, given.pixels.shape[2] // OCCLUSION_WINDOWS)
+
+
+def _one(given: Workload) -> Workload:
+    return given._replace(pixels=given.pixels[:1], classes=given.classes[:1])
+
+
+def _last_spatial(given: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function of images whose values the last module with rows and columns gives."""
+    spatial = []
+
+    def note(module: nn.Module, arguments: tuple, output: torch.Tensor) -> None:
+        if output.ndim == 4 and output.shape[2:] != (1, 1):
+            spatial.append(module)
+
+    hooks = [module.register_forward_hook(note) for module in given.net.net.modules()]
+    with torch.no_grad():
+        given.net(given.pixels[:1])
+    for hook in hooks:
+        hook.remove()
+    kept = []
+    spatial[-1].register_forward_hook(lambda module, arguments, output: kept.append(output))
+
+    def values(images: torch.Tensor) -> torch.Tensor:
+        kept.clear()
+        given.net(images)
+        return kept[0]
+
+    return values
+
+
+def _picture_program(given: Workload, picture: Callable) -> Program:
+    return Program(
+        call=lambda state, batch: picture(*batch),
+        state=None,
+        batches=itertools.repeat((given.pixels, given.classes)),
+        images=len(given.pixels),
+        wait=lambda output: output.cpu(),
+        outcome=lambda output: picture_outcome(output.detach().cpu().numpy()),
+        facts=given.facts,
     )

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_jax import plugins
-from cnn_jax.benchmark.peak import MATRIX_SIDE
+from cnn_jax.benchmark.machine import MATRIX_SIDE
 from cnn_jax.benchmark.program import calls_in, create_turn
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.errors import UsageError

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from cnn_jax.benchmark import subject, torch_models
+from cnn_jax.benchmark import torch_models, workload
 from cnn_jax.benchmark.spec import Spec
-from cnn_jax.benchmark.torch_layout import memory_format
+from cnn_jax.benchmark.torch_models import memory_format
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import find
 from cnn_jax.weights import convert
@@ -29,7 +29,7 @@ class Normalized(nn.Module):
         return self.net((pixels - self.mean) / self.std)
 
 
-class Subject(NamedTuple):
+class Workload(NamedTuple):
     """net: of pixels [n, c, h, w] in 0..1 -> logits; its parameters take no gradient.
 
     classes: its own of these pixels.
@@ -41,18 +41,18 @@ class Subject(NamedTuple):
     facts: dict[str, Any]
 
 
-def load(spec: Spec, device: torch.device) -> Subject:
+def load(spec: Spec, device: torch.device) -> Workload:
     """Return what JAX's side left.
 
     Raises:
       UsageError: PyTorch's network of this name has other tensors.
     """
-    given = subject.read(spec.subject)
+    given = workload.read(spec.workload)
     net = torch_models.create(spec.model, given.num_classes, len(given.mean))
     _fill(net, spec.model, given.variables)
     net = Normalized(net, given.mean, given.std).eval().requires_grad_(False)
     layout = memory_format(spec)
-    return Subject(
+    return Workload(
         net.to(device, memory_format=layout),
         torch.from_numpy(given.pixels).permute(0, 3, 1, 2).to(device, memory_format=layout),
         torch.from_numpy(given.classes).long().to(device),
