@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from PIL import Image
 
 from cnn_jax import ops
-from cnn_jax.data import detection
+from cnn_jax.data import geometry
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
@@ -165,7 +165,7 @@ def _as_in_training(image, mean, std, side) -> np.ndarray:
     """Return the image scaled to fit its run's canvas, and normalised."""
     if image.dtype != np.uint8:
         raise UsageError("a detector of a run takes images of uint8, as its training did")
-    pixels = np.asarray(detection.fit(Image.fromarray(image), side), np.float32) / 255
+    pixels = np.asarray(geometry.fit(Image.fromarray(image), side), np.float32) / 255
     return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 

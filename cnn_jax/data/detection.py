@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from cnn_jax.data import coco, datasets, decoding
+from cnn_jax.data import coco, datasets, decoding, geometry
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import (
     CACHE_BYTES,
@@ -100,13 +100,6 @@ def room_for(dataset: Dataset, wanted: int | None, usual: int = 5) -> int:
     return wanted
 
 
-def fit(image: Image.Image, canvas: int) -> Image.Image:
-    """Return the image scaled until its longer side is the canvas's."""
-    longest = max(image.size)
-    width, height = (max(1, round(side * canvas / longest)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
-
-
 def read(dataset: Dataset, max_objects: int | None, canvas: int, index: int) -> Batch:
     """Return one example, scaled to fit the canvas.
 
@@ -126,12 +119,11 @@ def read(dataset: Dataset, max_objects: int | None, canvas: int, index: int) -> 
     """
     example = dataset.source[index]
     image = _decode(dataset, example, index)
-    scaled = fit(image, canvas)
-    width, height = scaled.size
-    pixels = np.zeros((canvas, canvas, 3), np.uint8)
-    pixels[:height, :width] = np.asarray(scaled)
+    placement = geometry.fitted(image.size, canvas)
+    width, height = placement.size
+    pixels = geometry.placed(image, placement, Image.Resampling.BILINEAR, (0, 0, 0))
     found = {
-        "image": pixels,
+        "image": np.asarray(pixels),
         "size": np.array([height, width], np.int32),
         "original_size": np.array(image.size[::-1], np.int32),
     }
@@ -152,7 +144,8 @@ def read(dataset: Dataset, max_objects: int | None, canvas: int, index: int) -> 
         return out
 
     # TFDS has (y1, x1, y2, x2) as shares of the image
-    found["boxes"] = padded(boxes[:, [1, 0, 3, 2]] * [width, height, width, height], np.float32)
+    boxes = geometry.placed_boxes(boxes[:, [1, 0, 3, 2]], image.size, placement)
+    found["boxes"] = padded(boxes, np.float32)
     found["labels"] = padded(np.asarray(objects["label"]) + 1, np.int32)
     found["valid"] = padded(np.ones(len(boxes)), bool)
     found["difficult"] = padded(_difficult(objects), bool)
@@ -160,8 +153,10 @@ def read(dataset: Dataset, max_objects: int | None, canvas: int, index: int) -> 
     if masks is not None:
         seen = np.zeros((max_objects, canvas, canvas), bool)
         for i, mask in enumerate(masks):
-            resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-            seen[i, :height, :width] = np.asarray(resized)
+            on_canvas = geometry.placed(
+                Image.fromarray(mask), placement, Image.Resampling.NEAREST, [0]
+            )
+            seen[i] = np.asarray(on_canvas)
         found["instances"] = np.packbits(np.moveaxis(seen, 0, -1), axis=-1, bitorder="little")
     return found
 
@@ -266,8 +261,7 @@ def flip(example: Batch) -> Batch:
         flipped[name] = plane
     for name, there in (("boxes", "valid"), ("proposals", "proposed")):
         if name in example:
-            x1, y1, x2, y2 = example[name].T
-            moved = np.stack([width - x2, y1, width - x1, y2], -1)
+            moved = geometry.mirrored_boxes(example[name], width)
             flipped[name] = np.where(example[there][:, None], moved, 0).astype(np.float32)
     return flipped
 

@@ -15,18 +15,16 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import datasets, decoding, pipeline
+from cnn_jax.data import datasets, decoding, geometry, pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
-from cnn_jax.data.preprocessing import LONGEST, RESAMPLING, Preprocessing, to_array
+from cnn_jax.data.preprocessing import RESAMPLING, Preprocessing, to_array
 from cnn_jax.data.preprocessing import validate as validate_preprocessing
 from cnn_jax.data.segmentation import validate
 from cnn_jax.errors import UsageError
 
 MOST = 8  # boxes of an image
-
-Window = tuple[float, float, float, float]  # left, top, right, bottom in an image's pixels
 
 
 def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
@@ -59,64 +57,11 @@ def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Int, Float[np.ndar
     return image, np.int32(example["label"]), boxes[own][:, [1, 0, 3, 2]]  # TFDS: y before x
 
 
-def seen_through(
-    image: Image.Image,
-    boxes: Float[np.ndarray, "k 4"],
-    window: Window,
-    mirrored: tuple[bool, bool],
-    size: int,
-    resample: int,
-) -> tuple[Image.Image, Float[np.ndarray, "m 4"]]:
-    """Return what lies in the window as a square of size pixels, black outside the image.
-
-    Args:
-      mirrored: left and right, top and bottom.
-    """
-    left, top, right, bottom = window
-    scale = np.tile(image.size, 2)
-    boxes = (boxes * scale - [left, top, left, top]) / np.tile([right - left, bottom - top], 2)
-    if window != (0, 0, size, size) or image.size != (size, size):
-        image = _resized_window(image, tuple(map(round, window)), size, resample)
-    for axis, mirror in enumerate(
-        (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
-    ):
-        if mirrored[axis]:
-            image = image.transpose(mirror)
-            boxes[:, [axis, axis + 2]] = 1 - boxes[:, [axis + 2, axis]]
-    return image, largest_first(boxes)
-
-
-def _resized_window(
-    image: Image.Image, window: tuple[int, int, int, int], size: int, resample: int
-) -> Image.Image:
-    left, top, right, bottom = window
-    if max(image.size) <= LONGEST * min(image.size):
-        return image.crop(window).resize((size, size), resample)
-    # Along the longer side first: the square around 20000x1 pixels would take a gigabyte.
-    if image.width > image.height:
-        image = image.crop((left, 0, right, image.height)).resize((size, image.height), resample)
-        return image.crop((0, top, size, bottom)).resize((size, size), resample)
-    image = image.crop((0, top, image.width, bottom)).resize((image.width, size), resample)
-    return image.crop((left, 0, right, size)).resize((size, size), resample)
-
-
-def whole(image: Image.Image) -> Window:
-    """The square that begins at the image's corner and holds all of it."""
-    return (0, 0, max(image.size), max(image.size))
-
-
-def random_window(
-    image: Image.Image, rng: np.random.Generator, options: Augmentation, size: int
-) -> Window:
-    """The whole; or with options.crop "pad" the whole, moved, with "resized" a random crop."""
-    if options.crop == "resized":
-        scale, ratio = options.crop_scale, options.crop_ratio
-        return augmentations.resized_crop_box(*image.size, rng, scale, ratio)
-    left, top, right, bottom = whole(image)
-    if options.crop == "pad":
-        x, y = rng.integers(-options.pad, options.pad + 1, 2) * right / size
-        return (left + x, top + y, right + x, bottom + y)
-    return (left, top, right, bottom)
+def _placed(image, boxes, placement, resample):
+    """The canvas with the image, black beside it, and its boxes in shares of the canvas."""
+    boxes = geometry.placed_boxes(boxes, image.size, placement) / placement.canvas
+    fill = (0,) * len(image.getbands())
+    return geometry.placed(image, placement, resample, fill), largest_first(boxes)
 
 
 def train_batches(
@@ -137,10 +82,8 @@ def train_batches(
 
     def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, label, boxes = read(index)
-        window = random_window(image, rng, augmentation, image_size)
-        flips = (augmentation.flip, augmentation.vertical_flip)
-        mirrored = tuple(flip and rng.random() < 0.5 for flip in flips)
-        image, boxes = seen_through(image, boxes, window, mirrored, image_size, resample)
+        placement = geometry.random_placement(image.size, rng, augmentation, image_size)
+        image, boxes = _placed(image, boxes, placement, resample)
         if any(augmentation.color_jitter):
             image = augmentations.color_jitter(image, rng, *augmentation.color_jitter)
         return {"image": to_array(image), "label": label, "boxes": boxes}
@@ -171,7 +114,7 @@ def evaluation_batches(
 
     def example(index: int) -> Batch:
         image, label, boxes = _read(dataset, index)
-        image, boxes = seen_through(image, boxes, whole(image), (False, False), size, resample)
+        image, boxes = _placed(image, boxes, geometry.fitted(image.size, size), resample)
         return {"image": to_array(image), "label": label, "boxes": boxes, "weight": np.float32(1)}
 
     return pipeline.ordered_batches(dataset, example, padding, **settings)

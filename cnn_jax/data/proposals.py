@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from cnn_jax.data import decoding, detection
+from cnn_jax.data import decoding, geometry
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
 
@@ -80,7 +80,7 @@ def of_split(
 
     def search(index: int) -> Float[np.ndarray, "p 4"]:
         image = decoding.decode(dataset.source[index]["image"], 3)
-        return selective_search(np.asarray(detection.fit(image, canvas)))
+        return selective_search(np.asarray(geometry.fit(image, canvas)))
 
     found: list[np.ndarray] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

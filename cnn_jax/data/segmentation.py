@@ -14,7 +14,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import decoding, pipeline
+from cnn_jax.data import decoding, geometry, pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
@@ -32,34 +32,6 @@ def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
     return counts[: dataset.num_classes]
 
 
-def fit(
-    image: Image.Image, mask: Image.Image, size: int, fill: Sequence[int], resample: int
-) -> tuple[Image.Image, Image.Image]:
-    """Scale so that the longer side has size pixels; fill the right and the bottom up to a square.
-
-    Args:
-      fill: the colour of the filling; the mask's is IGNORED.
-    """
-    longest = max(image.size)
-    width, height = (max(1, round(side * size / longest)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), resample)
-        mask = mask.resize((width, height), Image.Resampling.NEAREST)
-    return _place(image, mask, (0, 0), size, fill)
-
-
-def _place(image, mask, corner, size, fill):
-    """The square of size pixels that begins at the corner."""
-    left, top = corner
-    if (left, top) == (0, 0) and image.size == (size, size):
-        return image, mask
-    whole_image = Image.new(image.mode, (size, size), tuple(fill) if len(fill) > 1 else fill[0])
-    whole_mask = Image.new("L", (size, size), IGNORED)
-    whole_image.paste(image, (-left, -top))
-    whole_mask.paste(mask, (-left, -top))
-    return whole_image, whole_mask
-
-
 def augment(
     image: Image.Image,
     mask: Image.Image,
@@ -71,29 +43,19 @@ def augment(
 ) -> tuple[Image.Image, Image.Image]:
     """Scale, crop and mirror image and mask together, then jitter the image's colours.
 
-    options.crop: "none" fits the whole; "pad" then moves it by up to options.pad pixels along each
-    axis; "resized" takes a crop of random area and shape (options.crop_scale, crop_ratio), scaled.
+    As geometry.random_placement says; beside an image its mask is IGNORED.
     """
-    resample = RESAMPLING[options.interpolation]
-    if options.crop == "resized":
-        scale, ratio = options.crop_scale, options.crop_ratio
-        box = augmentations.resized_crop_box(*image.size, rng, scale, ratio)
-        image = image.crop(box).resize((image_size, image_size), resample)
-        mask = mask.crop(box).resize((image_size, image_size), Image.Resampling.NEAREST)
-    else:
-        image, mask = fit(image, mask, image_size, fill, resample)
-    if options.crop == "pad":
-        corner = rng.integers(-options.pad, options.pad + 1, 2)
-        image, mask = _place(image, mask, tuple(map(int, corner)), image_size, fill)
-    for wanted, mirror in (
-        (options.flip, Image.Transpose.FLIP_LEFT_RIGHT),
-        (options.vertical_flip, Image.Transpose.FLIP_TOP_BOTTOM),
-    ):
-        if wanted and rng.random() < 0.5:
-            image, mask = image.transpose(mirror), mask.transpose(mirror)
+    placement = geometry.random_placement(image.size, rng, options, image_size)
+    image, mask = _placed(image, mask, placement, fill, RESAMPLING[options.interpolation])
     if any(options.color_jitter):
         image = augmentations.color_jitter(image, rng, *options.color_jitter)
     return image, mask
+
+
+def _placed(image, mask, placement, fill, resample):
+    """Both on their canvases."""
+    image = geometry.placed(image, placement, resample, fill)
+    return image, geometry.placed(mask, placement, Image.Resampling.NEAREST, [IGNORED])
 
 
 def validate(options: Augmentation) -> None:
@@ -183,7 +145,9 @@ def evaluation_batches(
     }
 
     def example(index: int) -> Batch:
-        image, mask = fit(*_read(dataset, index), size, fill, resample)
+        image, mask = _read(dataset, index)
+        placement = geometry.fitted(image.size, size)
+        image, mask = _placed(image, mask, placement, fill, resample)
         return {"image": to_array(image), "mask": np.asarray(mask), "weight": np.float32(1)}
 
     return pipeline.ordered_batches(dataset, example, padding, **settings)

@@ -1,7 +1,6 @@
 """Images with boxes: a box bounds its object through every crop, shift and mirroring."""
 
 import io
-import resource
 
 import numpy as np
 import pytest
@@ -92,27 +91,3 @@ def test_evaluation_sees_every_example_once():
     assert [list(weight) for weight in weights] == [[1, 1], [1, 0]]
     np.testing.assert_allclose(boxes[1][0, 0] * SIDE, [2, 2, 10, 10])
     assert (boxes[1][1] == 0).all()
-
-
-@pytest.mark.parametrize("size", [(700, 20), (20, 700), (700, 1)])
-def test_a_long_image_is_resized_as_in_the_square_around_it(size):
-    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
-    window, resample = localization.whole(image), Image.Resampling.BILINEAR
-    found, _ = localization.seen_through(
-        image, np.zeros((0, 4)), window, (False, False), SIDE, resample
-    )
-    expected = image.crop(window).resize((SIDE, SIDE), resample)
-    difference = np.abs(np.asarray(found, np.int16) - np.asarray(expected, np.int16))
-    assert difference.max() <= 1
-
-
-@pytest.mark.parametrize("size", [(20000, 1), (1, 20000)])
-def test_a_thin_image_takes_little_memory(size):
-    stripe = Image.new("RGB", size, "white")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    window = localization.whole(stripe)
-    boxes = np.array([[0, 0, 1, 1]], np.float32)
-    _, boxes = localization.seen_through(stripe, boxes, window, (True, True), 224, 2)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
-    assert max(boxes[0, 2:] - boxes[0, :2]) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""The example of a package outside of ours, run from a folder outside of the repository."""
+"""The example of a package outside of ours, run by the wheel, outside of the repository."""
 
 import json
 import os
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(installed, tmp_path_factory):
     """command(name, *flags, cwd=...) -> the finished process, by default in the example's copy."""
     folder = tmp_path_factory.mktemp("elsewhere") / "own_research"
     shutil.copytree(REPOSITORY / "examples" / "own_research", folder)
@@ -22,7 +22,7 @@ def command(tmp_path_factory):
         return subprocess.run(
             [sys.executable, "-P", "-m", "cnn_jax", name, *flags],
             cwd=cwd,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"},
             capture_output=True,
             text=True,
         )
@@ -63,6 +63,19 @@ def test_evaluation_finds_it_again_or_says_what_is_missing(command, run, tmp_pat
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: cannot import own_research for --plugin=own_research: No")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_fills_a_table_of_its_settings(command):
+    grid = ("--model=energy_net,lenet5", "--seed=0..1", "--train_split=train[:10%]", "--steps=2")
+    flags = ("--plugin=own_research", "--recipe=gratings", *grid, "--workdir=sweep")
+    done = command("sweep", "train", *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((command.folder / "sweep" / "results.json").read_text())
+    models = {each["values"]["model"] for each in found["settings"]}
+    assert models == {"energy_net", "lenet5"}
+    for setting in found["settings"]:
+        assert setting["results"]["evaluation.top1_error"]["count"] == 2  # seeds
 
 
 @pytest.mark.slow
