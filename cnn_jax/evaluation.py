@@ -16,8 +16,8 @@ from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.models import Model
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks import classification
+from cnn_jax.test_time_augmentation import VIEWS
 from cnn_jax.training.objective import normalize_images
-from cnn_jax.views import VIEWS
 
 
 class Scoring(NamedTuple):

@@ -42,7 +42,7 @@ ROOMS = {
     "cnn_jax.evaluation": "Evaluation",
     "cnn_jax.trained": "Trained networks",
     "cnn_jax.object_detection": "Asking a detector",
-    "cnn_jax.views": "Test-time averaging",
+    "cnn_jax.test_time_augmentation": "Test-time augmentation",
     "cnn_jax.visualize": "Visualisation",
     "cnn_jax.attacks": "Attacks",
     "cnn_jax.weights": "Weights",

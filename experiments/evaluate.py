@@ -18,10 +18,10 @@ from cnn_jax.models.registry import check_task
 from cnn_jax.reports import attack_evaluation as attack_report
 from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import bar
+from cnn_jax.test_time_augmentation import VIEWS
 from cnn_jax.trained import Trained
 from cnn_jax.training import loop
 from cnn_jax.training import task as tasks
-from cnn_jax.views import VIEWS
 from cnn_jax.workdir import write_results
 
 from . import app
@@ -44,7 +44,7 @@ _VIEWS = flags.DEFINE_enum(
     "views",
     None,
     list(VIEWS),
-    "Test-time averaging: the views of each image over which the probabilities are "
+    "Test-time augmentation: the views of each image over which the probabilities are "
     "averaged; by default as in the run.",
     module_name="Protocol",
 )

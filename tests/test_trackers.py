@@ -80,7 +80,7 @@ def test_a_tracker_that_fails_is_told_once_and_the_training_goes_on(tmp_path, mi
         assert address(name) in line
     said = []
     config = TrainConfig(**TINY, steps=2, tracker=address("late"))
-    progress = loop.Progress(say=said.append)
+    progress = loop.Callbacks(say=said.append)
     assert loop.train(config, tmp_path / "run", progress, jax.devices()[:1]).step == 2
     assert sum("no network" in line for line in said) == 1
 

@@ -15,11 +15,11 @@ from cnn_jax.reports import figures, html, mask_figures, parts
 from cnn_jax.reports import training as training_report
 from cnn_jax.reports.html import Html
 from cnn_jax.tasks import segmentation
+from cnn_jax.test_time_augmentation import VIEWS
 from cnn_jax.trained import Trained
 from cnn_jax.training import loop
 from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.task import SEGMENTATION
-from cnn_jax.views import VIEWS
 from cnn_jax.workdir import write_results
 
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import jax
 from tqdm import tqdm
 
-from cnn_jax.training.loop import Progress
+from cnn_jax.training.loop import Callbacks
 
 
 @contextmanager
-def progress_bar(batch_size: int) -> Iterator[Progress]:
-    """Yield a Progress that shows steps, time left, images a second, loss and (if any) accuracy.
+def progress_bar(batch_size: int) -> Iterator[Callbacks]:
+    """Yield the callbacks that show steps, time left, images a second, loss and (if any) accuracy.
 
     Lines that are said go to stderr, above the bar. Only the first process shows one.
     """
@@ -45,7 +45,7 @@ def progress_bar(batch_size: int) -> Iterator[Progress]:
         bar.set_postfix_str(", ".join(facts), refresh=False)
 
     try:
-        yield Progress(say, start, update)
+        yield Callbacks(say, start, update)
     finally:
         if bar is not None:
             bar.close()

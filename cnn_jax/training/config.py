@@ -17,8 +17,8 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model, create_model
+from cnn_jax.test_time_augmentation import VIEWS
 from cnn_jax.training import checkpoint, losses
-from cnn_jax.views import VIEWS
 
 
 def option(
@@ -184,7 +184,7 @@ class TrainConfig:
     eval_views: str = option(
         "one",
         "Data",
-        "Test-time averaging: evaluation averages over the image alone, the image and its "
+        "Test-time augmentation: evaluation averages over the image alone, the image and its "
         "mirror image, its mirror images along both axes, or the first two and both "
         "shifted.",
         choices=tuple(VIEWS),

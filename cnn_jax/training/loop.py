@@ -85,7 +85,7 @@ class EvaluationFailed(Exception):
     result: Result
 
 
-class Progress(NamedTuple):
+class Callbacks(NamedTuple):
     """How the loop talks to whoever watches it; see experiments/train.py for a progress bar.
 
     stop: is asked after every step whether to save it and end, as at SIGTERM; of one process alone.
@@ -282,7 +282,7 @@ def _check_finite(step: int, metrics: dict[str, float], workdir: Path) -> None:
 def train(
     config: TrainConfig,
     workdir: str | os.PathLike,
-    progress: Progress = Progress(),  # noqa: B008
+    progress: Callbacks = Callbacks(),  # noqa: B008
     devices: parallel.Devices | None = None,
     task: Task = CLASSIFICATION,
 ) -> Result:
@@ -406,7 +406,7 @@ def _run(
     config: TrainConfig,
     task: Task,
     workdir: Path,
-    progress: Progress,
+    progress: Callbacks,
     batches: Iterator[Mapping[str, np.ndarray]],
     over: parallel.Parallel,
     step_function: Callable,
@@ -562,7 +562,7 @@ def last_metrics(workdir: str | os.PathLike) -> dict[str, float]:
 
 
 def _log_evaluation(
-    log: Any, step: int, metrics: dict[str, Any], progress: Progress, task: Task
+    log: Any, step: int, metrics: dict[str, Any], progress: Callbacks, task: Task
 ) -> None:
     if not metrics:  # nothing was measured
         return

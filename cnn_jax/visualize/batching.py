@@ -14,8 +14,7 @@ from jaxtyping import Array
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.partial import as_partial
-
-Progress = Callable[[Iterable, int], Iterable]  # wraps what is looped over, given its length
+from cnn_jax.runtime.platform_loop import Progress as Progress
 
 DEFAULT_BATCH = 64
 

@@ -146,7 +146,7 @@ def stop_at_two(step, metrics):
 def stopped(workdir, config=CONFIG, task=ALONE):
     """Run until SIGTERM comes; the steps that were made."""
     said = []
-    result = run(workdir, config, task, progress=loop.Progress(said.append, update=stop_at_two))
+    result = run(workdir, config, task, progress=loop.Callbacks(said.append, update=stop_at_two))
     assert 2 <= result.step < config.steps
     assert said[-1] == f"told to stop: saved step {result.step}; the same command goes on"
     return result.step
@@ -208,7 +208,7 @@ def test_a_run_of_a_version_without_max_objects_goes_on(tmp_path):
 def test_precision_is_measured_during_training_and_chooses_the_best_checkpoint(tmp_path):
     config = changed(eval_every=2, checkpoint_every=2, keep=1, keep_best="box_map50")
     said = []
-    result = run(tmp_path, config, DETECTION, progress=loop.Progress(said.append))
+    result = run(tmp_path, config, DETECTION, progress=loop.Callbacks(said.append))
     measured = {line["step"]: line for line in read_log(tmp_path) if "eval_box_map50" in line}
     assert list(measured) == [2, 4]
     assert set(measured[4]) == {"step", "eval_box_map50", "eval_box_map"}
@@ -292,7 +292,7 @@ def test_a_finished_detector_that_is_given_more_steps_goes_on(tmp_path):
     said = []
     constant = dataclasses.replace(STEADY, schedule="constant", steps=4)
     run(tmp_path / "run", dataclasses.replace(constant, steps=2))
-    extended = run(tmp_path / "run", constant, progress=loop.Progress(said.append))
+    extended = run(tmp_path / "run", constant, progress=loop.Callbacks(said.append))
     assert said[1].startswith("the run grows from 2 to 4 steps; so far it went as 4 steps")
     assert extended.parameters_sha256 == run(tmp_path / "whole", constant).parameters_sha256
 
@@ -335,12 +335,12 @@ def test_a_class_renamed_between_two_halves_of_a_run_is_one_error(whole):
 def test_a_detector_starts_from_another_s_network_and_keeps_the_classes_it_knows(whole, tmp_path):
     config = changed(steps=1, learning_rate=0.0, weight_decay=0.0, init_from=str(whole[1]))
     said = []
-    run(tmp_path / "again", config, progress=loop.Progress(said.append))
+    run(tmp_path / "again", config, progress=loop.Callbacks(said.append))
     assert said[0].endswith("step 8: the head with it")
     assert same(variables_of(tmp_path / "again"), variables_of(whole[1]))
     names = ("background", "blob", *SCENES.class_names[2:])
     scenes = SCENES._replace(class_names=names)
-    run(tmp_path / "other", config, scenes=scenes, progress=loop.Progress(said.append))
+    run(tmp_path / "other", config, scenes=scenes, progress=loop.Callbacks(said.append))
     assert any("of the head 8 of 9 classes, by name" in line for line in said)
     kept, new = (variables_of(each)["params"] for each in (whole[1], tmp_path / "other"))
     kernels = (each["backbone"]["conv"]["kernel"] for each in (kept, new))

@@ -28,7 +28,7 @@ SETTINGS = {
 def train(dataset, workdir, **options):
     said = []
     config = TrainConfig(**{**SETTINGS, "dataset": dataset, **options})
-    result = loop.train(config, workdir, loop.Progress(say=said.append), devices=jax.devices()[:1])
+    result = loop.train(config, workdir, loop.Callbacks(say=said.append), devices=jax.devices()[:1])
     return result, said
 
 

@@ -99,7 +99,7 @@ def test_a_run_stopped_by_sigterm_and_resumed_has_the_bits_of_the_whole(whole, c
             os.kill(os.getpid(), signal.SIGTERM)
 
     said = []
-    first = run(config, tmp_path, progress=loop.Progress(say=said.append, update=stop_at_six))
+    first = run(config, tmp_path, progress=loop.Callbacks(say=said.append, update=stop_at_six))
     assert 6 <= first.step < 12
     assert f"saved step {first.step}" in said[-1]
     second = run(config, tmp_path)
@@ -138,7 +138,7 @@ def test_the_best_checkpoint_stays_beside_the_latest_and_can_be_taken(config, tm
         [0.5, 0.2, float("nan"), 0.2, 0.4, 0.3, 0.3]
     )  # each step once, the last twice
     said = []
-    result = run(config, tmp_path, task=task, progress=loop.Progress(say=said.append))
+    result = run(config, tmp_path, task=task, progress=loop.Callbacks(say=said.append))
     assert result.best == {"metric": "top1_error", "step": 4, "value": 0.2}  # the later of equals
     assert "best top1_error of the checkpoints: 0.2000 at step 4" in said
     assert checkpoint.steps(tmp_path / "checkpoints") == [4, 6]
@@ -155,7 +155,7 @@ def test_a_resumed_run_still_knows_its_best_checkpoint(config, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     task = evaluating_to([0.5, 0.1, 0.4, 0.3, 0.3, 0.3, 0.3])
-    first = run(best, tmp_path, task=task, progress=loop.Progress(update=stop_at_three))
+    first = run(best, tmp_path, task=task, progress=loop.Callbacks(update=stop_at_three))
     assert first.step < 6
     assert first.best["step"] == 2
     assert run(config, tmp_path, task=task).best["step"] == 2  # though it does not say so again
@@ -222,7 +222,7 @@ def test_a_damaged_newest_checkpoint_is_made_again(whole, config, tmp_path):
         content[len(content) // 2] ^= 1
         data.write_bytes(content)
     said = []
-    result = run(config, tmp_path, progress=loop.Progress(say=said.append))
+    result = run(config, tmp_path, progress=loop.Callbacks(say=said.append))
     assert any("damaged" in line for line in said)
     assert "resuming from step 8" in said
     assert result.parameters_sha256 == whole[0].parameters_sha256
@@ -241,14 +241,14 @@ def test_a_balanced_run_resumed_has_the_bits_of_the_whole(config, tmp_path, opti
 def test_the_weights_of_the_classes_are_said(config, tmp_path):
     said = []
     config = dataclasses.replace(config, steps=1, class_weights="3:0.25,8:4")
-    run(config, tmp_path, progress=loop.Progress(say=said.append))
+    run(config, tmp_path, progress=loop.Callbacks(say=said.append))
     assert "class weights: 0.25 (3) to 4 (8)" in said
 
 
 def test_a_finished_run_that_is_given_more_steps_goes_on(whole, config, tmp_path):
     config = dataclasses.replace(config, schedule="constant")
     said = []
-    progress = loop.Progress(say=said.append)
+    progress = loop.Callbacks(say=said.append)
     run(dataclasses.replace(config, steps=6), tmp_path)
     extended = run(config, tmp_path, progress=progress)
     assert "resuming from step 6" in said
@@ -268,7 +268,7 @@ def test_more_epochs_are_more_steps_and_the_falling_schedule_is_said(config, tmp
     said = []
     assert run(config, tmp_path).step == 6
     config = dataclasses.replace(config, epochs=6)
-    assert run(config, tmp_path, progress=loop.Progress(say=said.append)).step == 12
+    assert run(config, tmp_path, progress=loop.Callbacks(say=said.append)).step == 12
     assert "the schedule is now that of 12 steps" in said[1]
     rates = {line["step"]: line.get("learning_rate") for line in read_log(tmp_path)}
     assert rates[8] == pytest.approx(0.05 * (1 + np.cos(np.pi * 7 / 12)) / 2, rel=1e-5)

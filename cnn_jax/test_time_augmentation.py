@@ -1,4 +1,4 @@
-"""Averaging a network's outputs over views of an image.
+"""Test-time augmentation: a network's outputs are averaged over views of an image.
 
 As in Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU".
 """

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.views import VIEWS
+from cnn_jax.test_time_augmentation import VIEWS
 
 IMAGES = np.arange(16.0, dtype="float32").reshape(1, 4, 4, 1)
 
