@@ -2,7 +2,7 @@
 
 import warnings
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,13 @@ def evaluate(
     return Evaluation(adversarial, accuracy, tuple(found))
 
 
-def autoattack(logits_of, images, labels, key, **options) -> Float[np.ndarray, "n h w c"]:
+def autoattack(
+    logits_of: LogitsOf,
+    images: Float[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    key: Key[jax.Array, ""],
+    **options: Any,
+) -> Float[np.ndarray, "n h w c"]:
     """Return the adversarial images of `evaluate`, whose doubts become Python warnings."""
     found = evaluate(logits_of, images, labels, key, **options)
     for text in found.warnings:

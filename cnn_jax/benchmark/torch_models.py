@@ -22,7 +22,8 @@ class ConvBN(nn.Conv2d):
         super().__init__(channels, features, size, stride, size // 2, bias=False)
         self.bn = nn.BatchNorm2d(features)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what comes out of both."""
         return self.bn(super().forward(x))
 
 
@@ -47,7 +48,8 @@ class Block(nn.Module):
         if projects and (self.stride > 1 or self.new_channels):
             self.shortcut = ConvBN(channels, self.features, 1, self.stride)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output, after its last ReLU."""
         y = x
         for number in range(1, self.depth + 1):
             y = self.get_submodule(f"conv{number}")(y)

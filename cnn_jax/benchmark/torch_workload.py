@@ -26,6 +26,7 @@ class Normalized(nn.Module):
             self.register_buffer(name, torch.from_numpy(values)[:, None, None])
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
         return self.net((pixels - self.mean) / self.std)
 
 

@@ -100,6 +100,7 @@ def _peak_rss_bytes() -> int:
 
 
 def main() -> None:
+    """Answer the commands of stdin on what was stdout, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started it ends it
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer

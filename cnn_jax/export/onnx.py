@@ -6,7 +6,7 @@ and windows are NCHW in ONNX and stand between two transpositions, most of which
 
 import math
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -88,7 +88,8 @@ class Graph:
         self.nodes.append(self.helper.make_node(operation, names, [output], **attributes))
         return output
 
-    def integers(self, values: Sequence[int]) -> np.ndarray:
+    def integers(self, values: Iterable[int]) -> np.ndarray:
+        """Return a constant of int64."""
         return np.asarray(list(values), np.int64)
 
     def permuted(self, x: Value, order: Sequence[int]) -> Value:
@@ -112,6 +113,7 @@ class Graph:
         return self("Concat", *parts, axis=0)
 
     def reshaped(self, x: Value, sizes: Sequence[Any]) -> Value:
+        """Return x in another shape, in which some sizes may be multiples of the batch."""
         free = [i for i, size in enumerate(sizes) if _is_symbolic(size)]
         if len(free) == 1 and 0 not in sizes:
             return self(

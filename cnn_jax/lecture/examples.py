@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, ArrayLike, Float
 from PIL import Image
 
 from cnn_jax import ops
@@ -38,7 +38,7 @@ def _kernel(f):
     return jnp.asarray(f)[..., None, None]
 
 
-def correlate(x, f, **settings):
+def correlate(x: ArrayLike, f: ArrayLike, **settings: Any) -> Array:
     """Cross-correlate two matrices (or vectors)."""
     return ops.conv(_plane(x), _kernel(f), **({"padding": "valid"} | settings))[0, ..., 0]
 

@@ -1,8 +1,10 @@
 """Pictures of convolution and pooling, for the page of experiments.convolution."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import ArrayLike
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -19,7 +21,7 @@ def _plain(axes):
     axes.grid(alpha=0.25)
 
 
-def laser_sensor(example) -> Figure:
+def laser_sensor(example: Mapping[str, Any]) -> Figure:
     """The ship's place, its measurements and their weighted average; beside them the weights."""
     figure = Figure(figsize=(9.6, 3), layout="constrained")
     axes, weights = figure.subplots(1, 2, width_ratios=[4, 1])
@@ -105,14 +107,14 @@ def strides(size: int = 7, taps: int = 3, steps: Sequence[int] = (1, 2, 3)) -> F
     return figure
 
 
-def signed(image) -> Figure:
+def signed(image: ArrayLike) -> Figure:
     """Draw a map of signed numbers: zero grey, positive light, negative dark."""
     image = np.asarray(image)
     limit = np.quantile(np.abs(image), 0.995)  # a few strong edges may saturate
     return photograph(0.5 + 0.5 * np.clip(image / limit, -1, 1))
 
 
-def photograph(image) -> Figure:
+def photograph(image: ArrayLike) -> Figure:
     """Draw an image of values in 0..1, grey or RGB, without a frame."""
     image = np.clip(np.asarray(image), 0, 1)
     figure = Figure(figsize=(4.3, 4.3 * image.shape[0] / image.shape[1]))
@@ -129,7 +131,7 @@ def _units(axes, y: float, count: int, label: str, lit: Sequence[int] = ()) -> N
         axes.text(unit, y, f"{label}{unit + 1}", ha="center", va="center", fontsize=8)
 
 
-def connections(example) -> Figure:
+def connections(example: Mapping[str, Any]) -> Figure:
     """Draw local, tiled, shared and dense layers: one colour a weight."""
     inputs, taps, outputs = example["inputs"], example["taps"], example["outputs"]
     kinds = {
@@ -227,7 +229,7 @@ def receptive_fields(growth: dict[str, list[int]], units: int = 9, depth: int = 
     return figure
 
 
-def invariance(example) -> Figure:
+def invariance(example: Mapping[str, Any]) -> Figure:
     """Change of the detector stage's output against the shift, for several poolings."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -240,7 +242,7 @@ def invariance(example) -> Figure:
     return figure
 
 
-def learned_invariance(example) -> Figure:
+def learned_invariance(example: Mapping[str, Any]) -> Figure:
     """Answers of single detectors and of maxout to a turning bar."""
     figure = Figure(figsize=(5.6, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -255,7 +257,7 @@ def learned_invariance(example) -> Figure:
     return figure
 
 
-def zero_padding(example) -> Figure:
+def zero_padding(example: Mapping[str, Any]) -> Figure:
     """Draw the units of each layer without and with padding."""
     figure = Figure(figsize=(9.6, 2.6), layout="constrained")
     for axes, kind in zip(figure.subplots(1, 2), ("valid", "same"), strict=True):

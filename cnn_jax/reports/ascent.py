@@ -1,6 +1,6 @@
 """Pictures and numbers of images found by ascent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,12 @@ def middle_layer(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return paths[len(paths) // 2]
 
 
-def numbers(f, objective, found: Mapping[str, Ascent], key: Array) -> dict[str, dict[str, Any]]:
+def numbers(
+    f: Callable[[Array], Array],
+    objective: ascent.Objective,
+    found: Mapping[str, Ascent],
+    key: Array,
+) -> dict[str, dict[str, Any]]:
     """Return of each way the scores: at the start, reached, and under unseen transformations."""
     return {
         way: {

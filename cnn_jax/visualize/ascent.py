@@ -52,7 +52,7 @@ def _channel(indices, activation):
 
 def neuron(
     indices: Int[Array, " n"] | Sequence[int], row: int | None = None, column: int | None = None
-):
+) -> Objective:
     """Return the objective of one unit of a channel's map; by default the one in the middle."""
     return Partial(_neuron, jnp.asarray(indices), row, column)
 

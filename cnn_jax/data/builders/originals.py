@@ -25,6 +25,7 @@ class OriginalFile(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The file's name, without its address."""
         return self.url.rpartition("/")[2]
 
 
