@@ -44,6 +44,7 @@ class Place(NamedTuple):
 
     @property
     def title(self) -> str:
+        """The place in words."""
         return f"{self.module}.{self.name}" if self.name else self.module
 
 

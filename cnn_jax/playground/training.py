@@ -128,7 +128,7 @@ class Training:
             state["text"] = line
             _add_evaluations(curves, workdir)
 
-        progress = loop.Progress(say, start, update, lambda: state["stop"])
+        progress = loop.Callbacks(say, start, update, lambda: state["stop"])
         try:
             result = loop.train(config, workdir, progress)
         except loop.Diverged as error:

@@ -112,10 +112,10 @@ def test_a_run_goes_on_with_another_number_of_devices(config, whole, tmp_path, b
         over = dataclasses.replace(config, shard_state=shard_state)
         return loop.train(over, tmp_path, progress, jax.devices()[:devices])
 
-    stopped = train(begun, loop.Progress(update=stop_at_six))
+    stopped = train(begun, loop.Callbacks(update=stop_at_six))
     assert 6 <= stopped.step < 12
     said = []
-    assert train(ended, loop.Progress(say=said.append)).step == 12
+    assert train(ended, loop.Callbacks(say=said.append)).step == 12
     assert said[0] == f"resuming from step {stopped.step}"
     assert_same_but_for_rounding(tmp_path, whole)
 
