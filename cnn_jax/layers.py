@@ -237,12 +237,11 @@ def batch_norm(
         )
     # where that lies far from the mean, less cancels in float32 than bfloat16 had rounded off
     shift = running_mean.value if x.dtype == jnp.bfloat16 else None
-    moments = partial(ops.batch_moments, shift=shift)
+    moments = partial(ops.batch_moments, shift=shift, kept=partial(_kept, scope, "moments"))
     if groups is None:
         mean, var = moments(x, axis_name)
     else:
         mean, var = jax.vmap(moments)(x)
-    mean, var = _kept(scope, "moments", (mean, var))
     if scope.is_mutable_collection("batch_stats"):
         unbiased = var * (count / (count - 1))
         for running, now in ((running_mean, mean), (running_var, unbiased)):

@@ -306,6 +306,8 @@ def test_rematerialisation_of_what_is_wide_repeats_the_convolutions_that_widen_a
     convolutions = partial(count, operation="conv_general_dilated[")
     assert convolutions("wide") == convolutions(False) + 3
     assert convolutions(True) == convolutions(False) + 6
+    # nor does it take the moments again, which other devices have a share in
+    assert count("wide", "reduce_sum[") == count(False, "reduce_sum[")
 
     def kept(remat, channels):
         backward = jax.vjp(partial(forward, remat=remat), params)[1]

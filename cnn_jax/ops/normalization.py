@@ -1,14 +1,17 @@
 """Normalisation by statistics of the batch, or of neighbouring channels."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 def batch_moments(
     x: Float[Array, "n *spatial c"],
     axis_name: str | None = None,
     shift: Float[Array, " c"] | None = None,
+    kept: Callable[[PyTree], PyTree] = lambda means: means,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Return each channel's mean and (biased) variance over the batch, at least in float32.
 
@@ -22,6 +25,8 @@ def batch_moments(
     Args:
       shift: what is taken instead, the same on all devices. It does not wait for x, so that an
         accelerator takes the moments while it makes x, without reading it again.
+      kept: is given, and returns, the means over the batch, of which all else is computed, the
+        gradient too: names them for rematerialisation.
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(x.ndim - 1))
@@ -30,10 +35,11 @@ def batch_moments(
         shift = some.mean(axes)
         if axis_name is not None:
             shift = jax.lax.pmean(shift, axis_name)
-    shift = jax.lax.stop_gradient(shift)
+    shift = kept(jax.lax.stop_gradient(shift))
     mean, mean_of_squares = (x - shift).mean(axes), jnp.square(x - shift).mean(axes)
     if axis_name is not None:
         mean, mean_of_squares = jax.lax.pmean((mean, mean_of_squares), axis_name)
+    mean, mean_of_squares = kept((mean, mean_of_squares))
     # rounding can bring a constant channel's difference below zero
     return shift + mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0)
 
