@@ -80,7 +80,11 @@ def check_masks(dataset: Dataset) -> None:
         )
 
 
-def room_for(dataset: Dataset, wanted: int | None, usual: int = 5) -> int:
+# Objects that an image has room for where nobody says how many there are.
+USUAL_ROOM = 5
+
+
+def room_for(dataset: Dataset, wanted: int | None, usual: int = USUAL_ROOM) -> int:
     """Return the room for objects that a training set's images are given.
 
     Args:

@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from cnn_jax.data.detection import USUAL_ROOM
 from cnn_jax.data.localization import MOST
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import find
 from cnn_jax.programs.plan import shapes_of
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.detector import settings_of
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step
-from cnn_jax.training.task import CLASSIFICATION, LOCALIZATION, SEGMENTATION, check_options
+from cnn_jax.training.task import TASKS, check_options
 
-_TASKS = {task.name: task for task in (CLASSIFICATION, LOCALIZATION, SEGMENTATION)}
 _STEPS = 1000  # any number: the schedule's constants take no memory and no time
 
 
@@ -39,20 +40,24 @@ def plan_step(
     """Return the step that training as configured makes, under jit over any number of devices.
 
     What a data set decides is the model's own unless it is given: classes and side of the images.
+    A detector's images have room for five objects then, and masks if it finds masks.
 
     Args:
       gather: that of the devices, of a state that is spread over them, see parallel.over_shards.
 
     Raises:
-      UsageError: an unknown model, one of a task without a plan, or options that do not fit it.
+      UsageError: an unknown model, a detector that is given its regions, or options that do not
+        fit the task.
     """
     entry = find(config.model)
-    if entry.task not in _TASKS:
-        known = ", ".join(sorted(_TASKS))
-        raise UsageError(f"--model={config.model} has no plan; give a network of {known}")
-    task = _TASKS[entry.task]
+    task = TASKS[entry.task]
     check_options(config, task)
-    config = task.resolve(config, None, None)  # of these tasks no data decide anything
+    if task.name != "detection":  # of the other tasks no data decide anything
+        config = task.resolve(config, None, None)
+    elif settings_of(config).anchor_sizes:
+        config = dataclasses.replace(config, max_objects=config.max_objects or USUAL_ROOM)
+    else:
+        raise UsageError(f"--model={config.model} has no plan, as it needs proposals of regions")
     size = config.image_size or entry.image_size
     config = dataclasses.replace(
         config,
@@ -72,7 +77,29 @@ def plan_step(
     step = create_train_step(
         model, optimizer, config, entry.mean, entry.std, task=task, gather=gather
     )
-    return PlannedStep(step, shapes_of(state), _batch(config, entry.task, channels), config)
+    if task.name == "detection":
+        batch = _objects(config)
+    else:
+        batch = _batch(config, entry.task, channels)
+    return PlannedStep(step, shapes_of(state), batch, config)
+
+
+def _objects(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of data.detection's batches, in pixels and objects as configured."""
+    shape = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    count, side, room = config.batch_size, config.image_size, config.max_objects
+    batch = {
+        "image": shape((count, side, side, 3), dtype=jnp.uint8),
+        "size": shape((count, 2)),
+        "original_size": shape((count, 2)),
+        "boxes": shape((count, room, 4), dtype=jnp.float32),
+        "labels": shape((count, room)),
+        "valid": shape((count, room), dtype=jnp.bool_),
+        "difficult": shape((count, room), dtype=jnp.bool_),
+    }
+    if settings_of(config).mask_layers:
+        batch["instances"] = shape((count, side, side, -(-room // 8)), dtype=jnp.uint8)
+    return batch
 
 
 def _batch(config: TrainConfig, task: str, channels: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import UsageError
+from cnn_jax.data import detection as objects
 from cnn_jax.programs import plan
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.plan import plan_step
@@ -119,6 +120,8 @@ def test_an_unknown_topology_is_an_error(name, message):
         ("resnet20", {"mixup": 0.2, "ema_decay": 0.99, "image_size": 8}),
         ("unet", {"model_options": "features=(4, 8)", "image_size": 16}),
         ("localizer_resnet18", {"image_size": 32}),
+        ("fasterrcnn_resnet10_fpn", {"image_size": 64}),
+        ("maskrcnn_resnet10_fpn", {"image_size": 64, "max_objects": 9}),
     ],
 )
 def test_steps_of_every_task_with_images_have_a_plan(model, options):
@@ -128,6 +131,16 @@ def test_steps_of_every_task_with_images_have_a_plan(model, options):
     assert jax.tree.structure(state) == jax.tree.structure(step.state)
 
 
-def test_a_detector_has_no_plan_yet():
-    with pytest.raises(UsageError, match="has no plan; give a network of classification"):
-        plan_step(TrainConfig(model="fasterrcnn_resnet50_fpn"))
+def test_a_detectors_batch_is_that_of_its_data():
+    """Of the same arrays, but for the number of examples and objects."""
+    planned = plan_step(TrainConfig(model="maskrcnn_resnet10_fpn", image_size=64, batch_size=2))
+    data = objects.load("shapes", "train", None)
+    one = objects.read(data, planned.config.max_objects, 64, 0)
+    assert {name: (x.shape[1:], x.dtype) for name, x in planned.batch.items()} == {
+        name: (x.shape, x.dtype) for name, x in one.items()
+    }
+
+
+def test_a_detector_that_is_given_its_regions_has_no_plan():
+    with pytest.raises(UsageError, match="has no plan, as it needs proposals of regions"):
+        plan_step(TrainConfig(model="fastrcnn_vgg16"))
