@@ -184,7 +184,11 @@ def is_made(gallery: Path, name: str, key: str) -> bool:
 
 
 def make(
-    gallery: Path, name: str, experiments: Mapping[str, Experiment], key: str, modules: Mapping
+    gallery: Path,
+    name: str,
+    experiments: Mapping[str, Experiment],
+    key: str,
+    modules: Mapping[str, str],
 ) -> Iterator[float]:
     """Run an experiment, yield the seconds since its start every now and then, and keep its record.
 

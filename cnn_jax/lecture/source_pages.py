@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The place in words."""
+        """The dotted name."""
         return f"{self.module}.{self.name}" if self.name else self.module
 
 

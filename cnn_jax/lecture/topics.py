@@ -64,10 +64,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     "vgg16": Experiment("architectures", ("--model=vgg16",), 6, "workdir"),
     "architectures": Experiment("architectures", (), 60, "workdir"),
     "digits": Experiment("demo", (), 95, "workdir"),
-    "localize": Experiment("localize", ("--steps=300",), 60, "workdir"),
-    "segment": Experiment("segment", ("--steps=300",), 90, "workdir"),
-    "compare_detectors": Experiment("compare_detectors", ("--steps=100",), 120, "workdir"),
-    "detect": Experiment("detect", ("--steps=300",), 120, "workdir"),
+    "localize": Experiment("localize", ("--steps=200",), 60, "workdir"),
+    "segment": Experiment("segment", ("--steps=150",), 90, "workdir"),
+    "compare_detectors": Experiment(
+        "compare_detectors", ("--steps=60", "--fitted_on=100"), 120, "workdir"
+    ),
+    "detect": Experiment("detect", ("--steps=100",), 120, "workdir"),
     "filters": Experiment("filters", (), 8),
     "activations": Experiment("activations", (), 30),
     "embedding": Experiment("embedding", (), 20, of="digits"),
