@@ -55,12 +55,12 @@ def start(tmp_path_factory):
     (folder / "greet.py").write_text(GREET)
     environment = os.environ | {"PYTHONPATH": f"{folder}:{REPOSITORY}", "COLUMNS": "70"}
 
-    def start(*arguments, cwd=None):
+    def start(*arguments, cwd=None, **more):
         command = [sys.executable, "-P", "-m", "greet", *arguments]
         return subprocess.Popen(
             command,
             cwd=cwd,
-            env=environment,
+            env=environment | more,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -161,6 +161,37 @@ def test_processes_find_each_other(start):
     assert [process.communicate(timeout=60)[0] for process in processes] == [
         "hello Ann from 0 of 2\n",
         "hello Ann from 1 of 2\n",
+    ]
+
+
+SLURM = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "{}",
+    "SLURM_LOCALID": "{}",
+}
+OPEN_MPI = {
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "{}",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "{}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [SLURM, OPEN_MPI], ids=["SLURM", "Open MPI"])
+def test_processes_of_a_cluster_are_told_by_it_who_they_are(start, cluster):
+    processes = [
+        start(
+            "--coordinator_address=auto",
+            **{name: value.format(number) for name, value in cluster.items()},
+        )
+        for number in range(2)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in processes] == [
+        "hello you from 0 of 2\n",
+        "hello you from 1 of 2\n",
     ]
 
 
