@@ -21,7 +21,8 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.data import sample_photographs
 from cnn_jax.errors import UsageError
-from cnn_jax.playground import page, server, work
+from cnn_jax.playground import datasets, page, server, work
+from cnn_jax.playground import network as networks
 from cnn_jax.playground.training import Training
 from cnn_jax.training import checkpoint
 
@@ -65,7 +66,12 @@ _RUNS = flags.DEFINE_string(
 def export() -> None:
     """Write the page to the file of --export."""
     file = Path(_EXPORT.value).expanduser()
-    text = page.render()
+    data, network = None, None
+    if flags.FLAGS.workdir or flags.FLAGS.weights or flags.FLAGS.model:
+        found = network_flags.load_network()
+        own, network = networks.embed(found, _title(found))
+        data = [own, datasets.digits(), datasets.shapes()]
+    text = page.render(data, network)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
@@ -74,20 +80,25 @@ def export() -> None:
     print(f"{file}: {len(text) / 1e6:.1f} MB; open it in a browser")
 
 
+def _title(network: trained.Trained) -> str:
+    step = network.source.get("step")
+    return network.model.name if step is None else f"{network.model.name}, step {step}"
+
+
 def serve() -> None:
     """Serve the page until Ctrl-C."""
     training = Training(Path(_RUNS.value).expanduser())
     workdir = flags.FLAGS.workdir if flags.FLAGS.weights is None else None
-    networks = {
+    choices = {
         "the network that was named": _named,
         "the run that is trained here": training.subject,
     }
     if workdir and not checkpoint.steps(checkpoint.checkpoint_directory(workdir)):
         if not (Path(workdir) / "config.json").exists():
             raise UsageError(f"there is no run in {workdir}; give the --workdir of a training run")
-        networks = {"of the set-up": _embedded, **networks}  # until it saves its first
-    playground = server.Playground(networks, training, Path(workdir) if workdir else None)
-    playground.subject(next(iter(networks)))  # what is wrong with it is told before anyone asks
+        choices = {"of the set-up": _embedded, **choices}  # until it saves its first
+    playground = server.Playground(choices, training, Path(workdir) if workdir else None)
+    playground.subject(next(iter(choices)))  # what is wrong with it is told before anyone asks
     token = secrets.token_urlsafe(16)
     listener = server.listen(_HOST.value, _PORT.value)
     application = server.application(playground, _render, token, _HOST.value)

@@ -20,7 +20,7 @@ def render(
 
     Args:
       data: the data sets that it offers, the first one by default; None: digits and shapes.
-      network: a trained network that it opens with, see `playground.network.convert`.
+      network: a trained network that it opens with, see `cnn_jax.playground.network.embed`.
       server: None for a page that stands alone; else the page shows the panel of the server that
         it comes from, and this is the token that the server wants, "" where it wants none.
     """

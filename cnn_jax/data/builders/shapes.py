@@ -98,9 +98,8 @@ def draw_scene(random: np.random.Generator, size: int = SIZE) -> Scene:
 
 
 def draw_shape(random: np.random.Generator, name: str, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw one shape of this class in a plain colour on plain ground, as small networks like it."""
-    ground = random.uniform(30, 225, 3)
-    colour = _contrasting_colour(random, ground)
+    """Draw one light shape of this class on plain dark ground, as small networks like it."""
+    ground, colour = random.uniform(20, 90, 3), random.uniform(130, 245, 3)
     cover = _cover(OUTLINES[name], random, size * random.uniform(0.42, 0.62), size, margin=0.36)
     image = ground + cover[..., None] * (colour - ground)
     return np.clip(image.round(), 0, 255).astype(np.uint8)

@@ -16,7 +16,7 @@ export const HIDEABLE = [
 ];
 
 const DEFAULTS = {
-  network: "conv 8 3x3 | relu | max_pool 2 | conv 16 3x3 | relu | max_pool 2 | dense 10",
+  network: "conv 8 3x3 | batch_norm | relu | max_pool 2 | conv 16 3x3 | batch_norm | relu | max_pool 2 | dense 10",
   optimizer: "adam",
   rate: [[0, 0.01]],
   batch: 32,

@@ -10,6 +10,7 @@ import { mountOwn } from "./own.js";
 import { configure, createPage, fromAddress, tell } from "./page.js";
 import { mountProgress } from "./progress.js";
 import { mountServed } from "./served.js";
+import { logitsOf } from "./session.js";
 import { mountSubject } from "./subject.js";
 
 async function begin() {
@@ -93,6 +94,8 @@ function expose(page) {
     get accuracy() {
       return page.session.tests.at(-1)?.accuracy;
     },
+    // of test examples, counted from the first
+    logits: async (count) => (await logitsOf(page.session, page.testImages.slice(0, count))).map((each) => [...each]),
     get playing() {
       return page.playing;
     },

@@ -12,7 +12,7 @@ const activations = {
   relu: nn.relu,
   leaky_relu: (x) => nn.leakyRelu(x, 0.01),
   elu: nn.elu,
-  gelu: (x) => nn.gelu(x, { approximate: true }),
+  gelu: (x) => nn.gelu(x, { approximate: false }),
   silu: nn.silu,
   sigmoid: nn.sigmoid,
   tanh: np.tanh,
@@ -78,8 +78,13 @@ export function apply(plan, { params, stats }, x, { train = false, key = null, o
   return [x, updated];
 }
 
+// Zeros in front of a map: "same" keeps the size at stride 1, an odd zero goes behind, as in cnn_jax.
+export const paddingBefore = ({ size, padding }) => (padding === "same" ? Math.floor((size - 1) / 2) : 0);
+
 function convolve({ stride, padding }, { kernel, bias }, x) {
-  const y = lax.convGeneralDilated(x, kernel, [stride, stride], padding.toUpperCase());
+  const [before, size] = [paddingBefore({ size: kernel.shape[2], padding }), kernel.shape[2]];
+  const pair = padding === "same" ? [before, size - 1 - before] : [0, 0];
+  const y = lax.convGeneralDilated(x, kernel, [stride, stride], [pair, pair]);
   return y.add(bias.reshape([1, -1, 1, 1]));
 }
 

@@ -3,7 +3,7 @@
 // Kind -> what stands behind its name in the text. Numbers have a default, or must be given (null).
 // "size" is written 3x3 or 3; the others as `name value`, the first one bare.
 export const KINDS = {
-  conv: { features: [null, 1, 128], size: [3, 1, 11], stride: [1, 1, 4], padding: ["same", "valid"] },
+  conv: { features: [null, 1, 512], size: [3, 1, 11], stride: [1, 1, 4], padding: ["same", "valid"] },
   batch_norm: {},
   relu: {},
   leaky_relu: {},
@@ -17,7 +17,7 @@ export const KINDS = {
   global_avg_pool: {},
   dropout: { rate: [0.5, 0, 0.95] },
   flatten: {},
-  dense: { features: [null, 1, 1024] },
+  dense: { features: [null, 1, 4096] },
 };
 export const ACTIVATIONS = ["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh"];
 const BARE = { conv: ["features", "size"], max_pool: ["size"], avg_pool: ["size"], dropout: ["rate"], dense: ["features"] };

@@ -17,7 +17,8 @@ const TITLES = {
 const NEW_LAYERS = ["conv 8 3x3", "batch_norm", "relu", "max_pool 2", "avg_pool 2", "global_avg_pool", "dropout 0.2", "dense 32", "leaky_relu", "gelu", "tanh"];
 const PRESETS = {
   "two convolutions": "conv 8 3x3 | relu | max_pool 2 | conv 16 3x3 | relu | max_pool 2 | dense N",
-  "batch norm and dropout": "conv 8 3x3 | batch_norm | relu | max_pool 2 | conv 16 3x3 | batch_norm | relu | max_pool 2 | dropout 0.2 | dense N",
+  "with batch norm": "conv 8 3x3 | batch_norm | relu | max_pool 2 | conv 16 3x3 | batch_norm | relu | max_pool 2 | dense N",
+  "with dropout": "conv 16 3x3 | relu | max_pool 2 | conv 32 3x3 | relu | max_pool 2 | dropout 0.3 | dense N",
   "strides, no pooling": "conv 8 3x3 | relu | conv 16 3x3 stride 2 | relu | conv 16 3x3 stride 2 | relu | dense N",
   "global average": "conv 12 3x3 | relu | max_pool 2 | conv 24 3x3 | relu | global_avg_pool | dense N",
   "LeNet-5, small": "conv 6 3x3 | relu | max_pool 2 | conv 16 3x3 | relu | max_pool 2 | dense 60 | relu | dense 40 | relu | dense N",
@@ -82,7 +83,7 @@ export function mountNetwork(page) {
     const remove = last || page.hides("network") ? null : h("button", { class: "remove", title: "Remove this layer", "aria-label": `Remove layer ${i + 1}, ${title(layer)}`, onclick: () => edit(layersNow().filter((_, k) => k !== i)) }, "×");
     const element = h(
       "section",
-      { class: `layer ${isMaps ? "" : "flat"} ${last ? "last" : ""}`, "aria-label": `Layer ${i + 1}: ${formatLayer(layer)}` },
+      { class: `layer ${layer.kind} ${isMaps ? "" : "flat"} ${last ? "last" : ""}`, "aria-label": `Layer ${i + 1}: ${formatLayer(layer)}` },
       h("header", {}, h("h3", {}, h("button", { class: "open", "aria-label": `Open layer ${i + 1}, ${title(layer)}`, onclick: () => openOperation(layer, 0, tiles[0]?.button ?? element) }, title(layer))), remove),
       page.hides("network") ? null : h("div", { class: "options" }, options),
       h("div", { class: `maps ${shown > 8 ? "wide" : ""}` }, bars ? bars.element : tiles.map(({ button }) => button), more),

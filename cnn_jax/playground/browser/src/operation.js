@@ -1,7 +1,7 @@
 // A layer opened to its operation: which inputs make one output, the products, their sum, the formula.
 import { imageShape } from "./datasets.js";
 import { h, svg, transition } from "./dom.js";
-import { EPSILON } from "./model.js";
+import { EPSILON, paddingBefore } from "./model.js";
 import { formatLayer } from "./network.js";
 import { canvas, css, largest, paintMosaic, paintSigned, signedColor } from "./pictures.js";
 import { softmax } from "./session.js";
@@ -215,8 +215,8 @@ const WORKINGS = {
     const [channels, height, width] = layer.input;
     const { size, stride } = layer;
     const [, tall, wide] = layer.output;
-    const pad = (n, outputs) => (layer.padding === "same" ? Math.floor(Math.max((outputs - 1) * stride + size - n, 0) / 2) : 0);
-    const [top, left] = [y * stride - pad(height, tall), x * stride - pad(width, wide)];
+    const pad = paddingBefore(layer);
+    const [top, left] = [y * stride - pad, x * stride - pad];
     const range = largest(input);
     const kernels = own.kernel.subarray(channel * channels * size * size, (channel + 1) * channels * size * size);
     const strength = largest(kernels);
