@@ -444,8 +444,8 @@ def _module(*captions: str) -> tuple[Part, ...]:
 ARCHITECTURES = Chapter(
     "architectures",
     "Architectures",
-    "Ten years of networks. Nothing here is copied from a table: each network is defined in the "
-    "library, traced, and its parameters, costs and receptive fields are read off its program.",
+    "Ten years of networks. Their sizes are not copied from a table: each network is defined in "
+    "the library, traced, and its parameters, costs and receptive fields are read off its program.",
     (
         Topic(
             "The networks, and the ImageNet challenge",
@@ -752,7 +752,8 @@ VISUALISATION = Chapter(
                 "The derivative of the class's score with respect to each pixel, its absolute "
                 "value, the largest of the three colours: one backward pass. Guided "
                 "backpropagation and the deconvnet change only how a ReLU passes gradients "
-                "back. Grad-CAM and RISE are later answers to the same question.",
+                "back. Grad-CAM and RISE are later answers to the same question; RISE averages "
+                "over random masks, and is noisy here, where it has a tenth of its usual number.",
             ),
             (
                 "cnn_jax.visualize.gradients:saliency",
@@ -867,7 +868,7 @@ SYNTHESIS = Chapter(
             (Part("style", "Style transfer"),),
         ),
     ),
-    Part("dream", "Dream"),
+    Part("dream", "Dream", ("The dream",)),
 )
 
 RESOURCES = Chapter(
