@@ -23,8 +23,8 @@ from cnn_jax.programs import plan
 from cnn_jax.reports import plan as plan_report
 from cnn_jax.reports import run_page
 from cnn_jax.runtime import xla
-from cnn_jax.runtime.parallel import check_batch_size, choose
-from cnn_jax.training.plan import plan_step
+from cnn_jax.runtime.parallel import check_batch_size
+from cnn_jax.training.plan import lowered_step, what_would_fit
 
 from . import app
 from .flags import training as training_flags
@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("--batch_per_device and --batch_size are two ways to say it; give one")
     workdir = _WORKDIR.value or f"runs/plan_{config.model}"
     cache = xla.cache_folder()
+    cache = cache and cache / "plans"
     rows: list[dict[str, Any]] = []
     for name in _TOPOLOGY.value:
         devices = plan.topology_devices(name)
@@ -66,19 +67,28 @@ def main(argv: Sequence[str]) -> None:
             batch_size = _BATCH_PER_DEVICE.value * len(devices)
             each = dataclasses.replace(config, batch_size=batch_size)
         check_batch_size(each.batch_size, len(devices), each.accumulate)
-        planned = plan_step(each, choose(each.parallel, each.shard_state, devices).gather)
-        lowered = plan.lower_step(
-            planned.step, planned.state, planned.batch, devices, each.shard_state
-        )
+        lowered = lowered_step(each, devices)
         print(f"{name}: {len(devices)} devices, compiling", flush=True)
-        found = plan.compile_for_account(lowered, cache and cache / "plans")
         kind = devices[0].device_kind
+        try:
+            found = plan.compile_for_account(lowered, cache)
+        except plan.DoesNotFit as refused:
+            raise UsageError(f"{refused}{what_would_fit(each, devices, refused, cache)}") from None
         limits = plan.bounds(found, kind, len(devices))
+        chip, most = plan.chip_of(kind), None
+        if chip is not None:
+            most = plan.largest_batch(
+                found["argument_bytes"],
+                found["peak_bytes"],
+                chip.memory,
+                each.batch_size,
+                len(devices),
+            )
         rows.append(
             {"topology": name, "device_kind": kind, "devices": len(devices)}
             | {"batch_size": each.batch_size}
             | found
-            | {"bounds": limits, "fits": limits["fits"]}
+            | {"bounds": limits, "fits": limits["fits"], "largest_batch": most}
         )
         print(plan_report.line(rows[-1]), flush=True)
     chosen = {"topology": _TOPOLOGY.value, "batch_per_device": _BATCH_PER_DEVICE.value}

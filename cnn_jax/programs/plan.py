@@ -130,7 +130,7 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
       cache: a folder that keeps accounts by the program's hash.
 
     Raises:
-      UsageError: the program does not fit into the devices' memory.
+      DoesNotFit: the program does not fit into the devices' memory.
     """
     versions = [jax.__version__, jaxlib.__version__, version("libtpu")]
     program = "\n".join([lowered.as_text(), *versions])
@@ -142,11 +142,9 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = re.search(r"Used (\S+) of (\S+) hbm", str(error))
-        what = f"needs {needed[1]} of {needed[2]}" if needed else "does not fit: it needs more"
-        raise UsageError(
-            f"the step {what} of a device's memory; lower --batch_size, or give --remat or "
-            "--accumulate"
+        needed = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", str(error))
+        raise DoesNotFit(
+            *(float(needed[i]) * _UNITS[needed[i + 1]] if needed else None for i in (1, 3))
         ) from None
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +152,36 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
         partial.write_text(json.dumps(found))
         partial.replace(kept)
     return found
+
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class DoesNotFit(UsageError):
+    """The step's memory on a device, needed of what there is, in bytes; None if not told."""
+
+    def __init__(self, needed: float | None, memory: float | None):
+        self.needed, self.memory = needed, memory
+        gib = [None if x is None else f"{x / 2**30:.2f} GiB" for x in (needed, memory)]
+        what = f"needs {gib[0]} of {gib[1]}" if needed else "does not fit: it needs more"
+        super().__init__(
+            f"the step {what} of a device's memory; lower --batch_size, or give --remat_wide, "
+            "--remat or --accumulate"
+        )
+
+
+def largest_batch(
+    state_bytes: float, peak_bytes: float, memory: float, batch_size: int, devices: int
+) -> int:
+    """Return about the largest batch, of all devices together, whose step fits into the memory.
+
+    What is not state grows with the examples on a device; 0 where not one fits.
+
+    Args:
+      state_bytes, peak_bytes, memory: of a device; the peak is that of this batch.
+    """
+    each = (peak_bytes - state_bytes) * devices / batch_size
+    return max(0, int((memory - state_bytes) // each)) * devices
 
 
 def version(package: str) -> str:
@@ -201,6 +229,12 @@ def _bytes(dtype: str, shape: str) -> int:
     return width * math.prod(int(length) for length in shape.split(",") if length)
 
 
+def chip_of(device_kind: str) -> Chip | None:
+    """Return the published peaks of a kind of device; None if they are not known here."""
+    fitting = [name for name in CHIPS if f"{device_kind} ".startswith(f"{name} ")]
+    return CHIPS[max(fitting, key=len)] if fitting else None
+
+
 def bounds(
     accounted: Mapping[str, Any], device_kind: str, devices: int
 ) -> dict[str, float | bool | None]:
@@ -210,10 +244,9 @@ def bounds(
     a chip sends 2 (n - 1) / n of an all-reduce's bytes and (n - 1) / n of another collective's.
     All are None for a device whose peaks are not known. fits: whether the peak memory fits.
     """
-    fitting = [name for name in CHIPS if f"{device_kind} ".startswith(f"{name} ")]
-    if not fitting:
+    chip = chip_of(device_kind)
+    if chip is None:
         return dict.fromkeys(("arithmetic", "memory", "network", "seconds", "fits"))
-    chip = CHIPS[max(fitting, key=len)]
     share = (devices - 1) / devices
     sent = sum(
         (2 if kind == "all-reduce" else 1) * share * each["bytes"]

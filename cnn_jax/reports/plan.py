@@ -35,6 +35,7 @@ def line(row: Row) -> str:
     if row["fits"] is not None:
         slowest = max(("arithmetic", "memory", "network"), key=lambda name: row["bounds"][name])
         parts.append("fits" if row["fits"] else "does not fit")
+        parts.append(f"a batch of about {row['largest_batch']:,} would fit")
         parts.append(f"{images_per_second(row):,.0f} images/s at most, bound by the {slowest}")
     return f"{row['topology']}, each device and step: " + "; ".join(parts)
 
@@ -43,7 +44,7 @@ def sections(rows: Sequence[Row], folder: Path) -> list[Html]:
     """Return the page's sections; scaling.png is left in the folder where there are several."""
     step = html.table(
         ["topology", "devices", "batch", "GFLOP", "GB accessed", "peak GiB", "arguments GiB"]
-        + ["temporaries GiB", "fits"],
+        + ["temporaries GiB", "fits", "largest batch, about"],
         [
             [
                 row["topology"],
@@ -53,6 +54,7 @@ def sections(rows: Sequence[Row], folder: Path) -> list[Html]:
                 row["bytes_accessed"] / 1e9,
                 *(row[f"{name}_bytes"] / 2**30 for name in ("peak", "argument", "temporary")),
                 {True: "yes", False: "no", None: None}[row["fits"]],
+                row["largest_batch"],
             ]
             for row in rows
         ],

@@ -1,8 +1,10 @@
 """The training step of a configuration as shapes alone: what a plan compiles, without data."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,8 @@ from cnn_jax.data.detection import USUAL_ROOM
 from cnn_jax.data.localization import MOST
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import find
-from cnn_jax.programs.plan import shapes_of
+from cnn_jax.programs import plan as programs
+from cnn_jax.runtime.parallel import choose
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.detector import settings_of
@@ -81,7 +84,51 @@ def plan_step(
         batch = _objects(config)
     else:
         batch = _batch(config, entry.task, channels)
-    return PlannedStep(step, shapes_of(state), batch, config)
+    return PlannedStep(step, programs.shapes_of(state), batch, config)
+
+
+def lowered_step(config: TrainConfig, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
+    """Return that step, lowered over these devices."""
+    planned = plan_step(config, choose(config.parallel, config.shard_state, devices).gather)
+    return programs.lower_step(
+        planned.step, planned.state, planned.batch, devices, config.shard_state
+    )
+
+
+def what_would_fit(
+    config: TrainConfig,
+    devices: Sequence[jax.Device],
+    refused: programs.DoesNotFit,
+    cache: Path | None,
+) -> str:
+    """Return in words with which batch, and with which rematerialisation, a step would fit.
+
+    It is compiled again with each, until one fits.
+
+    Args:
+      refused: as it was compiled.
+      cache: see programs.plan.compile_for_account.
+    """
+    said = ""
+    if refused.needed:
+        state = plan_step(config).state
+        held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+        held /= len(devices) if config.shard_state else 1
+        most = programs.largest_batch(
+            held, refused.needed, refused.memory, config.batch_size, len(devices)
+        )
+        said += f"; about --batch_size={most} would fit" if most else "; not one example fits"
+    if config.remat or config.remat_wide:
+        return said
+    for name in ("remat_wide", "remat"):
+        print(f"compiling with --{name}", flush=True)
+        try:
+            lowered = lowered_step(dataclasses.replace(config, **{name: True}), devices)
+            found = programs.compile_for_account(lowered, cache)
+        except programs.DoesNotFit:
+            continue
+        return f"{said}; with --{name} it fits, at {found['peak_bytes'] / 2**30:.2f} GiB"
+    return f"{said}; it does not fit with --remat either"
 
 
 def _objects(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:

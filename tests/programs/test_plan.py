@@ -11,7 +11,7 @@ from cnn_jax import UsageError
 from cnn_jax.data import detection as objects
 from cnn_jax.programs import plan
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.plan import plan_step
+from cnn_jax.training.plan import plan_step, what_would_fit
 
 TINY = {"model_options": "filters=(4,), neurons=(8,)", "batch_size": 16}
 
@@ -144,3 +144,47 @@ def test_a_detectors_batch_is_that_of_its_data():
 def test_a_detector_that_is_given_its_regions_has_no_plan():
     with pytest.raises(UsageError, match="has no plan, as it needs proposals of regions"):
         plan_step(TrainConfig(model="fastrcnn_vgg16"))
+
+
+def test_the_largest_batch_follows_from_the_memory_beside_the_state():
+    # on each of four devices: 1 GiB of state, and 3 GiB for 32 examples, of 16 GiB
+    assert plan.largest_batch(2**30, 4 * 2**30, 16 * 2**30, 128, 4) == 4 * 32 * 5
+    assert plan.largest_batch(2**30, 4 * 2**30, 2**30, 128, 4) == 0
+
+
+class TooLarge:
+    """A lowered step that its compiler refuses, in libtpu's words."""
+
+    def __init__(self, message):
+        self.message = message
+
+    def as_text(self):
+        return ""
+
+    def compile(self):
+        raise jax.errors.JaxRuntimeError(self.message)
+
+
+def test_a_step_that_does_not_fit_is_told_with_what_it_needs():
+    words = "RESOURCE_EXHAUSTED: Ran out of memory. Used 17.50G of 15.75G hbm. Exceeded by 1.75G."
+    with pytest.raises(plan.DoesNotFit, match=r"needs 17\.50 GiB of 15\.75 GiB .* --remat_wide"):
+        plan.compile_for_account(TooLarge(words))
+    with pytest.raises(plan.DoesNotFit, match="does not fit") as refused:
+        plan.compile_for_account(TooLarge("RESOURCE_EXHAUSTED: in other words"))
+    assert refused.value.needed is None
+
+
+def test_a_refused_step_is_planned_with_rematerialisation(monkeypatch):
+    config = TrainConfig(model="resnet20", model_options="depth=8", image_size=8, batch_size=16)
+    tried = []
+
+    def compile_for_account(lowered, cache):
+        tried.append(lowered)
+        if len(tried) == 1:
+            raise plan.DoesNotFit(None, None)
+        return {"peak_bytes": 2**30}
+
+    monkeypatch.setattr(plan, "compile_for_account", compile_for_account)
+    refused = plan.DoesNotFit(4 * 2**30, 3 * 2**30)
+    said = what_would_fit(config, jax.devices(), refused, None)
+    assert said == "; about --batch_size=8 would fit; with --remat it fits, at 1.00 GiB"
