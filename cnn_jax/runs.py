@@ -30,7 +30,7 @@ RANKED_BY = {
     "losses.loss": min,
 }
 # Results that say nothing of how good a network is, or repeat the configuration.
-_ASIDE = ("per_class", "model", "seed", "step", "split")
+_ASIDE = ("per_class", "model", "seed", "step", "split", "goodput")
 
 
 class Run(NamedTuple):

@@ -15,7 +15,7 @@ from cnn_jax.detection_evaluation import first_examples, headline, shown_precisi
 from cnn_jax.reports import html, parts
 from cnn_jax.reports.html import Html
 from cnn_jax.reports.training import write_page
-from cnn_jax.training import checkpoint, detector, loop
+from cnn_jax.training import checkpoint, detector, goodput, loop
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.log import read_log
 from cnn_jax.training.task import DETECTION
@@ -113,6 +113,7 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
         "parameters_sha256": result.parameters_sha256,
         "best": result.best,
         "raw_evaluation": result.raw_evaluation or None,
+        "goodput": result.goodput,
         "model": config["model"],
         "seed": config["seed"],
         "split": split,
@@ -125,7 +126,7 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
         sections += parts.attempt("Found objects", _found, workdir, pictures)
         sections += parts.attempt("Errors by kind", _errors, results)
         print(f"{name} {split}: {results['images']} images, {headline(results)}")
-    sections += parts.attempt("Training", _training, workdir)
+    sections += parts.attempt("Training", _training, workdir, results)
     write_page(workdir, sections)
 
 
@@ -184,10 +185,12 @@ def _errors(results: Mapping[str, Any]) -> list[Html]:
     return [html.section("Errors by kind, of detections above a score of .5", kinds)]
 
 
-def _training(workdir: str) -> list[Html]:
+def _training(workdir: str, results: Mapping[str, Any]) -> list[Html]:
     log = read_log(workdir)
     if not log:
         return []
     file = Path(workdir) / "training.png"
     curves = parts.picture(partial(loss_curves, log), file, "The loss's terms.")
-    return [html.section("Training", curves)]
+    found = results.get("goodput")
+    numbers = html.metrics({"goodput": goodput.line(found)} if found else {})
+    return [html.section("Training", numbers, curves)]

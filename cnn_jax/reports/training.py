@@ -8,6 +8,7 @@ from typing import Any
 
 from cnn_jax.reports import figures, html, parts, run_page
 from cnn_jax.reports.html import Html
+from cnn_jax.training import goodput
 from cnn_jax.training.log import read_log
 from cnn_jax.training.loop import Result
 from cnn_jax.training.task import CLASSIFICATION, Task
@@ -25,7 +26,15 @@ def read_training(workdir: str) -> dict[str, Any]:
     results = read_results(workdir)
     if "training" in results:
         return results["training"]
-    keys = ("step", "loss", "images_per_second", "parameters_sha256", "best", "raw_evaluation")
+    keys = (
+        "step",
+        "loss",
+        "images_per_second",
+        "parameters_sha256",
+        "best",
+        "raw_evaluation",
+        "goodput",
+    )
     return {key: results.get(key) for key in keys} if "images_per_second" in results else {}
 
 
@@ -56,6 +65,8 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
         "training loss": results["loss"],
         "images a second": results["images_per_second"],
     }
+    if found := results.get("goodput"):
+        numbers["goodput"] = goodput.line(found)
     if best := results.get("best"):
         numbers[f"best {best['metric']}"] = f"{best['value']:.4f} at step {best['step']}"
     for name, value in (results.get("raw_evaluation") or {}).items():

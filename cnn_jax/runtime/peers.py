@@ -22,7 +22,7 @@ from typing import Any
 
 # The first time of a phase compiles or reads, and may take so many times as long.
 PATIENCE = 20
-END = "end"
+END, COMPILATION = "end", "compilation"
 _BEAT = 1.0  # seconds between two messages
 _DRAIN = 0.5  # seconds in which the last messages are read before a process ends
 _CONNECT = 20.0
@@ -35,7 +35,7 @@ class Status:
     """How far a process is.
 
     count: of the phases that it began; all processes begin the same ones.  first: whether it had
-    not been in this phase before.  waited: seconds in all spent on its input.
+    not been in this phase before, or compiles.  waited: seconds in all spent on its input.
     """
 
     phase: str = "start"
@@ -71,7 +71,8 @@ def at(phase: str, step: int) -> None:
     now = time.monotonic()
     waited = _status.waited + (now - _began if _status.phase == "input" else 0.0)
     _began = now
-    _status = Status(phase, step, _status.count + 1, phase not in _phases, waited)
+    first = phase not in _phases or phase == COMPILATION
+    _status = Status(phase, step, _status.count + 1, first, waited)
     _phases.add(phase)
 
 

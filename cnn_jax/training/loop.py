@@ -26,7 +26,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
 from cnn_jax.runtime import parallel, peers
-from cnn_jax.training import checkpoint, class_weights, extension
+from cnn_jax.training import checkpoint, class_weights, extension, goodput
 from cnn_jax.training import config as configs
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
@@ -65,6 +65,7 @@ class Result(NamedTuple):
     best: of a run that keeps its best checkpoint, {"metric", "step", "value"}.
     raw_evaluation: of a run that averages its weights, what those of the last update come to: the
       task's logged metrics.
+    goodput: what the seconds of this run went to, see goodput.account.
     """
 
     step: int
@@ -74,6 +75,7 @@ class Result(NamedTuple):
     evaluation: dict[str, Any] | None
     best: dict[str, Any] | None = None
     raw_evaluation: dict[str, Any] | None = None
+    goodput: dict[str, Any] | None = None
 
 
 class EvaluationFailed(Exception):
@@ -304,6 +306,7 @@ def train(
       Diverged: a metric is NaN or infinite.
       EvaluationFailed: an evaluation raised, at the end or before it.
     """
+    began = time.perf_counter()
     workdir = Path(workdir).absolute()
     trackers.check(config.tracker)
     check_task(config.model, task.name)
@@ -367,7 +370,9 @@ def train(
         best_mode=mode or "max",
         warn=progress.say,
     )
+    clock = goodput.Clock(workdir, jax.process_index() == 0, began)
     try:
+        clock.begin("restoring", 0)
         restored = checkpoint.restore(manager, state, warn=progress.say)
         if restored is not None:
             state, start = restored
@@ -378,6 +383,8 @@ def train(
             start = 0
         state = over.put_state(state)
         del variables
+        clock.goes_on_from(start)
+        clock.begin("starting", start)
         batches = _batches(config, task, train_set, start, labels)
         result = _run(
             config,
@@ -391,9 +398,13 @@ def train(
             partial(checkpoint.save, manager, config=saved_config(config, train_set)),
             state,
             start,
+            clock,
         )
     finally:
         checkpoint.finish(manager)
+        clock.begin("ended", clock.step)
+        clock.keep()
+    result = result._replace(goodput=goodput.account(clock.keep()))
     found = mode and checkpoint.best_step(checkpoint_directory(workdir), config.keep_best, mode)
     if not found:
         return result
@@ -414,6 +425,7 @@ def _run(
     save_checkpoint: Callable[..., Any],
     state: PyTree,
     start: int,
+    clock: goodput.Clock,
 ) -> Result:
     is_first = jax.process_index() == 0
     track = trackers.open_tracker(config, workdir, progress.say)
@@ -425,6 +437,11 @@ def _run(
     metrics_of_eval, metrics_of_raw, evaluated, step, saved = None, None, None, start, start
     failure: EvaluationFailed | None = None
     keeps_best = configs.BETTER.get(config.keep_best) is not None
+    compiled = set()  # the shapes of images for which the step is
+
+    def begin(phase: str) -> None:
+        clock.begin(phase, step)
+        peers.at(phase, step)
 
     def settle(ahead: int) -> None:
         """Look at the metrics of all but the newest `ahead` steps."""
@@ -453,7 +470,7 @@ def _run(
         settle(0)
         if saved == step:
             return
-        peers.at("saving", step)
+        begin("saving")
         state_to_save: TrainState = over.get_state(state)
         metrics = {f"{TRAINED}{name}": value for name, value in latest.items()}
         if evaluated == step:
@@ -467,7 +484,7 @@ def _run(
         saved = step
 
     def measured(variables: PyTree) -> dict[str, Any]:
-        peers.at("evaluation", step)
+        begin("evaluation")
         try:
             return evaluate(over.whole(variables))
         except Exception as error:
@@ -489,9 +506,10 @@ def _run(
     with _told_to_stop() as told_to_stop:
         try:
             while step < config.steps:
-                peers.at("input", step)
+                begin("input")
                 batch = over.put_batch(next(batches))
-                peers.at("step", step)
+                begin("step" if batch["image"].shape in compiled else "compilation")
+                compiled.add(batch["image"].shape)
                 state, metrics = step_function(state, batch)
                 step += 1
                 pending.append((step, metrics))
@@ -525,6 +543,7 @@ def _run(
         finally:
             if log is not None:
                 log.close()
+    begin("saving")  # what is written in the background is waited for
     final = over.get_state(state)
     logged = [line for line in read_log(workdir) if "loss" in line]
     last = logged[-1] if logged else {}

@@ -103,6 +103,9 @@ def test_a_run_stopped_by_sigterm_and_resumed_has_the_bits_of_the_whole(whole, c
     assert 6 <= first.step < 12
     assert f"saved step {first.step}" in said[-1]
     second = run(config, tmp_path)
+    assert second.goodput["starts"] == 2
+    assert second.goodput["repeated"] == 0
+    assert second.goodput["seconds"] > first.goodput["seconds"]
     assert second.parameters_sha256 == whole[0].parameters_sha256
     assert second.evaluation == whole[0].evaluation
     ours, theirs = (
