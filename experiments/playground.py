@@ -25,6 +25,7 @@ from cnn_jax.playground import datasets, page, server, work
 from cnn_jax.playground import network as networks
 from cnn_jax.playground.training import Training
 from cnn_jax.training import checkpoint
+from cnn_jax.weights import pretrained
 
 from . import app
 from .flags import network as network_flags
@@ -89,14 +90,12 @@ def serve() -> None:
     """Serve the page until Ctrl-C."""
     training = Training(Path(_RUNS.value).expanduser())
     workdir = flags.FLAGS.workdir if flags.FLAGS.weights is None else None
-    choices = {
-        "the network that was named": _named,
-        "the run that is trained here": training.subject,
-    }
+    name = workdir or flags.FLAGS.model or pretrained.EMBEDDED[0]
+    choices = {name: _named, "trained here": training.subject}
     if workdir and not checkpoint.steps(checkpoint.checkpoint_directory(workdir)):
         if not (Path(workdir) / "config.json").exists():
             raise UsageError(f"there is no run in {workdir}; give the --workdir of a training run")
-        choices = {"of the set-up": _embedded, **choices}  # until it saves its first
+        choices = {pretrained.EMBEDDED[0]: _embedded, **choices}  # until it saves its first
     playground = server.Playground(choices, training, Path(workdir) if workdir else None)
     playground.subject(next(iter(choices)))  # what is wrong with it is told before anyone asks
     token = secrets.token_urlsafe(16)

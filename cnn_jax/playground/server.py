@@ -138,9 +138,9 @@ def application(
 
     async def run(request: Request):
         options = await _options(request)
+        client, task = _client(options), work.task(options.get("task"))
         found = await run_in_threadpool(playground.subject, str(options.get("network", "")))
-        task = work.task(options.get("task"))
-        return _stream(playground, _client(options), lambda show: task(found, options, show))
+        return _stream(playground, client, lambda show: task(found, options, show))
 
     async def train(request: Request):
         options = await _options(request)
@@ -379,8 +379,17 @@ def _as_json(frame: Frame) -> str:
         {"title": each.title, "alt": each.alt, "src": _address(each.pixels)}
         for each in frame.pictures
     ]
-    values["numbers"] = {k: v if np.isfinite(v) else None for k, v in frame.numbers.items()}
+    values["numbers"] = {name: _number(value) for name, value in frame.numbers.items()}
+    values["series"] = {
+        name: [(step, _number(value)) for step, value in points]
+        for name, points in frame.series.items()
+    }
     return json.dumps(values, separators=(",", ":"))
+
+
+def _number(value: float) -> float | None:
+    """Return the number; None where JSON has none for it."""
+    return value if np.isfinite(value) else None
 
 
 def _address(pixels: np.ndarray) -> str:

@@ -386,7 +386,7 @@ def task(name: Any) -> Callable[[Subject, Mapping[str, Any], Show], Frame]:
     Raises:
       UsageError: there is none.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise unknown("task", str(name), TASKS)
     return TASKS[name]
 

@@ -133,7 +133,7 @@ class Worker:
 
     def __init__(self, most_waiting: int = 8):
         self._most, self._jobs, self._waiting = most_waiting, {}, collections.deque()
-        self._changed, self._ended = threading.Condition(), False
+        self._changed, self._ended, self._busy = threading.Condition(), False, 0
         self._thread = threading.Thread(target=self._run, name="playground", daemon=True)
         self._thread.start()
 
@@ -160,6 +160,13 @@ class Worker:
         while job := self._next(seconds):
             job.run()
             seconds = 0.0
+            with self._changed:
+                self._busy -= 1
+
+    def idle(self) -> bool:
+        """Return whether nothing is computed, or waits."""
+        with self._changed:
+            return not self._waiting and not self._busy
 
     def end(self, seconds: float = 10.0) -> None:
         """Cancel everything and wait for the thread."""
@@ -177,4 +184,7 @@ class Worker:
     def _next(self, seconds: float) -> Job | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended, seconds)
-            return self._waiting.popleft() if self._waiting and not self._ended else None
+            if not self._waiting or self._ended:
+                return None
+            self._busy += 1
+            return self._waiting.popleft()
