@@ -12,7 +12,7 @@ BLUE, ORANGE = "#2563b8", "#d9822b"
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss, accuracy and learning rate against the step.
+    """Loss, accuracy (where the task has one) and learning rate against the step.
 
     Args:
       log: lines of metrics.jsonl, as training.log.read_log gives them.
@@ -23,6 +23,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
     loss, accuracy, rate = figure.subplots(1, 3)
 
     def plot(axes, lines, key, label, color, transform=lambda y: y):
+        lines = [line for line in lines if key in line]
         style = "-" if len(lines) > 1 else "o"
         steps = [line["step"] for line in lines]
         values = [transform(line[key]) for line in lines]
@@ -30,6 +31,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> Figure:
 
     plot(loss, trained, "loss", "training", BLUE)
     plot(accuracy, trained, "accuracy", "training", BLUE)
+    accuracy.set_visible(any("accuracy" in line for line in trained))
     plot(rate, trained, "learning_rate", "learning rate", BLUE)
     if tested:
         plot(loss, tested, "eval_loss", "test", ORANGE)
