@@ -87,6 +87,7 @@ const scenarios = {
   async draws(browser) {
     const page = await open(browser);
     await trainTo(page, 60);
+    await page.locator("#pad").scrollIntoViewIfNeeded();
     const { x, y, width, height } = await page.locator("#pad").boundingBox();
     const ring = Array.from({ length: 25 }, (_, i) => [x + width * (0.5 + 0.27 * Math.sin(i / 3.8)), y + height * (0.5 - 0.38 * Math.cos(i / 3.8))]);
     await page.mouse.move(...ring[0]);
@@ -208,6 +209,27 @@ const scenarios = {
     await page.waitForFunction(() => document.querySelector("#data").value === "own");
     await stepTo(page, 5);
     assert.equal(await page.evaluate(() => playground.losses.length), 5);
+    assert.deepEqual(page.told, []);
+  },
+
+  async switches(browser) {
+    const page = await open(browser, SMALL);
+    await stepTo(page, 1); // everything that moves begins anew
+    for (const change of [
+      () => page.click("text=filters"),
+      () => page.selectOption("#data", "shapes"),
+      () => page.fill("#network-text", "conv 6 5x5 stride 2 | relu | dense 6").then(() => page.click("#apply-text")),
+      () => page.click("#play"),
+      () => page.selectOption("#data", "digits"),
+      () => page.selectOption("#optimizer", "momentum"),
+      () => page.click("#reset"),
+      () => page.click("button[aria-label^='Remove layer 1']"),
+    ]) {
+      await change();
+      await page.waitForTimeout(150);
+    }
+    await page.waitForFunction(() => document.querySelectorAll(".layer").length === 3);
+    await page.waitForFunction(() => playground.step > 2);
     assert.deepEqual(page.told, []);
   },
 

@@ -84,7 +84,17 @@ def pixels(model):
     return random.integers(0, 256, (8, 16, 16, model.channels), np.uint8)
 
 
-QUICK = ["loads", "repeats", "bad_input", "diverges", "opens_a_layer", "own_data", "hides", "fits"]
+QUICK = [
+    "loads",
+    "repeats",
+    "bad_input",
+    "diverges",
+    "opens_a_layer",
+    "own_data",
+    "switches",
+    "hides",
+    "fits",
+]
 
 
 @pytest.mark.slow

@@ -23,16 +23,17 @@ export function mountLooking(page) {
     return Float32Array.from({ length: area }, (_, p) => Array.from({ length: channels }, (_, c) => values[c * area + p]).reduce((a, b) => a + b));
   };
 
-  async function answers(pixels) {
-    const [logits] = await logitsOf(page.session, [pixels]);
-    return softmax(logits);
+  // The probabilities of an image; null where the run has ended meanwhile.
+  async function answers(session, pixels) {
+    const [logits] = await logitsOf(session, [pixels]);
+    return logits ? softmax(logits) : null;
   }
 
   async function look() {
     if (!fits()) return;
     const mine = ++turn;
     const { session, subject } = page;
-    const probabilities = await answers(subject.pixels);
+    const probabilities = await answers(session, subject.pixels);
     if (mine !== turn || session !== page.session) return;
     paintImage(image, subject.pixels, shape());
     image.setAttribute("aria-label", `The image: ${subject.text}`);
@@ -79,10 +80,11 @@ export function mountLooking(page) {
   showEpsilon();
   const difference = canvas("");
   const adversarialCard = card("adversarial", "Adversarial image", "Small changes against the answer", async function* () {
-    const { subject } = page;
+    const { session, subject } = page;
     const truth = subject.label ?? target;
-    for await (const { image, difference: change, step, steps } of adversarial(page.session, subject.pixels, truth, Number(epsilon.value))) {
-      const probabilities = await answers(image);
+    for await (const { image, difference: change, step, steps } of adversarial(session, subject.pixels, truth, Number(epsilon.value))) {
+      const probabilities = await answers(session, image);
+      if (!probabilities) return;
       const said = argmax(probabilities);
       paintImage(adversarialCard.picture, image, shape());
       paintSigned(difference, summed(change), shape().slice(1), shape()[0] * Math.max(Number(epsilon.value), 1e-6));

@@ -107,6 +107,7 @@ export function mountNetwork(page) {
     const { plan, dataset } = page.session;
     operation.close();
     outputs = [];
+    page.outputs = null;
     views = plan.map(column);
     inputTiles.splice(0, inputTiles.length, { picture: canvas("The image that the network sees"), index: 0 });
     const input = h("section", { class: "layer input", "aria-label": "The image" }, h("header", {}, h("h3", {}, "image")), h("div", { class: "maps" }, h("div", { class: "tile" }, inputTiles[0].picture)), h("footer", {}, imageShape(dataset).join("×"), h("br"), " "));
@@ -135,6 +136,7 @@ export function mountNetwork(page) {
     paintImage(inputTiles[0].picture, subject.pixels, imageShape(session.dataset));
     inputTiles[0].picture.setAttribute("aria-label", `The image: ${subject.text}`);
     for (const { layer, tiles, bars } of views) {
+      if (session !== page.session) return;
       const values = outputs[layer.index];
       if (bars) {
         bars.show(softmax(values));
@@ -152,7 +154,7 @@ export function mountNetwork(page) {
           continue;
         }
         const [, height, width] = layer.output;
-        if (mode === "filters" && layer.kind === "conv") await paintFilter(picture, layer, index);
+        if (mode === "filters" && layer.kind === "conv") await paintFilter(session, picture, layer, index);
         else {
           paintSigned(picture, values.subarray(index * height * width, (index + 1) * height * width), [height, width], range);
           picture.setAttribute("aria-label", `Activation ${index + 1} of layer ${layer.index + 1}, ${title(layer)}`);
@@ -162,8 +164,9 @@ export function mountNetwork(page) {
     drawEdges();
   }
 
-  async function paintFilter(picture, layer, index) {
-    const kernel = await page.session.state.variables.params[layer.name].kernel.ref.data();
+  async function paintFilter(session, picture, layer, index) {
+    if (session.closed) return;
+    const kernel = await session.state.variables.params[layer.name].kernel.ref.data();
     const [c] = layer.input;
     const count = c * layer.size ** 2;
     const own = kernel.subarray(index * count, (index + 1) * count);
@@ -176,6 +179,8 @@ export function mountNetwork(page) {
 
   // Curves from the maps of a layer to those that they go into, in the colour of the mean weight.
   async function drawEdges() {
+    const { session } = page;
+    if (!session) return;
     const box = columns.getBoundingClientRect();
     const ratio = Math.min(devicePixelRatio || 1, 2);
     if (!box.width) return;
@@ -200,7 +205,8 @@ export function mountNetwork(page) {
     };
     const quiet = getComputedStyle(columns).getPropertyValue("--line");
     let before = inputTiles;
-    const weights = await Promise.all(views.map(({ layer }) => (layer.kind === "conv" ? page.session.state?.variables.params[layer.name]?.kernel.ref.data() : null)));
+    const weights = await Promise.all(views.map(({ layer }) => (layer.kind === "conv" ? session.state.variables.params[layer.name]?.kernel.ref.data() : null)));
+    if (session !== page.session) return;
     for (const [v, { layer, tiles, bars }] of views.entries()) {
       const here = bars ? bars.rows.map((button, index) => ({ button, index })) : tiles;
       if (!here.length) continue;

@@ -15,7 +15,7 @@ export function mountProgress(page) {
     loss.draw(
       [
         { className: "raw", points: thinned(losses) },
-        { className: "train", name: "training", points: smoothed(losses) },
+        { className: "train", name: "training", points: smoothed(losses, 0.8) },
         { className: "test", name: "test", points: tests.map(({ step, loss }) => [step, loss]) },
       ],
       { low: 0, high, ticks: [0, 1, 2, 3, 4].filter((tick) => tick <= high), until, reference: guessing, text: (value, exact) => value.toFixed(exact ? 3 : 0) },

@@ -91,6 +91,7 @@ function stepBack(session) {
 export async function logitsOf(session, list) {
   const classes = session.dataset.classes.length;
   const found = [];
+  if (session.closed) return found;
   for (let i = 0; i < list.length; i += 400) {
     const part = list.slice(i, i + 400);
     const logits = session.forward(tree.ref(session.state.variables), images(part, imageShape(session.dataset)));
