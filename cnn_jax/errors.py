@@ -8,6 +8,10 @@ class UsageError(Exception):
     """A mistake of the user's, in one line, which experiments print and exit with status 2."""
 
 
+class UnreadableImage(UsageError):
+    """An image of a data set that cannot be decoded; names it."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not among the known ones, suggesting the nearest.
 

@@ -39,6 +39,8 @@ class Dataset(NamedTuple):
       image_shape: (height, width, channels); None where it varies.
       mean: of each channel over the training pixels, in 0..1 units.
       std: their standard deviation, in 0..1 units.
+      skipped: if given, images that cannot be decoded are passed over and what is wrong with them
+        is kept here; else the first one ends the reading.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Dataset(NamedTuple):
     image_shape: tuple[int | None, int | None, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    skipped: set[str] | None = None
 
 
 # Mean and standard deviation of the training pixels, by channel.

@@ -15,17 +15,20 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from cnn_jax.data import coco, datasets, decoding, geometry
+from cnn_jax.data import coco, datasets, geometry
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import (
     CACHE_BYTES,
     Batch,
+    decoded,
     epochs_without_end,
     iterate,
     local_batch_size,
+    pass_over,
+    readable,
     share_of_batches,
 )
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UnreadableImage, UsageError
 
 
 class Objects(NamedTuple):
@@ -206,10 +209,7 @@ def _place(dataset: Dataset, index: int) -> str:
 def _decode(dataset: Dataset, example: Batch, index: int) -> Image.Image:
     """The example's image, which is as large as its annotations say."""
     place = example.get("filename", _place(dataset, index))
-    try:
-        image = decoding.decode(example["image"], 3)
-    except UsageError as error:
-        raise UsageError(f"{place}: {error}") from error
+    image = decoded(dataset, example, index, 3)
     if image.size != example.get("size", image.size):
         raise UsageError(
             f"{place}: an image of {image.width}x{image.height} does not fit annotations of "
@@ -299,6 +299,7 @@ def train_batches(
     reader = partial(read, dataset, max_objects, canvas)
     if len(dataset.source) * canvas**2 * 4 <= CACHE_BYTES:
         reader = cache(reader)
+    reader = readable(dataset, reader)
 
     def example(index: int, rng: np.random.Generator) -> Batch:
         found = reader(index)
@@ -331,11 +332,15 @@ def evaluation_batches(
     count = len(dataset.source)
 
     def example(number: int) -> Batch:
-        index = min(number, count - 1)
-        found = read(dataset, max_objects, canvas, index)
+        index, weight = min(number, count - 1), number < count
+        try:
+            found = read(dataset, max_objects, canvas, index)
+        except UnreadableImage as error:
+            pass_over(dataset, error)
+            found, weight = readable(dataset, partial(read, dataset, max_objects, canvas))(0), False
         if proposals is not None:
             found = with_proposals(found, proposals[index], max_proposals)
-        return found | {"weight": np.float32(number < count)}
+        return found | {"weight": np.float32(weight)}
 
     for start in range(0, count, batch_size):
         examples = [example(number) for number in range(start, start + batch_size)]

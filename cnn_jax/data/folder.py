@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn_jax import errors
 from cnn_jax.data import decoding, slices
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UnreadableImage, UsageError
 
 TEST_FRACTION = 0.2
 _SPLITS = {  # by the name of its folder, in lower case
@@ -64,8 +64,10 @@ class FolderSource:
         try:
             content = path.read_bytes()
             decoding.own_channels(content)  # reads the header only
-        except (OSError, UsageError) as error:
+        except OSError as error:
             raise _broken({path: error}) from error
+        except UsageError as error:
+            raise UnreadableImage(str(_broken({path: error}))) from error
         return {"image": content, "label": label, "filename": str(path)}
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import datasets, decoding, geometry, pipeline
+from cnn_jax.data import datasets, geometry, pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
@@ -51,7 +51,7 @@ def largest_first(boxes: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "m 4"]:
 
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Int, Float[np.ndarray, "k 4"]]:
     example = dataset.source[index]
-    image = decoding.decode(example["image"], dataset.image_shape[-1])
+    image = pipeline.decoded(dataset, example, index)
     own = np.asarray(example["objects"]["label"]) == example["label"]
     boxes = np.asarray(example["objects"]["bbox"], np.float32).reshape(-1, 4)
     return image, np.int32(example["label"]), boxes[own][:, [1, 0, 3, 2]]  # TFDS: y before x
@@ -77,7 +77,7 @@ def train_batches(
     """
     validate(augmentation)
     validate_preprocessing(Preprocessing(image_size))
-    read = pipeline.cached(partial(_read, dataset), dataset)
+    read = pipeline.readable(dataset, pipeline.cached(partial(_read, dataset), dataset))
     resample = RESAMPLING[augmentation.interpolation]
 
     def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:

@@ -9,8 +9,9 @@ number of processes.
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
+from typing import Any
 
 import grain
 import numpy as np
@@ -23,7 +24,7 @@ from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.decoding import decode
 from cnn_jax.data.preprocessing import Preprocessing
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UnreadableImage, UsageError
 
 Batch = dict[str, np.ndarray]
 
@@ -64,7 +65,7 @@ def train_batches(
     augmentations.validate(augmentation)
     preprocessings.validate(Preprocessing(image_size))
     fill = fill_colour(dataset)
-    read = cached(partial(_read, dataset), dataset)
+    read = readable(dataset, cached(partial(_read, dataset), dataset))
 
     def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, label = read(index)
@@ -295,7 +296,13 @@ def ordered_batches(
     num_examples = len(dataset.source)
 
     def padded_example(index: int) -> Batch:
-        return padding if index >= num_examples else example(index)
+        if index >= num_examples:
+            return padding
+        try:
+            return example(index)
+        except UnreadableImage as error:
+            pass_over(dataset, error)
+            return padding
 
     padded = math.ceil(num_examples / batch_size) * batch_size
     examples = grain.MapDataset.range(padded)[process_index::process_count].map(padded_example)
@@ -304,12 +311,44 @@ def ordered_batches(
 
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, np.int32]:
     example = dataset.source[index]
+    return decoded(dataset, example, index), np.int32(example["label"])
+
+
+def decoded(
+    dataset: Dataset, example: Mapping[str, Any], index: int, channels: int | None = None
+) -> Image.Image:
+    """Return the image of an example, by default in the data set's channels.
+
+    Raises:
+      UnreadableImage: it cannot be decoded.
+    """
     try:
-        image = decode(example["image"], dataset.image_shape[-1])
+        return decode(example["image"], channels or dataset.image_shape[-1])
     except UsageError as error:
         place = f"example {index} of {dataset.name} ({dataset.split})"
-        raise UsageError(f"{example.get('filename', place)}: {error}") from error
-    return image, np.int32(example["label"])
+        raise UnreadableImage(f"{example.get('filename', place)}: {error}") from error
+
+
+def pass_over(dataset: Dataset, error: UnreadableImage) -> None:
+    """Keep what is wrong with an image, or raise it where the data set does not skip any."""
+    if dataset.skipped is None:
+        raise error
+    dataset.skipped.add(str(error))
+
+
+def readable(dataset: Dataset, read: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Return read(index), in which the next example stands in for an image that is skipped."""
+
+    def read_on(index: int) -> Any:
+        count = len(dataset.source)
+        for candidate in range(index, index + count):
+            try:
+                return read(candidate % count)
+            except UnreadableImage as error:
+                pass_over(dataset, error)
+        raise UsageError(f"no image of {dataset.name} ({dataset.split}) can be decoded")
+
+    return read_on
 
 
 def local_batch_size(

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from cnn_jax.data import augmentation as augmentations
-from cnn_jax.data import decoding, geometry, pipeline
+from cnn_jax.data import geometry, pipeline
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.pipeline import Batch
@@ -77,10 +77,7 @@ def validate(options: Augmentation) -> None:
 def _read(dataset: Dataset, index: int) -> tuple[Image.Image, Image.Image]:
     example = dataset.source[index]
     place = example.get("filename", f"example {index} of {dataset.name} ({dataset.split})")
-    try:
-        image = decoding.decode(example["image"], dataset.image_shape[-1])
-    except UsageError as error:
-        raise UsageError(f"{place}: {error}") from error
+    image = pipeline.decoded(dataset, example, index)
     mask = Image.fromarray(example["mask"])
     if mask.size != image.size:
         raise UsageError(
@@ -112,7 +109,7 @@ def train_batches(
     validate_preprocessing(Preprocessing(image_size))
     fill = tuple(map(int, pipeline.fill_colour(dataset)))
     channels = dataset.image_shape[-1] + 1
-    read = pipeline.cached(partial(_read, dataset), dataset, channels)
+    read = pipeline.readable(dataset, pipeline.cached(partial(_read, dataset), dataset, channels))
 
     def example(index: int, epoch: int, rng: np.random.Generator) -> Batch:
         image, mask = read(index)

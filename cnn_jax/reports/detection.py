@@ -114,6 +114,7 @@ def write(workdir: str, result: loop.Result, pictures: int) -> None:
         "best": result.best,
         "raw_evaluation": result.raw_evaluation or None,
         "goodput": result.goodput,
+        "skipped": result.skipped,
         "model": config["model"],
         "seed": config["seed"],
         "split": split,

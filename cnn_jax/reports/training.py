@@ -34,6 +34,7 @@ def read_training(workdir: str) -> dict[str, Any]:
         "best",
         "raw_evaluation",
         "goodput",
+        "skipped",
     )
     return {key: results.get(key) for key in keys} if "images_per_second" in results else {}
 
@@ -65,6 +66,8 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
         "training loss": results["loss"],
         "images a second": results["images_per_second"],
     }
+    for name, count in (results.get("skipped") or {}).items():
+        numbers[f"images of {name} that were skipped"] = count
     if found := results.get("goodput"):
         numbers["goodput"] = goodput.line(found)
     if best := results.get("best"):

@@ -196,6 +196,14 @@ class TrainConfig:
         "every class equally often, in epochs of as many examples as there are.",
         choices=("shuffle", "balanced"),
     )
+    bad_images: str = option(
+        "stop",
+        "Data",
+        "What an image that cannot be decoded does: stop ends the run and names it, skip takes the "
+        "next one in its place and counts it.",
+        choices=("stop", "skip"),
+        result=False,
+    )
     num_threads: int | None = option(
         None,
         "Data",

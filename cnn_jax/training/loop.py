@@ -65,6 +65,8 @@ class Result(NamedTuple):
     best: of a run that keeps its best checkpoint, {"metric", "step", "value"}.
     raw_evaluation: of a run that averages its weights, what those of the last update come to: the
       task's logged metrics.
+    skipped: how many images of each split could not be decoded and were passed over, by this call
+      and, of several processes, the first; None without --bad_images=skip.
     goodput: what the seconds of this run went to, see goodput.account.
     """
 
@@ -76,6 +78,7 @@ class Result(NamedTuple):
     best: dict[str, Any] | None = None
     raw_evaluation: dict[str, Any] | None = None
     goodput: dict[str, Any] | None = None
+    skipped: dict[str, int] | None = None
 
 
 class EvaluationFailed(Exception):
@@ -133,6 +136,8 @@ def load_datasets(
 
     def load(split: str) -> datasets.Dataset:
         dataset = task.load(name, split, data_dir, **options)
+        if config.bad_images == "skip":
+            dataset = dataset._replace(skipped=set())
         if not len(dataset.source):
             raise UsageError(f"{name} ({split}) has no examples; choose another split")
         return datasets.read_as(dataset, config.channels, config.mean, config.std)
@@ -405,6 +410,11 @@ def train(
         clock.begin("ended", clock.step)
         clock.keep()
     result = result._replace(goodput=goodput.account(clock.keep()))
+    if config.bad_images == "skip":
+        both = {"training": train_set.skipped, "evaluation": eval_set.skipped}
+        result = result._replace(skipped={name: len(bad) for name, bad in both.items()})
+        for bad in sorted(train_set.skipped | eval_set.skipped):
+            progress.say(f"skipped {bad}")
     found = mode and checkpoint.best_step(checkpoint_directory(workdir), config.keep_best, mode)
     if not found:
         return result
