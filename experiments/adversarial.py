@@ -3,10 +3,12 @@
 python -m experiments.adversarial --workdir=runs/digits --attack=pgd --eps=16/255 --examples=200
 python -m experiments.adversarial --workdir=runs/digits --attack=deepfool
 python -m experiments.adversarial --workdir=runs/digits --attack=pgd --target=3 --norm=l2 --eps=2
+python -m experiments.adversarial --target=koala,iPod --eps=4/255
 python -m experiments.adversarial --model=resnet50 --weights=resnet50.pth --image=elephant.jpg
 
 Leaves the adversarial images (adversarial.npz), the picture of each image, its perturbation and
-both classes, and the accuracy against the budget.
+both classes, and the accuracy against the budget. With several targets, each image is to be taken
+for each of them.
 """
 
 import sys
@@ -34,16 +36,18 @@ _ATTACK = flags.DEFINE_string(
     f"Attack that makes the images: {', '.join(registry.ATTACKS)}.",
     module_name="Attack",
 )
-_TARGET = flags.DEFINE_string(
+_TARGET = flags.DEFINE_list(
     "target",
     None,
-    "Class that the images are to be taken for, by name or number; by default any wrong one.",
+    "Class that the images are to be taken for, by name or number, or several; by default any "
+    "wrong one.",
     module_name="Attack",
 )
 _CURVE = flags.DEFINE_boolean(
     "curve",
-    True,
-    "Whether to measure the accuracy at further budgets too, for the curve.",
+    None,
+    "Whether to measure the accuracy at further budgets too, for the curve; by default where the "
+    "images are examples of a data set, or --epsilons is given.",
     module_name="Attack",
 )
 subjects.define()
@@ -65,12 +69,25 @@ def main(argv: Sequence[str]) -> None:
         labels = loop.predictions(logits_of, images, batching)
     targets = None
     if _TARGET.value is not None:
-        target = target_flags.class_number(_TARGET.value, subject.class_names)
-        targets = np.full(len(labels), target)
-        if subject.labels is None:
+        wanted = target_classes(subject.class_names)
+        images, labels, targets = (
+            np.repeat(images, len(wanted), axis=0),
+            np.repeat(labels, len(wanted)),
+            np.tile(wanted, len(images)),
+        )
+        examples = np.repeat(np.arange(len(names)), len(wanted))
+        names = tuple(name for name in names for _ in wanted)
+        if subject.labels is None and len(wanted) == 1:
             checks.check_targets(labels, targets)
-        images, labels, names, targets = _without_target(images, labels, names, targets)
+        others = _without_target(labels, targets)
+        images, labels, targets, examples = (
+            each[others] for each in (images, labels, targets, examples)
+        )
+        names = tuple(names[i] for i in others)
 
+    curve = _CURVE.value
+    if curve is None:
+        curve = subject.labels is not None or bool(flags.FLAGS.epsilons)
     budget = {"eps": eps} if attack.bounded else {}
     adversarial = robustness.attack_right_ones(
         attack,
@@ -122,12 +139,17 @@ def main(argv: Sequence[str]) -> None:
                 "after_probability": float(verdict.probabilities_after[i].max()),
                 "size": float(verdict.sizes[norm][i]),
             }
+            | (
+                {}
+                if targets is None
+                else {"target": subject.class_names[targets[i]], "example": int(examples[i])}
+            )
             for i in range(len(labels))
         ],
     }
     if targets is not None:
-        results["target"] = subject.class_names[targets[0]]
-    elif _CURVE.value:
+        results["target"] = ", ".join(subject.class_names[i] for i in dict.fromkeys(targets))
+    elif curve:
         correct = robustness.correct_under_attack(
             attack,
             logits_of,
@@ -159,14 +181,26 @@ def main(argv: Sequence[str]) -> None:
         print(f"warning: {doubt}", file=sys.stderr)
 
 
-def _without_target(images, labels, names, targets):
-    """Leave out the examples that are of the target class."""
+def target_classes(class_names: Sequence[str]) -> list[int]:
+    """Return the numbers of the classes of --target.
+
+    Raises:
+      UsageError: one that is not there, or none.
+    """
+    if not _TARGET.value:
+        raise UsageError("--target names no class; write koala, or koala,iPod")
+    numbers = (target_flags.class_number(text, class_names) for text in _TARGET.value)
+    return list(dict.fromkeys(numbers))
+
+
+def _without_target(labels: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the numbers of the pairs whose image is not of the target class."""
     others = np.flatnonzero(labels != targets)
     if not len(others):
         raise UsageError(f"all images are of class {targets[0]}, the target; give another --target")
     if len(others) < len(labels):
-        print(f"{len(labels) - len(others)} images are of the target's class and left out")
-    return images[others], labels[others], tuple(names[i] for i in others), targets[others]
+        print(f"{len(labels) - len(others)} images are of their target's class and left out")
+    return others
 
 
 if __name__ == "__main__":

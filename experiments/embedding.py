@@ -1,16 +1,25 @@
 """Shows which images lie near each other for a network, beside their pixels: neighbours, t-SNE.
 
 python -m experiments.embedding --workdir=runs/digits --gallery=1000
+python -m experiments.embedding --image=holiday/
+
+Of a folder of photographs a class is the folder within it that they lie in, or where they lie in
+one what the network sees in them. With no flag, of crops of the sample photographs.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 
 from cnn_jax import trained
+from cnn_jax.data import decoding, photographs
+from cnn_jax.errors import UsageError
 from cnn_jax.reports import representations, run_page
 from cnn_jax.runtime.progress import bar
+from cnn_jax.visualize.batching import in_batches
 
 from . import app
 from .flags import memory as memory_flags
@@ -19,8 +28,10 @@ from .flags import subject as subjects
 
 network_flags.define()
 network_flags.define_dataset()
+subjects.define_images()
 subjects.define_output()
 memory_flags.define()
+FEWEST, CROPS = 4, 12  # images that can be compared; crops of a sample photograph
 _LAYER = flags.DEFINE_string(
     "layer",
     None,
@@ -31,7 +42,7 @@ _LAYER = flags.DEFINE_string(
 _GALLERY = flags.DEFINE_integer(
     "gallery",
     1000,
-    "Number of examples of the data set to compare.",
+    "Number of examples of the data set, or of photographs, to compare.",
     lower_bound=4,
     module_name="Layers",
 )
@@ -48,8 +59,21 @@ _PERPLEXITY = flags.DEFINE_float(
 def main(argv: Sequence[str]) -> None:
     del argv
     network = network_flags.load_network()
-    dataset = network_flags.load_dataset(network, answers=False)
-    images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
+    files = subjects.image_files(network)
+    if not files:
+        dataset = network_flags.load_dataset(network, answers=False)
+        images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
+        classes = dataset.class_names
+    elif flags.FLAGS.image:
+        images = subjects.read_files(network, files[: _GALLERY.value])
+        labels, classes = _classes(network, files[: _GALLERY.value], images)
+    else:
+        read = [decoding.read(file, len(network.mean)) for file in files]
+        count, size = min(_GALLERY.value, CROPS * len(files)), network.preprocessing.image_size
+        images, labels = photographs.random_crops(read, count, size, flags.FLAGS.seed)
+        classes = tuple(Path(file).stem for file in files)
+    if len(images) < FEWEST:
+        raise UsageError(f"{len(images)} images are too few to compare; give {FEWEST} or more")
     folder = subjects.open_folder("embedding", network)
     shapes = trained.layer_shapes(network, images.shape[1:])
     results, section = representations.embedding_section(
@@ -57,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         _LAYER.value or representations.features_layer(shapes),
         images,
         labels,
-        dataset.class_names,
+        classes,
         jax.random.key(flags.FLAGS.seed),
         run_page.picture_in(folder),
         perplexity=_PERPLEXITY.value,
@@ -67,6 +91,23 @@ def main(argv: Sequence[str]) -> None:
     for name, recalls in results["recall"].items():
         print(f"{name}: " + ", ".join(f"recall@{k} {value:.1%}" for k, value in recalls.items()))
     run_page.finish(folder, "Neighbours", [section], results, network=network)
+
+
+def _classes(
+    network: trained.Trained, files: Sequence[str], images: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels and class names: the files' folders, or of one folder the network's answers."""
+    folders = [Path(file).parent.name for file in files]
+    if len(set(folders)) > 1:
+        names, labels = np.unique(folders, return_inverse=True)
+        return labels, tuple(map(str, names))
+    f = trained.classifier(network)
+    size = memory_flags.batch_size(f, images)
+    answer = jax.jit(lambda f, pixels: f(pixels).argmax(axis=1))
+    seen = in_batches(lambda batch: answer(f, batch), images, batch_size=size)
+    numbers, labels = np.unique(np.asarray(seen), return_inverse=True)
+    known = network.class_names
+    return labels, tuple(known[i] if i < len(known) else str(i) for i in numbers)
 
 
 if __name__ == "__main__":

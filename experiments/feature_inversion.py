@@ -5,7 +5,9 @@ python -m experiments.feature_inversion --workdir=runs/shapes --image=photo.jpg 
 
 Minimises ||phi(x) - phi0||^2 / ||phi0||^2 + R(x) from noise, for every layer in one run; R is the
 alpha-norm and the total variation of Mahendran & Vedaldi 2015. The figure has a column a layer,
-with the normalised error ||phi(x) - phi0||^2 / ||phi0||^2 under each picture.
+with the normalised error ||phi(x) - phi0||^2 / ||phi0||^2 under each picture. What is moved are
+pixels, or spectra in decorrelated colours, which shows shapes where a layer tells little of the
+image (--moved).
 """
 
 import time
@@ -28,6 +30,7 @@ from .flags import layers as layer_flags
 from .flags import memory as memory_flags
 from .flags import subject as subjects
 
+SMALL, LAYERS, PHOTOGRAPHS = 64, 10, 2  # of what is shown where nothing is asked for
 subjects.define()
 layer_flags.define()
 memory_flags.define()
@@ -36,8 +39,21 @@ _OPTIMIZERS = {
     "adam": lambda rate, steps: inversion.adam(rate or 0.05, steps),
     "momentum": lambda rate, steps: inversion.momentum(rate or 0.1, steps),
 }
+_MOVED = flags.DEFINE_enum(
+    "moved",
+    None,
+    ["pixels", "spectrum"],
+    "What the optimizer moves: pixels, or spectra that are shifted about; by default the former, "
+    f"and of images of more than {SMALL} pixels' side the latter.",
+    module_name="Inversion",
+)
 _STEPS = flags.DEFINE_integer(
-    "steps", 400, "Number of evaluations of the network.", lower_bound=1, module_name="Inversion"
+    "steps",
+    None,
+    "Number of evaluations of the network; by default 400 for pixels and 200 for the deepest "
+    "layer's spectra, of which the first layer takes a quarter.",
+    lower_bound=1,
+    module_name="Inversion",
 )
 _OPTIMIZER = flags.DEFINE_enum(
     "optimizer", "lbfgs", list(_OPTIMIZERS), "Optimizer of the image.", module_name="Inversion"
@@ -77,29 +93,46 @@ def main(argv: Sequence[str]) -> None:
     del argv
     weights = variation_weights()
     subject = subjects.load("feature_inversion", answers=False)
-    network, pixels = subject.network, subject.pixels
+    network, pixels, names = subject.network, subject.pixels, subject.names
+    if subject.labels is None and not flags.FLAGS.image:
+        pixels, names = pixels[:PHOTOGRAPHS], names[:PHOTOGRAPHS]
     paths = layer_flags.chosen(network, pixels.shape[1:])
+    if flags.FLAGS.layers is None and len(paths) > LAYERS and max(pixels.shape[1:3]) > SMALL:
+        spread = np.linspace(0, len(paths) - 1, LAYERS).round().astype(int)
+        paths = tuple(paths[i] for i in spread)
+    moved = _MOVED.value or ("spectrum" if max(pixels.shape[1:3]) > SMALL else "pixels")
+    if moved == "spectrum":
+        given = {f"--{name}": flags.FLAGS[name] for name in ("optimizer", "variation_weights")}
+        for name, flag in given.items():
+            if flag.present:
+                raise UsageError(f"{name} goes with --moved=pixels; spectra have one of their own")
     f = trained.layers(network, paths)
     gradient = batching.gradient_of_sum(f)
-    start = time.perf_counter()
-    inversions = inversion.invert_layers(
-        f,
-        paths,
-        pixels,
-        jax.random.key(flags.FLAGS.seed),
-        alpha_weight=_ALPHA_WEIGHT.value,
-        variation_weights=weights,
-        optimizer=_OPTIMIZERS[_OPTIMIZER.value](_LEARNING_RATE.value, _STEPS.value),
-        steps=_STEPS.value,
-        batch_size=batching.largest_batch(gradient, pixels, memory_limit=memory_flags.limit()),
-        progress=bar("step"),
-    )
+    size = batching.largest_batch(gradient, pixels, memory_limit=memory_flags.limit())
+    options = {"batch_size": size, "progress": bar("step"), "alpha_weight": _ALPHA_WEIGHT.value}
+    key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
+    if moved == "spectrum":
+        steps = _STEPS.value or 200
+        options |= {"learning_rate": _LEARNING_RATE.value or 0.05}
+        options |= {"steps": (-(-steps // 4), steps)}
+        inversions = inversion.invert_by_spectra(f, paths, pixels, key, **options)
+    else:
+        steps = _STEPS.value or 400
+        optimizer = _OPTIMIZERS[_OPTIMIZER.value](_LEARNING_RATE.value, steps)
+        options |= {"variation_weights": weights, "optimizer": optimizer, "steps": steps}
+        inversions = inversion.invert_layers(f, paths, pixels, key, **options)
     seconds = time.perf_counter() - start
     rows = inversion_report.rows(
         inversions, pixels, trained.layer_shapes(network, pixels.shape[1:])
     )
-    results = {"layers": rows, "steps": _STEPS.value, "seconds": seconds, "source": network.source}
-    section = inversion_report.section(inversions, pixels, subject.names, rows, subject.folder)
+    results = {
+        "layers": rows,
+        "moved": moved,
+        "steps": steps,
+        "seconds": seconds,
+        "source": network.source,
+    }
+    section = inversion_report.section(inversions, pixels, names, rows, subject.folder)
     for row in rows:
         print(f"{row['layer']:<28} normalised error {np.mean(row['error']):.2e}")
     run_page.finish(

@@ -1,6 +1,7 @@
 """Fooling images: meaningless to us, certain to the network.
 
-python -m experiments.fooling --workdir=runs/digits
+python -m experiments.fooling
+python -m experiments.fooling --target=koala,zebra,iPod
 python -m experiments.fooling --workdir=runs/digits --image=photo.jpg   # the fantasy's start
 
 For every class a synthetic image by gradient and one by evolution, which needs no gradient, and a
@@ -15,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from cnn_jax import trained
+from cnn_jax.errors import UsageError
 from cnn_jax.reports import fooling as fooling_report
 from cnn_jax.reports import run_page
 from cnn_jax.runtime.progress import bar
@@ -23,11 +25,25 @@ from cnn_jax.visualize import batching, fooling
 from . import app
 from .flags import memory as memory_flags
 from .flags import subject as subjects
+from .flags import target as target_flags
 
+SMALL = 64
 subjects.define()
 memory_flags.define()
+_TARGET = flags.DEFINE_list(
+    "target",
+    None,
+    "Classes, by name or number, for which images are made; by default some that are spread evenly "
+    "over all.",
+    module_name="Fooling",
+)
 _STEPS = flags.DEFINE_integer(
-    "steps", 100, "Number of steps of gradient ascent.", lower_bound=1, module_name="Fooling"
+    "steps",
+    None,
+    f"Number of steps of gradient ascent; by default 100, and 40 for images of more than {SMALL} "
+    "pixels' side.",
+    lower_bound=1,
+    module_name="Fooling",
 )
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate",
@@ -37,18 +53,27 @@ _LEARNING_RATE = flags.DEFINE_float(
 )
 _GENERATIONS = flags.DEFINE_integer(
     "generations",
-    2000,
-    "Number of generations of the evolution.",
+    None,
+    f"Number of generations of the evolution; by default 2000, and 250 for images of more than "
+    f"{SMALL} pixels' side.",
     lower_bound=1,
     module_name="Fooling",
 )
 _CHILDREN = flags.DEFINE_integer(
     "children", 64, "Number of images in a generation.", lower_bound=1, module_name="Fooling"
 )
+_CELLS = flags.DEFINE_integer(
+    "cells",
+    None,
+    "Rows and columns of the patterns that evolution mutates, which are enlarged to the image; by "
+    f"default those of the image, and 16 for images of more than {SMALL} pixels' side.",
+    lower_bound=1,
+    module_name="Fooling",
+)
 _MOST = flags.DEFINE_integer(
     "most_classes",
-    16,
-    "Largest number of classes for which images are made, counted from the first.",
+    10,
+    "Largest number of classes for which images are made without --target.",
     lower_bound=1,
     module_name="Fooling",
 )
@@ -58,8 +83,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     subject = subjects.load("fooling")
     network, shape = subject.network, subject.pixels.shape[1:]
-    classes = min(_MOST.value, network.model.num_classes)
-    most = max(network.model.num_classes, _CHILDREN.value)
+    targets = _targets(subject.class_names)
+    small = max(shape[:2]) <= SMALL
+    most = max(len(targets), _CHILDREN.value)
     f = batching.within_memory(
         trained.classifier(network),
         jax.ShapeDtypeStruct((most, *shape), np.float32),
@@ -67,25 +93,44 @@ def main(argv: Sequence[str]) -> None:
     )
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
     found = fooling_report.images(
-        f, classes, subject.pixels[0], key, steps=_STEPS.value,
-        learning_rate=_LEARNING_RATE.value, generations=_GENERATIONS.value,
-        children=_CHILDREN.value, progress=bar("step"),
+        f, targets, subject.pixels[0], key, steps=_STEPS.value or (100 if small else 40),
+        learning_rate=_LEARNING_RATE.value,
+        generations=_GENERATIONS.value or (2000 if small else 250),
+        children=_CHILDREN.value, cells=_CELLS.value or (None if small else 16),
+        progress=bar("step"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
     real = None
     if subject.labels is not None:
         real = np.asarray(jax.jit(fooling.confidences)(f, subject.pixels, subject.labels))
     numbers = fooling_report.numbers(found, real)
-    results = {"confidences": numbers, "seconds": seconds, "shape": shape, "source": network.source}
+    names = [subject.class_names[target] for target in targets]
+    results = {
+        "targets": names,
+        "confidences": numbers,
+        "seconds": seconds,
+        "shape": shape,
+        "source": network.source,
+    }
     for way, values in numbers.items():
         print(f"{way:<14} median confidence {np.median(values):.4f}, least {np.min(values):.4f}")
     run_page.finish(
         subject.folder,
         f"Images that fool {network.model.name}",
-        [fooling_report.section(found, subject.class_names[:classes], numbers, subject.folder)],
+        [fooling_report.section(found, names, numbers, subject.folder)],
         results,
         "Made until the network is sure of a class that nobody sees in them.",
     )
+
+
+def _targets(class_names: Sequence[str]) -> list[int]:
+    if _TARGET.value is None:
+        count = min(_MOST.value, len(class_names))
+        return [int(i) for i in np.linspace(0, len(class_names) - 1, count)]
+    if not _TARGET.value:
+        raise UsageError("--target names nothing; write koala, or 0,3")
+    numbers = (target_flags.class_number(text, class_names) for text in _TARGET.value)
+    return list(dict.fromkeys(numbers))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 python -m experiments.universal_perturbation --workdir=runs/digits --eps=32/255
 python -m experiments.universal_perturbation --workdir=runs/digits --method=sgd --other=runs/lenet
+python -m experiments.universal_perturbation --image=holiday/
 
 It is made on images of the training split and measured on the evaluation split, for several numbers
-of images; with --other, also on those networks, and theirs on this one.
+of images; with --other, also on those networks, and theirs on this one. Of photographs, by default
+the sample ones, it is made on crops of every other one and measured on crops of the others.
 """
 
 import sys
@@ -17,6 +19,7 @@ from absl import flags
 
 from cnn_jax import trained
 from cnn_jax.attacks import checks, loop, masking, universal
+from cnn_jax.data import decoding, photographs
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import universal as universal_report
 
@@ -27,16 +30,18 @@ from .flags import subject as subjects
 
 network_flags.define()
 network_flags.define_dataset()
+subjects.define_images()
 subjects.define_examples()
 subjects.define_output()
+BATCH = 8  # crops of photographs at a step
 METHODS = {"deepfool": universal.universal_deepfool, "sgd": universal.universal_sgd}
 
 _METHOD = flags.DEFINE_enum(
     "method",
-    "deepfool",
+    None,
     [*METHODS],
     "Method that makes the perturbation: DeepFool from image to image, or SGD on the "
-    "loss of all images.",
+    "loss of all images; by default the former of a data set and the latter of photographs.",
     module_name="Attack",
 )
 _NORM = flags.DEFINE_enum(
@@ -57,8 +62,9 @@ _EPOCHS = flags.DEFINE_integer(
 )
 _COUNTS = flags.DEFINE_list(
     "made_of",
-    ["10", "50", "200"],
-    "Numbers of training images from which the perturbation is made.",
+    None,
+    "Numbers of training images from which the perturbation is made; by default 10, 50 and 200 of "
+    "a data set, 8 and 32 crops of photographs.",
     module_name="Attack",
 )
 _OTHER = flags.DEFINE_multi_string(
@@ -77,24 +83,32 @@ def main(argv: Sequence[str]) -> None:
         other = trained.from_workdir(folder, averaged=not flags.FLAGS.raw_weights)
         networks[_free_name(other.model.name, networks)] = other
     eps = attack_flags.number(_EPS.value)
-    counts = sorted(attack_flags.count(text) for text in _COUNTS.value)
-    held_out, labels = subjects.first_examples(
-        network, network_flags.load_dataset(network), flags.FLAGS.examples
-    )
-    training = network_flags.load_dataset(network, split="train")
-    images, _ = subjects.first_examples(network, training, counts[-1])
+    files = subjects.image_files(network)
+    default = ["8", "32"] if files else ["10", "50", "200"]
+    counts = sorted(attack_flags.count(text) for text in _COUNTS.value or default)
+    method = _METHOD.value or ("sgd" if files else "deepfool")
+    if files:
+        images, held_out = _crops(network, files, counts[-1])
+        labels = None
+    else:
+        held_out, labels = subjects.first_examples(
+            network, network_flags.load_dataset(network), flags.FLAGS.examples
+        )
+        training = network_flags.load_dataset(network, split="train")
+        images, _ = subjects.first_examples(network, training, counts[-1])
     checks.check_eps(eps, _NORM.value, images[0].size)
     for name, other in networks.items():
         if other.preprocessing.image_size != network.preprocessing.image_size:
             raise UsageError(f"{name} takes images of another size; transfer needs equal ones")
     folder = subjects.open_folder("universal_perturbation", network)
 
-    batching = loop.Batching(devices=tuple(jax.local_devices()))
+    size = min(BATCH, counts[0]) if files else loop.DEFAULT.size
+    batching = loop.Batching(size, tuple(jax.local_devices()))
     key = jax.random.key(flags.FLAGS.seed)
     functions = {name: trained.classifier(each) for name, each in networks.items()}
 
     def make(name: str, count: int) -> np.ndarray:
-        return METHODS[_METHOD.value](
+        return METHODS[method](
             functions[name],
             images[:count],
             key,
@@ -120,9 +134,11 @@ def main(argv: Sequence[str]) -> None:
     matrix = universal.transfer(functions, perturbations, held_out, batching)
     changed = universal.add(held_out, perturbations[own])
     before, after = (loop.predictions(functions[own], x, batching) for x in (held_out, changed))
+    if labels is None:  # the user's own images: what the network sees in them
+        labels = before
     doubts = masking.vanishing(masking.without_gradient(functions[own], held_out, before, batching))
     results = {
-        "method": _METHOD.value,
+        "method": method,
         "norm": _NORM.value,
         "eps": eps,
         "held_out": len(held_out),
@@ -147,6 +163,20 @@ def main(argv: Sequence[str]) -> None:
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
     print(f"accuracy {results['clean_accuracy']:.1%} -> {results['accuracy']:.1%}")
+
+
+def _crops(
+    network: trained.Trained, files: Sequence[str], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return crops of every other photograph, and as many as --examples of each of the others."""
+    if len(files) < 2:
+        raise UsageError("one photograph is too few: it is made of some and judged on others")
+    read = [decoding.read(file, len(network.mean)) for file in files]
+    size, seed = network.preprocessing.image_size, flags.FLAGS.seed
+    made_of, _ = photographs.random_crops(read[::2], count, size, seed)
+    judged = flags.FLAGS.examples * len(read[1::2])
+    held_out, _ = photographs.random_crops(read[1::2], judged, size, seed + 1)
+    return made_of, held_out
 
 
 def _free_name(name: str, taken: dict) -> str:

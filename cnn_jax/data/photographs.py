@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from cnn_jax.data import decoding, preprocessing
+from cnn_jax.data import augmentation, decoding, preprocessing
 from cnn_jax.errors import UsageError
 
 
@@ -63,6 +63,24 @@ def _within(folder: Path) -> list[Path]:
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
+
+
+def random_crops(
+    images: Sequence[Image.Image], count: int, size: int, seed: int
+) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
+    """Return crops of a quarter to all of an image, half of them mirrored, and of which each is.
+
+    Args:
+      images: which are taken in turns.
+      count: of the crops.
+      size: height and width of the crops in pixels.
+      seed: of the places.
+    """
+    rng, cut = np.random.default_rng(seed), []
+    for i in range(count):
+        crop = augmentation.random_resized_crop(images[i % len(images)], rng, size, (0.25, 1.0))
+        cut.append(preprocessing.to_array(augmentation.random_flip(crop, rng)))
+    return np.stack(cut).astype(np.float32) / 255, np.arange(count) % len(images)
 
 
 def to_bytes(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from cnn_jax.attacks.robustness import Verdict
-from cnn_jax.reports import html, run_page
+from cnn_jax.reports import figures, html, run_page
 from cnn_jax.reports.figures import BLUE, ORANGE
 
 _ROWS = 6
@@ -49,6 +49,24 @@ def before_and_after(
         row[2].set_title("10 x perturbation", fontsize=9)
         row[3].set_title(last, fontsize=9, color=ORANGE if first != last else BLUE)
     return figure
+
+
+def pairs(told: Sequence[Mapping[str, Any]], adversarial: Float[np.ndarray, "n h w c"]) -> Figure:
+    """A row an image and a column a target: the adversarial image and what it is taken for.
+
+    Args:
+      told: of each adversarial image its example, target, after and after_probability.
+    """
+    rows = list(dict.fromkeys(each["example"] for each in told))[:_ROWS]
+    columns = list(dict.fromkeys(each["target"] for each in told))
+    table = [[np.full(adversarial.shape[1:], 0.5) for _ in columns] for _ in rows]
+    captions = [["" for _ in columns] for _ in rows]  # a pair that was left out stays grey
+    for each, image in zip(told, adversarial, strict=True):
+        if each["example"] in rows:
+            i, j = rows.index(each["example"]), columns.index(each["target"])
+            table[i][j] = np.clip(image, 0, 1)
+            captions[i][j] = f"{each['after']} ({each['after_probability']:.1%})"
+    return figures.labelled_grid(table, columns, captions, size=1.7)
 
 
 def accuracy_curve(curves: Mapping[str, Mapping[str, Sequence[float]]], norm: str) -> Figure:
@@ -107,6 +125,9 @@ def write(
             html.figure(html.figure_png(picture, folder / "adversarial.png"), attack),
         ),
     ]
+    if "target" in results and len({each["target"] for each in results["images"]}) > 1:
+        grid = html.figure_png(pairs(results["images"], adversarial), folder / "pairs.png")
+        sections.append(html.section("Targets", html.figure(grid, "A column a target.")))
     if "curve" in results:
         figure = accuracy_curve({results["attack"]: results["curve"]}, results["norm"])
         png = html.figure_png(figure, folder / "curve.png")

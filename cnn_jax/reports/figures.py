@@ -132,24 +132,34 @@ def labelled_grid(
     titles: Sequence[str],
     captions: Sequence[Sequence[str]],
     size: float = 1.1,
+    columns: int | None = None,
 ) -> Figure:
     """Rows of images, with a title over each column and a caption under each image.
 
     Args:
       rows: floats in 0..1 or uint8, a row as long as the titles; one channel is drawn as grey.
       size: of an image's width, in inches.
+      columns: at most so many; more titles go on below. None: all beside each other.
     """
     height, width = np.shape(rows[0][0])[:2]
     tall = size * height / width
+    columns = min(columns or len(titles), len(titles))
+    bands = -(-len(titles) // columns)
+    lines = max([text.count("\n") for row in captions for text in row], default=0)
     figure = Figure(
-        figsize=(len(titles) * (size + 0.06), len(rows) * (tall + 0.25) + 0.4),
+        figsize=(
+            columns * (size + 0.06),
+            bands * (len(rows) * (tall + 0.25 + 0.12 * lines) + 0.4),
+        ),
         layout="constrained",
     )
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
-    boxes = figure.subplots(len(rows), len(titles), squeeze=False)
+    boxes = figure.subplots(bands * len(rows), columns, squeeze=False)
+    for box in boxes[(bands - 1) * len(rows) :, len(titles) - (bands - 1) * columns :].flat:
+        box.set_axis_off()
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            axes = boxes[i, j]
+            axes = boxes[j // columns * len(rows) + i, j % columns]
             image = np.asarray(image)
             limit = 255 if image.dtype == np.uint8 else 1
             grey = image.shape[-1] == 1

@@ -1,5 +1,6 @@
 """Fooling images of all classes, and how sure the network is of them."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cnn_jax.visualize.fooling import Fooling
 
 def images(
     f: fooling.F,
-    classes: int,
+    targets: Sequence[int],
     photograph: Float[np.ndarray, "h w c"],
     key: Array,
     *,
@@ -24,27 +25,26 @@ def images(
     learning_rate: float = 0.01,
     generations: int = 2000,
     children: int = 64,
+    cells: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Fooling]:
     """Return an image a class of each kind: by gradient, by evolution, and from a photograph."""
-    batch = (classes, *photograph.shape)
-    targets = np.arange(classes)
+    batch = (len(targets), *photograph.shape)
+    targets = np.asarray(targets)
     descent = {"learning_rate": learning_rate, "steps": steps, "progress": progress}
     noise = jax.random.uniform(jax.random.fold_in(key, 0), batch)
-    outputs = jax.eval_shape(f, noise).shape[-1]  # an elite for each, those not shown included
-    evolved = fooling.by_evolution(
-        f,
-        outputs,
-        photograph.shape,
-        jax.random.fold_in(key, 1),
-        generations=generations,
-        children=children,
-        progress=progress,
-    )
     return {
         "by gradient": fooling.by_gradient(f, targets, noise, **descent),
-        "by evolution": Fooling(
-            evolved.images[:classes], evolved.confidence[:classes], evolved.history[:, :classes]
+        "by evolution": fooling.by_evolution(
+            f,
+            jax.eval_shape(f, noise).shape[-1],
+            photograph.shape,
+            jax.random.fold_in(key, 1),
+            generations=generations,
+            children=children,
+            cells=cells,
+            targets=targets,
+            progress=progress,
         ),
         "fantasy": fooling.by_gradient(f, targets, np.broadcast_to(photograph, batch), **descent),
     }
@@ -67,7 +67,7 @@ def section(
     """Return the images, a row a way and a column a class, and the confidences' distribution."""
     grid = figures.labelled_grid(
         [list(np.asarray(each.images)) for each in found.values()],
-        list(names),
+        [textwrap.fill(name, 14) for name in names],
         [[f"{value:.1%}" for value in np.asarray(each.confidence)] for each in found.values()],
     )
     return html.section(

@@ -18,13 +18,13 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter
 from PIL import Image
+
+if TYPE_CHECKING:  # a page without figures does without matplotlib, which takes half a second
+    from matplotlib.figure import Figure
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2330; --quiet: #5f6b7c; --page: #f6f7f9;
@@ -145,7 +145,7 @@ def figures(*several: Html) -> Html:
     return Html("\n".join(['<div class="figures">', *several, "</div>"]))
 
 
-def figure_png(fig: Figure, path: str | os.PathLike | None = None) -> bytes:
+def figure_png(fig: "Figure", path: str | os.PathLike | None = None) -> bytes:
     """Draws a figure without a display as PNG of 192 dots an inch, saved too if a path is given.
 
     Its texts are drawn as they are written: a dollar in a name begins no formula. A
@@ -159,8 +159,11 @@ def figure_png(fig: Figure, path: str | os.PathLike | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def _keep_dollars(fig: Figure) -> None:
+def _keep_dollars(fig: "Figure") -> None:
     """Turns matplotlib's formulas off, but for the powers of ten that it writes at an axis."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
     powers = set()
     for axes in fig.axes:
         for axis in (axes.xaxis, axes.yaxis):

@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import html
 from cnn_jax.reports.html import Html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def tell(what: str, error: Exception) -> str:
@@ -28,7 +29,7 @@ def attempt(what: str, make: Callable[..., Sequence[Html]], *args: Any) -> list[
         return [html.section(what, tell(what, error))]
 
 
-def picture(draw: Callable[[], Figure], path: str | os.PathLike, caption: str) -> Html:
+def picture(draw: Callable[[], "Figure"], path: str | os.PathLike, caption: str) -> Html:
     """Return what draw() gives as a figure, kept at the path, or the line that tells why not."""
     try:
         return html.figure(html.figure_png(draw(), path), caption)

@@ -8,10 +8,9 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from matplotlib.figure import Figure
 
 from cnn_jax.data import sample_photographs
 from cnn_jax.reports import html, parts
@@ -19,13 +18,16 @@ from cnn_jax.reports.html import Html
 from cnn_jax.trained import Trained
 from cnn_jax.workdir import write_results
 
-Picture = Callable[[Figure, str, str], Html]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = Callable[["Figure", str, str], Html]
 
 
 def picture_in(folder: Path) -> Picture:
     """Return picture(figure, name, caption) -> Html, which also keeps NAME.png in the folder."""
 
-    def picture(figure: Figure, name: str, caption: str) -> Html:
+    def picture(figure: "Figure", name: str, caption: str) -> Html:
         return html.figure(html.figure_png(figure, folder / f"{name}.png"), caption)
 
     return picture

@@ -49,7 +49,7 @@ def sections(
         trained.layers(network, paths), paths, pixels, key, steps=80, progress=progress
     )
     fooled = fooling_report.images(
-        f, classes, pixels[0], key, steps=50, generations=200, children=32, progress=progress
+        f, range(classes), pixels[0], key, steps=50, generations=200, children=32, progress=progress
     )
     return [
         ascent_report.section(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import jax
 from tqdm import tqdm
 
-from cnn_jax.training.loop import Callbacks
+from cnn_jax.training.callbacks import Callbacks
 
 
 @contextmanager

@@ -411,10 +411,10 @@ class TrainConfig:
     init_from: str | None = option(
         None,
         "Optimizer",
-        "Weights to start from: a published .safetensors or .pth file, or the folder of a "
-        "run, whose best checkpoint is taken if it has --keep_best, else its newest intact "
-        "one, with averaged weights if it has them; outputs of the head are kept for "
-        "classes of the same names.",
+        "Weights to start from: pretrained or another tag of published ones, an address, "
+        "hf:OWNER/NAME, a .safetensors or .pth file, or the folder of a run, whose best "
+        "checkpoint is taken if it has --keep_best, else its newest intact one, with averaged "
+        "weights if it has them; outputs of the head are kept for classes of the same names.",
     )
     layer_rates: str = option(
         "",
@@ -427,6 +427,13 @@ class TrainConfig:
         "Optimizer",
         "Regular expression for the paths of parameters that are not trained. A batch norm whose "
         "scale and bias are both frozen normalizes by its running statistics, which stay as well.",
+    )
+    thaw_at: int | None = option(
+        None,
+        "Optimizer",
+        "Step at which what --freeze keeps begins to be trained too, as after a new head has been "
+        "trained alone; by default never.",
+        needs=("freeze",),
     )
 
     adversary: str = option(
@@ -597,6 +604,7 @@ def refuse_idle(config: TrainConfig, names: Iterable[str]) -> None:
 
 _LEAST = {
     "steps": 1,
+    "thaw_at": 1,
     "epochs": 0,
     "batch_size": 1,
     "accumulate": 1,
@@ -731,6 +739,11 @@ def literal_options(text: str, flag: str = "model_options") -> dict[str, Any]:
         raise UsageError(
             f"cannot read --{flag}={text!r}; write 'name=value, name=value'"
         ) from error
+
+
+def before_thaw(config: TrainConfig, step: int) -> bool:
+    """Return whether what --freeze names is kept in the step after `step` steps."""
+    return config.freeze is not None and (config.thaw_at is None or step < config.thaw_at)
 
 
 def build_model(config: TrainConfig, num_classes: int | None = None) -> Model:

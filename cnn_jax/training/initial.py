@@ -1,5 +1,6 @@
 """The variables that training starts from: drawn, from a weights file, or from another run."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cnn_jax.trained import Trained
 from cnn_jax.training import checkpoint
 from cnn_jax.training import config as configs
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.weights import convert, load_weights, norms
+from cnn_jax.weights import convert, load_weights, norms, pretrained
 
 
 def initial_variables(
@@ -52,17 +53,40 @@ def initial_variables(
         ) from error
     if config.init_from is None:
         return variables
-    if Path(config.init_from).expanduser().is_dir():
+    if is_run(config.init_from):
         return _from_run(config, model, variables, shape, class_names, say)
     return load_weights(
         model.name,
-        config.init_from,
+        pretrained.locate(model.name, config.init_from).path,
         model.num_classes,
         key=key,
         image_shape=shape[1:],
         say=say,
         **configs.literal_options(config.model_options),
     )
+
+
+def is_run(source: str) -> bool:
+    """Return whether a source of weights is the folder of a run, not one of published files."""
+    folder = Path(source).expanduser()
+    return folder.is_dir() and not any((*folder.glob("*.safetensors"), *folder.glob("*.pth")))
+
+
+def as_published(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the channels, mean and deviation of named published weights.
+
+    What is given stays, and files keep the data set's, as they always had.
+    """
+    source = config.init_from
+    if source is None or Path(source).expanduser().exists():
+        return config
+    row = pretrained.locate(config.model, source).row
+    if row is None:
+        return config
+    expected = {"channels": len(row.mean), "mean": row.mean, "std": row.std}
+    if any(getattr(config, name) is not None for name in expected):
+        return config
+    return dataclasses.replace(config, **expected)
 
 
 def _from_run(

@@ -28,9 +28,10 @@ from cnn_jax.models.registry import check_task
 from cnn_jax.runtime import parallel, peers
 from cnn_jax.training import checkpoint, class_weights, extension, goodput
 from cnn_jax.training import config as configs
+from cnn_jax.training.callbacks import Callbacks
 from cnn_jax.training.checkpoint import checkpoint_directory
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.initial import initial_variables
+from cnn_jax.training.initial import as_published, initial_variables
 from cnn_jax.training.log import open_log, read_log
 from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.optimizer import create_optimizer
@@ -88,18 +89,6 @@ class EvaluationFailed(Exception):
     """
 
     result: Result
-
-
-class Callbacks(NamedTuple):
-    """How the loop talks to whoever watches it; see experiments/train.py for a progress bar.
-
-    stop: is asked after every step whether to save it and end, as at SIGTERM; of one process alone.
-    """
-
-    say: Callable[[str], None] = lambda line: None
-    start: Callable[[int, int], None] = lambda step, steps: None
-    update: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
-    stop: Callable[[], bool] = lambda: False
 
 
 def saved_config(config: TrainConfig, train_set: datasets.Dataset) -> dict[str, Any]:
@@ -316,6 +305,7 @@ def train(
     trackers.check(config.tracker)
     check_task(config.model, task.name)
     check_options(config, task)
+    config = as_published(config)
     before = checkpoint.newest_config(checkpoint_directory(workdir)) or {}
     known, owner = before.get("class_names", ()), f"the run in {workdir}"
     train_set, eval_set = load_datasets(config, task, known, owner)
@@ -342,8 +332,10 @@ def train(
     labels = datasets.labels(train_set) if config.sampler == "balanced" else None
     optimizer = create_optimizer(config, variables["params"])
     over = parallel.choose(config.parallel, config.shard_state, devices)
-    step_function = over.compile(
-        create_train_step(
+    weights_of_classes = _class_weights(config, task, train_set, progress.say, to_say.append)
+
+    def step_of(config: TrainConfig) -> Callable:
+        step = create_train_step(
             model,
             optimizer,
             config,
@@ -351,10 +343,13 @@ def train(
             train_set.std,
             over.axis_name,
             task,
-            _class_weights(config, task, train_set, progress.say, to_say.append),
+            weights_of_classes,
             over.gather,
         )
-    )
+        return over.compile(step)
+
+    thawed = step_of(dataclasses.replace(config, freeze=None, thaw_at=None))
+    kept = step_of(config) if config.freeze else thawed
     evaluate = task.evaluator(model, eval_set, config, devices)
     make_state = partial(create_state, model, optimizer, ema=config.ema_decay is not None)
     if over.create is None:
@@ -398,7 +393,7 @@ def train(
             progress,
             batches,
             over,
-            step_function,
+            lambda step: kept if configs.before_thaw(config, step) else thawed,
             evaluate,
             partial(checkpoint.save, manager, config=saved_config(config, train_set)),
             state,
@@ -430,7 +425,7 @@ def _run(
     progress: Callbacks,
     batches: Iterator[Mapping[str, np.ndarray]],
     over: parallel.Parallel,
-    step_function: Callable,
+    step_at: Callable[[int], Callable],
     evaluate: Callable,
     save_checkpoint: Callable[..., Any],
     state: PyTree,
@@ -447,7 +442,7 @@ def _run(
     metrics_of_eval, metrics_of_raw, evaluated, step, saved = None, None, None, start, start
     failure: EvaluationFailed | None = None
     keeps_best = configs.BETTER.get(config.keep_best) is not None
-    compiled = set()  # the shapes of images for which the step is
+    compiled = set()  # programs: a step, and the shape of its images
 
     def begin(phase: str) -> None:
         clock.begin(phase, step)
@@ -518,8 +513,10 @@ def _run(
             while step < config.steps:
                 begin("input")
                 batch = over.put_batch(next(batches))
-                begin("step" if batch["image"].shape in compiled else "compilation")
-                compiled.add(batch["image"].shape)
+                step_function = step_at(step)
+                program = (step_function, batch["image"].shape)
+                begin("step" if program in compiled else "compilation")
+                compiled.add(program)
                 state, metrics = step_function(state, batch)
                 step += 1
                 pending.append((step, metrics))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
@@ -206,6 +207,21 @@ def _scale_by_layer(factors: PyTree) -> optax.GradientTransformation:
     )
 
 
+def _still_until(step: int, stay: PyTree) -> optax.GradientTransformation:
+    """Leave these parameters as they are for so many steps, in which their momenta are gathered."""
+
+    def update(updates, count, params=None):
+        del params
+        kept = jax.tree.map(
+            lambda update, still: jnp.where(count < step, 0, update) if still else update,
+            updates,
+            stay,
+        )
+        return kept, count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+
 def _check(rule: optax.GradientTransformation, config: TrainConfig, params: PyTree) -> None:
     """Raise UsageError where a rule needs more than gradients and parameters."""
     try:
@@ -244,5 +260,7 @@ def create_optimizer(config: TrainConfig, params: PyTree) -> optax.GradientTrans
     stay = frozen(params, config.freeze)
     if not any(jax.tree.leaves(stay)):
         raise UsageError(f"--freeze={config.freeze!r} matches no parameter of {config.model}")
+    if config.thaw_at is not None:
+        return optax.chain(rule, _still_until(config.thaw_at, stay))
     labels = jax.tree.map(lambda still: "frozen" if still else "trained", stay)
     return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)

@@ -6,6 +6,7 @@ transformations (Olah et al. 2017). Both give several images at once.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ F = Callable[[Float[Array, "n h w c"]], Float[Array, "n ..."]]  # images -> logi
 Objective = Callable[[Float[Array, "n ..."]], Float[Array, " n"]]  # of f's output; to be maximised
 # watch(steps made, images, what is maximised before the last step); what it raises ends the ascent
 Watch = Callable[[int, Float[Array, "n h w c"], Float[Array, " n"]], None]
+
+STEP_RMS = 0.004  # of the pixels' change by a step of `simonyan`: .1 in norm at 16 x 16 x 3
 
 
 class Ascent(NamedTuple):
@@ -195,7 +198,7 @@ def simonyan(
     l2_weight: float = 0.01,
     variation_weight: float = 0.0,
     blur: float = 0.0,
-    learning_rate: float = 0.1,
+    learning_rate: float | None = None,
     steps: int = 200,
     progress: Progress | None = None,
     watch: Watch | None = None,
@@ -207,7 +210,11 @@ def simonyan(
     Args:
       variation_weight: of the total variation, a further penalty.
       blur: deviation in pixels of a blur after every step; 0 is none.
+      learning_rate: the norm of a step where the gradient lasts; by default one by which the images
+        gain contrast as fast at every size.
     """
+    if learning_rate is None:
+        learning_rate = STEP_RMS * math.prod(shape[1:]) ** 0.5
     return ascend(
         f,
         objective,
@@ -282,6 +289,16 @@ def lucid(
         progress=progress,
         **options,
     )
+
+
+def stretched(images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Return the images with their contrast about mid-grey raised to the full range, as papers do.
+
+    All but one in a hundred of an image's numbers stay in 0..1; no contrast is lowered.
+    """
+    centred = images - 0.5
+    largest = jnp.percentile(jnp.abs(centred), 99, axis=(1, 2, 3), keepdims=True)
+    return jnp.clip(0.5 + centred / jnp.clip(2 * largest, 1e-6, 1), 0, 1)
 
 
 def under_transformations(

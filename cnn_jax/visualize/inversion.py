@@ -6,6 +6,7 @@ variation. What an early layer keeps of its image shows in the inverse, and what
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -17,12 +18,17 @@ from jaxtyping import Array, Float
 
 from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress
-from cnn_jax.visualize import regularizers
+from cnn_jax.visualize import image_parameterization, image_transforms, regularizers
+from cnn_jax.visualize.batching import in_batches
+from cnn_jax.visualize.image_parameterization import Parameterization
 from cnn_jax.visualize.lbfgs import lbfgs
 from cnn_jax.visualize.minimize import Watch, minimize
 
 Activations = Array | Mapping[str, Array]
 Regularizer = Callable[[Float[Array, "n h w c"]], Float[Array, " n"]]
+
+
+VECTOR_PLACES = 14  # of a layer without rows, by which its image may be moved
 
 
 class Inversion(NamedTuple):
@@ -141,6 +147,88 @@ def _error(images, f, target, weights) -> Float[Array, " n"]:
 
 def _loss(images, _, f, target, weights, regularizer) -> Float[Array, " n"]:
     return _error(images, f, target, weights) + regularizer(images)
+
+
+def invert_by_spectra(
+    f: Callable[[Float[Array, "n h w c"]], Mapping[str, Array]],
+    paths: Sequence[str],
+    images: Float[Array, "m h w c"],
+    key: Array,
+    *,
+    alpha_weight: float = 3e-3,
+    variation_weight: float = 0.03,
+    learning_rate: float = 0.05,
+    steps: tuple[int, int] = (100, 400),
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Inversion]:
+    """Invert images from each of several layers so that deep ones give shapes, not grain.
+
+    What is moved is a spectrum in decorrelated colours (Olah et al. 2017), and it is moved about by
+    up to half a place of the layer's map before each step: a layer that tells little of an image
+    is then satisfied by large shapes alone.
+
+    Args:
+      f: images -> {path: activation}.
+      paths: of the layers to invert, in order of depth.
+      images: in 0..1.
+      alpha_weight, variation_weight: of `natural_image`.
+      learning_rate: of Adam, at first.
+      steps: for the first and for the last layer, growing geometrically in between.
+      batch_size: images at a time, on which the moves that are drawn depend; None: all.
+
+    Returns:
+      Of each path the inversions of the m images; the errors are of the images as they are.
+    """
+    images = jnp.asarray(images)
+    budgets = np.geomspace(*steps, len(paths)).round().astype(int)
+    found = {}
+    for path, budget in zip(paths, budgets, strict=True):
+        of_layer = Partial(partial(_only, path), as_partial(f))
+        options = {"steps": int(budget), "learning_rate": learning_rate, "progress": progress}
+        invert = partial(
+            _from_spectrum, of_layer, key, penalty=(alpha_weight, variation_weight), **options
+        )
+        inverse = in_batches(invert, images, batch_size=batch_size)
+        found[path] = inverse._replace(history=inverse.history.T)
+    return found
+
+
+def _from_spectrum(f, key, images, *, penalty, learning_rate, steps, progress) -> Inversion:
+    """Return the inversions of a layer; their history is [n, steps], as batches are joined."""
+    drawn, key = jax.random.split(key)
+    target = jax.jit(lambda f, images: f(images))(f, images)
+    parameterization = image_parameterization.fourier(images.shape)
+    places = target.shape[1] if target.ndim == 4 else VECTOR_PLACES
+    found = minimize(
+        _spectrum_loss(parameterization, images.shape[1] // places // 2),
+        parameterization.init(drawn).astype(images.dtype),
+        key,
+        *(f, target, natural_image(*penalty)),
+        steps=steps,
+        optimizer=adam(learning_rate, steps),
+        progress=progress,
+    )
+    inverse = parameterization.decode(found.params)
+    error = jax.jit(_error)(inverse, f, target, None)
+    return Inversion(inverse, error, found.history.T)
+
+
+@lru_cache(maxsize=64)  # so that another batch compiles nothing
+def _spectrum_loss(parameterization: Parameterization, distance: int):
+    def loss(params, key, f, target, regularizer):
+        images = parameterization.decode(params)
+        seen = images
+        if distance:
+            wide = image_transforms.pad(distance, None)(key, images)
+            seen = image_transforms.jitter(2 * distance)(key, wide)
+        return normalized_error(f(seen), target) + regularizer(images)
+
+    return loss
+
+
+def _only(path, f, images):
+    return f(images)[path]
 
 
 def invert_layers(

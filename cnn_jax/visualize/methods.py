@@ -25,6 +25,7 @@ class Settings(NamedTuple):
 
     layer: of Grad-CAM; None: the last one with rows and columns.
     steps, samples, masks: of integrated gradients, SmoothGrad and RISE.
+    settled: the reliability at which RISE's map needs no more masks; None: it takes them all.
     window: side of the occluding square; None: a quarter of the image. Its stride is half of it.
     batch_size: network inputs at once.
     progress: wraps the loops over batches of inputs.
@@ -35,6 +36,7 @@ class Settings(NamedTuple):
     steps: int = 50
     samples: int = 50
     masks: int = 2000
+    settled: float | None = None
     window: int | None = None
     batch_size: int = DEFAULT_BATCH
     progress: Progress = no_progress
@@ -112,7 +114,7 @@ def _occlusion(f, images, targets, settings):
 
 
 def _rise(f, images, targets, settings):
-    options = {"masks": settings.masks} | _batches(settings)
+    options = {"masks": settings.masks, "settled": settings.settled} | _batches(settings)
     return rise(f, images, targets, settings.key, **options)
 
 

@@ -30,6 +30,7 @@ def rise(
     probability: float = 0.5,
     fill: Float[Array, "..."] | float = 0.0,
     output: str = "probability",
+    settled: float | None = None,
     batch_size: int = DEFAULT_BATCH,
     progress: Progress = no_progress,
 ) -> Float[Array, "n h w"]:
@@ -39,6 +40,8 @@ def rise(
 
     Args:
       masks, cells, probability: see `draw_masks`.
+      settled: the `reliability` at which an image's map is done, with fewer masks than `masks`;
+        None: each takes all masks.
       fill: what is seen where the mask is 0, broadcast to one image.
       output: "probability" or "score".
       batch_size: network inputs at once.
@@ -48,16 +51,36 @@ def rise(
     size = min(masks, batch_size)
     starts = range(0, masks, size)
     f, fill = as_partial(f), jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
-    maps = [0.0] * len(images)
-    for start in progress(starts, len(starts)):
+    halves = [[0.0, 0.0] for _ in images]  # of even and of odd batches
+    used, unsettled = [0] * len(images), list(range(len(images)))
+    for turn, start in enumerate(progress(starts, len(starts))):
         number = np.arange(start, start + size)
         batch = Masks(*(array[np.minimum(number, masks - 1)] for array in drawn))
         soft = _enlarged(batch, images.shape[1:3]).astype(images.dtype)
-        for i, image in enumerate(images):
-            seen = fill + soft[..., None] * (image - fill)
+        for i in unsettled:
+            seen = fill + soft[..., None] * (images[i] - fill)
             outputs = class_outputs(f, seen, jnp.full(size, targets[i]), output)
-            maps[i] += jnp.tensordot(jnp.where(number < masks, outputs, 0), soft, axes=1)
-    return jnp.stack(maps) / (masks * probability)
+            outputs = jnp.where(number < masks, outputs, 0)
+            halves[i][turn % 2] += jnp.tensordot(outputs, soft, axes=1)
+            used[i] = min(start + size, masks)
+        if settled is not None and turn % 2 and turn > 1:
+            unsettled = [i for i in unsettled if not reliability(*halves[i]) >= settled]
+        if not unsettled:
+            break
+    return jnp.stack([sum(h) / (n * probability) for h, n in zip(halves, used, strict=True)])
+
+
+def reliability(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> float:
+    """Return the correlation to expect of a + b with another map of as many masks.
+
+    Spearman and Brown's formula, 2 r / (1 + r), of the correlation r between maps a and b, each of
+    half the masks. A map that is the same everywhere tells nothing: 0.
+    """
+    a, b = (np.asarray(x, np.float64).ravel() for x in (a, b))
+    if not (a.std() and b.std()):
+        return 0.0
+    r = float(np.corrcoef(a, b)[0, 1])
+    return 2 * r / (1 + r) if r > 0 else 0.0
 
 
 class Masks(NamedTuple):

@@ -6,6 +6,7 @@ from absl import flags
 
 from cnn_jax import trained
 from cnn_jax.reports.explanations import Question, titles
+from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import methods
 
 from . import memory as memory_flags
@@ -38,7 +39,20 @@ def define() -> None:
         **section,
     )
     flags.DEFINE_integer(
-        "masks", 2000, "Number of random masks that RISE averages over.", lower_bound=1, **section
+        "masks",
+        2000,
+        "Largest number of random masks that RISE averages over.",
+        lower_bound=1,
+        **section,
+    )
+    flags.DEFINE_float(
+        "settled",
+        0.95,
+        "Reliability at which an image's RISE map takes no more masks: its correlation to expect "
+        "with a map of as many others. 1 takes them all.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        **section,
     )
     memory_flags.define()
 
@@ -66,6 +80,8 @@ def ask(subject: subjects.Subject) -> tuple[Question, methods.Settings, np.ndarr
         steps=flags.FLAGS.steps,
         samples=flags.FLAGS.samples,
         masks=flags.FLAGS.masks,
+        settled=flags.FLAGS.settled if flags.FLAGS.settled < 1 else None,
         batch_size=min(memory_flags.batch_size(f, subject.pixels), 64),
+        progress=bar("batch"),
     )
     return Question(f, subject.pixels, targets, names), settings, logits

@@ -11,7 +11,14 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
 
-from cnn_jax.data import datasets, decoding, pipeline, preprocessing, sample_photographs
+from cnn_jax.data import (
+    datasets,
+    decoding,
+    photographs,
+    pipeline,
+    preprocessing,
+    sample_photographs,
+)
 from cnn_jax.trained import Trained
 
 from .. import app
@@ -33,8 +40,8 @@ def define_images() -> None:
     flags.DEFINE_multi_string(
         "image",
         [],
-        "Image file to look at, of any size and mode; without it, and without a data set or a run, "
-        "the sample photographs.",
+        "Image file to look at, of any size and mode, or a folder or pattern (*.jpg) of such; "
+        "without it, and without a data set or a run, the sample photographs.",
         module_name="Images",
     )
 
@@ -112,8 +119,18 @@ def image_files(network: Trained) -> list[str]:
     """Return the files of --image, or without one and without data the sample photographs."""
     dataset = flags.FLAGS["dataset"].value if "dataset" in flags.FLAGS else None
     if flags.FLAGS.image or dataset is not None or network.config is not None:
-        return flags.FLAGS.image
+        return [
+            file
+            for place in flags.FLAGS.image
+            for file in (photographs.find([place]) if _is_many(place) else [place])
+        ]
     return [str(each.path) for each in sample_photographs.PHOTOGRAPHS]
+
+
+def _is_many(place: str) -> bool:
+    """Return whether this names a folder or a pattern and not one file."""
+    path = Path(place).expanduser()
+    return path.is_dir() or (not path.exists() and any(sign in place for sign in "*?["))
 
 
 def first_examples(

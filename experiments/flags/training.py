@@ -12,6 +12,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.training.config import OF_TASKS_LOSS, TrainConfig, is_outside, refuse_idle
 from cnn_jax.training.recipes import RECIPES, recipe
 from cnn_jax.training.repeat import options_of_run, override, went_on
+from cnn_jax.weights import pretrained
 
 # Flags of a command's own that are among the options of its runs.
 _ELSEWHERE = ("max_objects",)
@@ -109,6 +110,8 @@ def config_from_flags(values: flags.FlagValues) -> TrainConfig:
             base.pop("nesterov", None)
     for name in OF_TASKS_LOSS if "loss" in given else ():
         base.pop(name, None)
+    if given.get("init_from") == "pretrained" and "model" not in base:
+        given.setdefault("model", pretrained.EMBEDDED[0])
     config = TrainConfig(**{**base, **given})
     refuse_idle(config, given)
     return config

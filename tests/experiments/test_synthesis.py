@@ -100,6 +100,25 @@ def test_fooling_shows_three_ways_and_the_real_images(run):
     assert np.shape([found[way] for way in list(found)[:3]]) == (3, 10)
 
 
+def test_fooling_makes_the_classes_that_are_named(run, tmp_path):
+    flags = ["--target=7,2", "--steps=5", "--generations=5", "--children=4", "--cells=4"]
+    found = results(start("fooling", f"--workdir={run}", f"--output={tmp_path}", *flags), tmp_path)
+    assert found["targets"] == ["7", "2"]
+    assert [len(values) for values in found["confidences"].values()][:3] == [2, 2, 2]
+
+
+def test_another_network_says_what_it_sees_in_the_pictures_of_ascent(run, photo, tmp_path):
+    flags = ["--steps=5", "--target=3,4,5", f"--photograph={photo}", f"--judge={run}"]
+    found = results(start("ascent", f"--workdir={run}", f"--output={tmp_path}", *flags), tmp_path)
+    assert list(found["ways"]) == ["from zeros", "spectrum", "photograph"]
+    judge = found["judge"]
+    assert judge["model"] == "lenet5"
+    for way in found["ways"]:
+        for row, own in zip(judge[way], "345", strict=True):
+            assert 1 <= row["rank"] <= 10
+            assert (row["rank"] == 1) == (row["best"] == own)
+
+
 @pytest.mark.parametrize(
     ("name", "flags"),
     [

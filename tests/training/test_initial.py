@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import create_model, save_weights, trained
+from cnn_jax import create_model, load_pretrained, save_weights, trained
 from cnn_jax.errors import UsageError
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
-from cnn_jax.training.initial import initial_variables
+from cnn_jax.training.initial import as_published, initial_variables
 
 RED, GREEN, BLUE = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 SETTINGS = {
@@ -176,3 +176,32 @@ def test_a_classifiers_run_becomes_the_backbone_of_a_segmenter(monkeypatch):
         for each in (learnt, variables)
     ]
     assert kernels[0] < kernels[1]
+
+
+@pytest.mark.parametrize(("thaw_at", "moves"), [(3, False), (1, True)])
+def test_what_is_frozen_keeps_its_weights_up_to_the_step_at_which_it_thaws(
+    thaw_at, moves, pets, tmp_path
+):
+    dataset = trained.from_workdir(pets).config.dataset
+    before = trained.from_workdir(pets).variables["params"]["conv1"]
+    train(dataset, tmp_path, steps=2, init_from=str(pets), freeze="conv", thaw_at=thaw_at)
+    after = trained.from_workdir(tmp_path).variables["params"]["conv1"]
+    same = all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
+    assert same != moves
+
+
+def test_published_weights_by_name_bring_their_preprocessing_and_get_a_new_head():
+    config = TrainConfig(
+        model="tf_efficientnet_lite0", init_from="pretrained", num_classes=3, image_size=32
+    )
+    tuned = as_published(config)
+    assert (tuned.channels, tuned.mean, tuned.std) == (3, (127 / 255,) * 3, (128 / 255,) * 3)
+    given = dataclasses.replace(config, mean=(0.5, 0.5, 0.5))
+    assert as_published(given) == given
+    model = create_model(config.model, 3)
+    start = initial_variables(config, model, 3)
+    published = load_pretrained(config.model)
+    assert start["params"]["head"]["kernel"].shape == (1280, 3)
+    jax.tree.map(
+        np.testing.assert_array_equal, start["params"]["stem"], published["params"]["stem"]
+    )

@@ -134,3 +134,26 @@ def test_another_rule_may_begin():
 
     assert run().score == 0
     assert run(first=(unit(ascent.redirected_relu), 16)).score > 0
+
+
+def test_contrast_is_stretched_to_the_full_range_and_never_lowered():
+    faint = 0.5 + jnp.linspace(-0.01, 0.03, 16 * 16 * 3).reshape(1, 16, 16, 3)
+    images = jnp.concatenate([faint, jnp.linspace(0, 1, 768).reshape(faint.shape)])
+    shown = ascent.stretched(images)
+    assert shown[0].max() == 1
+    np.testing.assert_allclose(shown[0, 0, 0, 0], 0.5 - 0.5 / 2.96, atol=0.01)
+    np.testing.assert_allclose(shown[1], images[1], atol=0.01)
+    np.testing.assert_array_equal(ascent.stretched(jnp.full((1, 2, 2, 3), 0.5)), 0.5)
+
+
+def test_larger_images_gain_contrast_as_fast():
+    def contrast(side):
+        shape = (1, side, side, 3)
+        ramp = jnp.linspace(-1, 1, side * side * 3).reshape(-1, 1)
+        found = ascent.simonyan(
+            lambda x: (x - 0.5).reshape(1, -1) @ ramp, ascent.channel([0]), shape,
+            l2_weight=0.0, steps=10,
+        )  # fmt: skip
+        return float(jnp.std(found.images))
+
+    assert contrast(64) == pytest.approx(contrast(16), rel=0.05)

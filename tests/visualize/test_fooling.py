@@ -54,6 +54,25 @@ def test_evolution_needs_no_gradient_and_never_falls_back():
     np.testing.assert_array_equal(slope, 0)
 
 
+def test_evolution_of_patterns_serves_the_classes_that_matter():
+    settings = {"generations": 60, "children": 16, "cells": 3}
+    found = fooling.by_evolution(
+        classifier, CLASSES, SHAPE, KEY, targets=jnp.array([2, 0]), **settings
+    )
+    assert found.images.shape == (2, *SHAPE)
+    assert found.history.shape == (60, 2)
+    np.testing.assert_allclose(
+        found.confidence,
+        fooling.confidences(classifier, found.images, jnp.array([2, 0])),
+        rtol=1e-5,
+    )
+    assert np.all(found.confidence > 0.9)
+    # nine cells enlarged: no finer than that
+    grain = np.abs(np.diff(found.images[..., 0], n=2, axis=1)).max()
+    pixels = fooling.by_evolution(classifier, CLASSES, SHAPE, KEY, **settings | {"cells": None})
+    assert grain < np.abs(np.diff(pixels.images[..., 0], n=2, axis=1)).max()
+
+
 def test_evolution_repeats_bit_for_bit():
     runs = [
         fooling.by_evolution(rounded, CLASSES, SHAPE, KEY, generations=20, children=8)

@@ -106,3 +106,27 @@ def test_it_repeats_bit_for_bit(inverted):
 def test_batches_change_nothing_but_rounding(inverted):
     for path, each in every_layer(steps=10, batch_size=4).items():
         np.testing.assert_allclose(each.history, inverted[path].history[:10], rtol=1e-3)
+
+
+def test_spectra_take_more_steps_the_deeper_a_layer_and_repeat():
+    y, x = jnp.meshgrid(*[jnp.linspace(0.2, 0.8, 16)] * 2, indexing="ij")
+    images = jnp.stack([jnp.stack([x, y, 1 - x], -1), jnp.stack([y * x, 1 - y, x], -1)])
+    found, again = (
+        inversion.invert_by_spectra(
+            layers,
+            ["first", "second", "pool"],
+            images,
+            jax.random.key(0),
+            steps=(30, 120),
+            learning_rate=0.2,
+        )
+        for _ in range(2)
+    )
+    assert [len(each.history) for each in found.values()] == [30, 60, 120]
+    for path, each in found.items():
+        assert each.images.shape == images.shape
+        assert np.all((each.images > 0) & (each.images < 1))
+        expected = inversion.normalized_error(layers(each.images)[path], layers(images)[path])
+        np.testing.assert_allclose(each.error, expected, rtol=1e-4, atol=1e-8)
+        assert np.all(each.error < 0.5 * each.history[0])
+        np.testing.assert_array_equal(each.images, again[path].images)

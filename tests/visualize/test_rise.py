@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.visualize.rise import draw_masks, enlarged, rise
+from cnn_jax.visualize.rise import draw_masks, enlarged, reliability, rise
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,3 +65,37 @@ def test_the_pixel_that_alone_counts_stands_out():
     assert abs(column - 6) <= 1
     # E[m_i m_j] / p is 1 / 2 where the two are independent
     np.testing.assert_allclose(found[8, :3], 0.5, atol=0.08)
+
+
+def test_an_image_whose_map_has_settled_takes_no_more_masks():
+    """The score of one pixel settles soon, noise does not; either map is that of the masks used."""
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=1000))
+    calls = []
+
+    def f(images):
+        jax.debug.callback(lambda: calls.append(1))
+        clear = images[:, 2, 6, 0]
+        wild = noise[(images.sum(axis=(1, 2, 3)) * 1e4).astype(int) % 1000]
+        return jnp.stack([clear, wild], axis=1)
+
+    images = jnp.ones((2, 9, 9, 1))
+    settings = {"cells": 5, "output": "score", "batch_size": 50}
+    found = rise(f, images, [0, 1], KEY, masks=2000, settled=0.9, **settings)
+    jax.effects_barrier()
+    assert 40 < len(calls) < 60  # the second image takes all 40 batches, the first a few
+    drawn = random_masks(2000, (9, 9), cells=5)
+    used = 50 * (len(calls) - 40)
+    expected = (drawn[:used, 2, 6, None, None] * drawn[:used]).sum(axis=0) / (used * 0.5)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-12)
+    all_masks = rise(f, images, [0, 1], KEY, masks=2000, **settings)
+    np.testing.assert_array_equal(found[1], all_masks[1])
+    assert np.corrcoef(found[0].ravel(), all_masks[0].ravel())[0, 1] > 0.9
+
+
+def test_reliability_is_spearman_and_browns():
+    rng = np.random.default_rng(1)
+    common, *parts = rng.normal(size=(3, 200, 200))
+    a, b = (common + part for part in parts)  # correlated by .5
+    assert abs(reliability(a, b) - 2 / 3) < 0.02
+    assert reliability(a, -a) == 0
+    assert reliability(a, np.ones_like(a)) == 0

@@ -1,8 +1,12 @@
 """Weights from the network: a server on loopback that misbehaves as servers and proxies do."""
 
 import concurrent.futures
+import errno
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -26,11 +30,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         kind, claimed, content = answer
+        time.sleep(self.server.pause)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if start and self.server.resumes:
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.end_headers()
+            self.wfile.write(CONTENT[start:])
+            self.server.sent.append(len(CONTENT) - start)
+            return
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(claimed))
         self.end_headers()
         self.wfile.write(content)
+        self.server.sent.append(len(content))
 
     def log_message(self, *_):
         pass
@@ -43,7 +58,8 @@ def server(tmp_path, monkeypatch):
     for name in ("CNN_JAX_WEIGHTS", "CNN_JAX_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.answers, running.asked = {}, []
+        running.answers, running.asked, running.sent = {}, [], []
+        running.pause, running.resumes = 0, False
         running.url = f"http://127.0.0.1:{running.server_port}"
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -74,7 +90,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(server):
 
 
 BAD = {
-    "cut off": (("application/octet-stream", len(CONTENT), CONTENT[:1000]), "broke off"),
+    "cut off": (("application/octet-stream", len(CONTENT), CONTENT[:5000]), "broke off"),
     "other content": (("application/octet-stream", 3, b"abc"), "does not begin with"),
     "a proxy's page": (("text/html", 10, b"<html>Sign"), "is a web page"),
     "a page of another type": (("text/plain", 22, b"<!DOCTYPE html>\nSign i"), "is a web page"),
@@ -90,7 +106,66 @@ def test_what_is_not_the_file_is_refused_and_nothing_is_left(kind, server):
         download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
     for told in (NAME, server.url, str(download.cache())):
         assert told in str(error.value)
+    assert left_over() == ([f".{NAME}.part"] if kind == "cut off" else [])
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_download_that_broke_off_goes_on_where_it_was(server, resumes, monkeypatch):
+    server.answers[NAME] = BAD["cut off"][0]
+    server.resumes = resumes
+    if resumes:
+        assert download.fetch(f"{server.url}/{NAME}", sha256=SHA256).read_bytes() == CONTENT
+        assert server.sent[-1] < len(CONTENT) - 4000
+    else:  # such a server begins anew
+        with pytest.raises(UsageError, match="broke off"):
+            download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+        server.answers[NAME] = ("application/octet-stream", len(CONTENT), CONTENT)
+        assert download.fetch(f"{server.url}/{NAME}", sha256=SHA256).read_bytes() == CONTENT
+    assert left_over() == [NAME]
+
+
+def test_a_part_of_another_file_is_not_gone_on_from(server):
+    server.resumes = True
+    download.cache().mkdir(parents=True)
+    (download.cache() / f".{NAME}.part").write_bytes(b"of another file")
+    with pytest.raises(UsageError, match="does not begin with"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    assert download.fetch(f"{server.url}/{NAME}", sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_a_slow_server_is_given_up_within_seconds(server, monkeypatch):
+    monkeypatch.setattr(download, "SILENT_SECONDS", 0.2)
+    server.pause = 1.0
+    with pytest.raises(UsageError, match="the server has been silent"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
     assert left_over() == []
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(server, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
+    with pytest.raises(UsageError, match=f"cannot get {NAME} from .*No space left on device"):
+        download.fetch(f"{server.url}/{NAME}", sha256=SHA256)
+    assert left_over() == []
+
+
+PROCESS = """
+import sys
+from cnn_jax.weights import download
+download.fetch(sys.argv[1], None, sys.argv[2])
+"""
+
+
+def test_two_processes_at_once_both_get_the_whole_file(server):
+    server.resumes = True
+    server.pause = 0.2
+    command = [sys.executable, "-c", PROCESS, f"{server.url}/{NAME}", SHA256]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert (download.cache() / NAME).read_bytes() == CONTENT
+    assert left_over() == [NAME]
 
 
 def test_two_at_once_both_get_the_whole_file(server):
