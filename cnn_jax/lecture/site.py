@@ -31,6 +31,9 @@ TITLE = "Convolutional networks, computed"
 
 _SECTION = re.compile(r"<section>\n<h2>(.*?)</h2>\n?(.*?)</section>", re.S)
 _FIGURE = re.compile(r"<figure[^>]*>.*?<figcaption>(.*?)</figcaption></figure>", re.S)
+_TABLE = re.compile(r"<table>.*?</table>", re.S)
+_ROW = re.compile(r"<tr>.*?</tr>", re.S)
+_CELL = re.compile(r"<t[dh][^>]*>.*?</t[dh]>", re.S)
 _EMBEDDED = re.compile(
     r'(<figure>)?<img width="(\d+)"([^>]*?) src="data:image/png;base64,([^"]*)">'
 )
@@ -263,7 +266,23 @@ def _part(part: Part, made: Made, told: bool) -> str:
             if found.group(1).startswith(escaping.escape(beginning))
         ]
         body = html.figures(*map(Html, dict.fromkeys(figures)))
+    if part.columns:
+        body = _TABLE.sub(lambda table: _columns(table.group(), part.columns), body)
     return f'{note}<section class="part"><h3>{title}</h3>\n{_reachable(body)}\n</section>'
+
+
+def _columns(table: str, names: Sequence[str]) -> str:
+    """Return a table without the columns of other headers."""
+
+    def row(found: re.Match) -> str:
+        cells = _CELL.findall(found.group())
+        return (
+            "<tr>" + "".join(cell for cell, kept in zip(cells, keep, strict=True) if kept) + "</tr>"
+        )
+
+    headers = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table, re.S)
+    keep = [escaping.unescape(header) in names for header in headers]
+    return _ROW.sub(row, table)
 
 
 _STALE = (

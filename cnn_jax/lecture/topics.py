@@ -15,11 +15,13 @@ class Part(NamedTuple):
 
     figures: beginnings of the captions of those of its figures that are shown, without the rest of
       the section; empty: the whole section.
+    columns: headers of the columns that are shown of its tables; empty: all.
     """
 
     experiment: str
     section: str
     figures: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 class Topic(NamedTuple):
@@ -114,7 +116,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "feature_inversion": Experiment(
         "feature_inversion",
         (
-            "--steps=80",
+            "--layers=stem,stage2_block2,stage4_block3,stage5_block3",
+            "--steps=60",
             "--image={photographs}/chelsea.jpg",
             "--image={photographs}/china.jpg",
         ),
@@ -452,8 +455,9 @@ ARCHITECTURES = Chapter(
             ("CNN Architectures", "ImageNet Challenge"),
             (
                 "The errors are those that were published for ImageNet; the costs are counted "
-                "here. Below, a network of the list, EfficientNet-Lite0, names what is on the "
-                "sample photographs. It comes with the set-up.",
+                "here, and the whole page of the command has the table of all networks.",
+                "Below, a network of the list, EfficientNet-Lite0, names what is on the sample "
+                "photographs. It comes with the set-up.",
             ),
             ("cnn_jax.models.registry:model_names", "cnn_jax.models.published"),
             (
@@ -469,7 +473,20 @@ ARCHITECTURES = Chapter(
                 "the weights in the first dense one.",
             ),
             ("cnn_jax.models.alexnet", "cnn_jax.programs.layer_table:analyse_model"),
-            (Part("alexnet", "Layers"),),
+            (
+                Part(
+                    "alexnet",
+                    "Layers",
+                    columns=(
+                        "layer",
+                        "operation",
+                        "output",
+                        "parameters",
+                        "MACs",
+                        "receptive field",
+                    ),
+                ),
+            ),
             ("alexnet", "alexnet_grouped", "alexnet_torchvision"),
             differs=(
                 "The slide's layers see all channels, which makes "
@@ -503,7 +520,16 @@ ARCHITECTURES = Chapter(
                 "parameters layer by layer; its columns stand at the right of the counted ones.",
             ),
             ("cnn_jax.models.vgg", "cnn_jax.programs.layer_table:analyse_model"),
-            (Part("vgg16", "Layers"), Part("vgg16", "In all")),
+            (
+                Part(
+                    "vgg16",
+                    "Layers",
+                    # parameters: the counted ones, with biases, and the slide's, without
+                    columns=("layer", "output", "numbers", "parameters", "weights")
+                    + ("slide: layer", "memory"),
+                ),
+                Part("vgg16", "In all"),
+            ),
             ("vgg16", "vgg19"),
             differs=(
                 "The slide's total of 24M numbers, 96 MB, is a slip: its own rows add up to "

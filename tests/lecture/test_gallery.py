@@ -200,7 +200,8 @@ models = [dict(name="net", params=1234)]
 <p>What came out.</p>
 <div class="table"><table>
 <caption></caption>
-<thead><tr><th class="number">n</th></tr></thead><tbody><tr><td>7</td></tr></tbody></table></div>
+<thead><tr><th class="number">n</th><th>square</th><th>half</th></tr></thead>
+<tbody><tr><td>7</td><td>49</td><td>3.5</td></tr></tbody></table></div>
 </section>
 <section>
 <h2>Pictures</h2>
@@ -483,6 +484,15 @@ def test_only_the_figures_that_are_asked_for_are_shown(gallery, stubs, no_playgr
     assert 'alt="A first &lt;one&gt;"' in first
     assert second.count("<img") == 2
     assert 'width="20" height="10"' in first
+
+
+def test_only_the_columns_that_are_asked_for_are_shown(gallery, stubs, no_playground):
+    part = Part("trained", "Numbers", columns=("n", "half"))
+    course = [Chapter("first", "First", "", (Topic("Numbers", (), (), (), (part,)),))]
+    make(gallery, EXPERIMENTS, stubs)
+    page = (write(gallery, EXPERIMENTS, stubs, course) / "first.html").read_text()
+    rows = re.findall("<tr>(.*?)</tr>", page)
+    assert [re.findall(">([^<]+)<", row) for row in rows] == [["n", "half"], ["7", "3.5"]]
 
 
 def test_of_what_was_made_by_other_code_or_flags_that_is_said(gallery, stubs, no_playground):
