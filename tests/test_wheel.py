@@ -31,6 +31,8 @@ def test_the_wheel_installs_one_package_with_its_types(wheel):
     assert {name for name in top if not name.endswith(".dist-info")} == {"cnn_jax"}
     assert "cnn_jax/py.typed" in names
     assert "cnn_jax/experiments/train.py" in names
+    assert {"cnn_jax/playground/bundle.js", "cnn_jax/playground/browser/index.html"} < set(names)
+    assert [name for name in names if "node_modules" in name] == []
 
 
 def test_every_command_of_the_checkout_is_listed(installed, tmp_path):

@@ -23,3 +23,14 @@ on dream dream --image="$flower" --layers=group2 --octaves=4
 on style result --image="$china" --style="$flower" --longest_side=320
 on fooling fooling --image="$flower"
 on adversarial adversarial --image="$china" --image="$flower" --eps=4/255
+
+# the playground, in training and with a layer opened; needs Chromium, node and `npm ci`
+mkdir -p build
+./launch.sh playground --export=build/page.html
+node tests/playground/scenarios.js pictures build/page.html docs/pictures
+.venv/bin/python - docs/pictures/playground*.png <<'PALETTE'
+import sys
+from PIL import Image
+for path in sys.argv[1:]:
+    Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+PALETTE

@@ -251,6 +251,22 @@ const scenarios = {
     }
   },
 
+  // No test: the documents' pictures, written into the folder of a third argument.
+  async pictures(browser) {
+    const folder = process.argv[4];
+    const page = await open(browser, "", { viewport: { width: 1200, height: 800 }, deviceScaleFactor: 1 });
+    await trainTo(page, 120);
+    await page.evaluate(() => (document.querySelector(".bar").style.position = "static"));
+    await page.click(".layer.conv:not(:nth-of-type(2)) .tile >> nth=4");
+    await page.waitForTimeout(1500);
+    await page.locator(".network").screenshot({ path: path.join(folder, "playground_layer.png") });
+    await page.click(".operation .close");
+    await page.waitForSelector("#look-ascent[data-state=done]");
+    await page.waitForTimeout(500);
+    const bottom = await page.$eval(".looking", (each) => each.getBoundingClientRect().bottom + scrollY);
+    await page.screenshot({ path: path.join(folder, "playground.png"), fullPage: true, clip: { x: 0, y: 0, width: 1200, height: bottom + 16 } });
+  },
+
   async checkpoint(browser) {
     const page = await open(browser);
     const { network } = JSON.parse(/id="data">(.*?)<\/script>/.exec(fs.readFileSync(file, "utf8"))[1]);

@@ -2,7 +2,7 @@
 import { imageShape } from "./datasets.js";
 import { breathe, h, select } from "./dom.js";
 import { adversarial, ascent, inversion, occlusion, saliency } from "./explain.js";
-import { title } from "./network_view.js";
+import { nameWidth, title } from "./network_view.js";
 import { canvas, largest, paintImage, paintSigned } from "./pictures.js";
 import { argmax, logitsOf, softmax } from "./session.js";
 
@@ -41,6 +41,7 @@ export function mountLooking(page) {
     const truth = subject.label;
     answer.replaceChildren(h("strong", {}, name(target)), ` ${percent(probabilities[target])}`, truth === null ? "" : truth === target ? h("span", { class: "right" }, " right") : h("span", { class: "wrong" }, ` it is ${name(truth)}`));
     bars.replaceChildren(...probabilities.map((p, k) => h("div", { class: k === target ? "best" : "" }, h("span", { class: "name" }, name(k)), h("span", { class: "track" }, h("span", { class: "fill", style: `width: ${100 * p}%` })))));
+    bars.setAttribute("style", nameWidth(session.dataset.classes));
     bars.setAttribute("aria-label", probabilities.map((p, k) => `${name(k)} ${percent(p)}`).join(", "));
     const slope = await saliency(session, subject.pixels, target);
     if (mine !== turn || session !== page.session) return;

@@ -284,6 +284,9 @@ function legend() {
   return h("p", { class: "scale quiet", "aria-label": "Colours: orange below zero, blue above zero" }, "− ", h("span", { class: "ramp" }), " +");
 }
 
+// Room for the longest of the names, so that the bars begin below each other.
+export const nameWidth = (names) => `--name: ${Math.max(...names.map(({ length }) => length))}ch`;
+
 // The probabilities of the classes as bars, each a button.
 function classBars(page, onclick) {
   const { classes } = page.session.dataset;
@@ -291,7 +294,7 @@ function classBars(page, onclick) {
   const numbers = classes.map(() => h("span", { class: "percent" }));
   const rows = classes.map((name, k) => h("button", { class: "bar-row", title: "How this output is made", onclick: () => onclick(k, rows[k]) }, h("span", { class: "name" }, name), h("span", { class: "track" }, fills[k]), numbers[k]));
   return {
-    element: h("div", { class: "class-bars" }, rows),
+    element: h("div", { class: "class-bars", style: nameWidth(classes) }, rows),
     rows,
     show(probabilities) {
       const best = Math.max(...probabilities);

@@ -28,6 +28,7 @@ export function mountOperation(page) {
     clearInterval(sliding);
     sliding = null;
     const origin = shown?.origin;
+    origin?.classList.remove("opened");
     shown = null;
     element.hidden = true;
     element.replaceChildren();
@@ -38,6 +39,8 @@ export function mountOperation(page) {
     const layer = page.session.plan[index];
     clearInterval(sliding);
     sliding = null;
+    shown?.origin.classList.remove("opened");
+    origin.classList.add("opened");
     shown = { index, channel: Math.min(channel, layer.output[0] - 1), place: null, origin };
     element.hidden = false;
     build();
@@ -256,7 +259,7 @@ const WORKINGS = {
     const [, height, width] = layer.input;
     const map = input.subarray(channel * height * width, (channel + 1) * height * width);
     return {
-      parts: [h("div", { class: "row" }, framed(map, [height, width], [0, 0, height, width], largest(input), `input ${channel + 1}`))],
+      parts: [h("div", { class: "row large" }, framed(map, [height, width], [0, 0, height, width], largest(input), `input ${channel + 1}`))],
       formula: [h("span", { class: "general" }, "y = Σ x / n"), ` = ${number(map.reduce((a, b) => a + b))} / ${height * width} = `, result(out[channel])],
     };
   },
@@ -264,7 +267,7 @@ const WORKINGS = {
     const at = flatIndex(layer, channel, place);
     const [x, mean, variance, scale, bias] = [input[at], own.mean[channel], own.variance[channel], own.scale[channel], own.bias[channel]];
     return {
-      parts: [h("div", { class: "row" }, ...mapBefore({ layer, input, channel, place }))],
+      parts: [h("div", { class: "row large" }, ...mapBefore({ layer, input, channel, place }))],
       formula: [
         h("span", { class: "general" }, "y = γ (x − μ) / √(σ² + ε) + β"),
         ` = ${number(scale)} · (${number(x)} − ${number(mean)}) / √(${number(variance)} + ${EPSILON}) + ${number(bias)} = `,
@@ -354,7 +357,7 @@ function activation({ layer, input, out, channel, place }) {
     svg("path", { d: `M${px(x)} ${py(0)}L${px(x)} ${py(y)}L${W / 2} ${py(y)}`, class: "guessing" }),
     svg("circle", { cx: px(x), cy: py(y), r: 5, class: "dot" }));
   return {
-    parts: [h("div", { class: "row" }, ...mapBefore({ layer, input, channel, place }), sign("→"), graph)],
+    parts: [h("div", { class: "row large" }, ...mapBefore({ layer, input, channel, place }), sign("→"), graph)],
     formula: [h("span", { class: "general" }, formula), `; ${number(x)} becomes `, result(y)],
   };
 }
@@ -362,7 +365,7 @@ function activation({ layer, input, out, channel, place }) {
 function same({ layer, input, out, channel, place }) {
   const at = layer.kind === "flatten" ? channel : flatIndex(layer, channel, place);
   return {
-    parts: [h("div", { class: "row" }, ...(layer.kind === "flatten" ? [] : mapBefore({ layer, input, channel, place })))],
+    parts: [h("div", { class: "row large" }, ...(layer.kind === "flatten" ? [] : mapBefore({ layer, input, channel, place })))],
     formula: [h("span", { class: "general" }, "y = x"), ` = `, result(out[at])],
   };
 }
