@@ -187,6 +187,7 @@ def batch_norm(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     scale_init: Callable = ones,
+    kernel: Float[Array, "c f"] | None = None,
 ) -> Float[Array, "n *spatial c"]:
     """Normalise each channel, in training by the batch's moments, else by the running ones.
 
@@ -202,11 +203,18 @@ def batch_norm(
     published models' statistics are the same after a step. Ioffe & Szegedy 2015. Moments of
     bfloat16 are taken about the running mean.
 
+    Args:
+      kernel: normalise x @ kernel, without making that where the batch's moments are taken.
+
     Raises:
       UsageError: in training, a batch of one value a channel, of which nothing would be left, or
         groups that do not divide the examples.
     """
-    channels = (x.shape[-1],)
+    channels = (x.shape[-1] if kernel is None else kernel.shape[-1],)
+
+    def product():
+        return x if kernel is None else ops.pointwise(x, kernel)
+
     epsilon = scope.get_flag("norm_epsilon", epsilon)
     frozen = scope.get_flag("frozen_norms", False)
     if frozen:
@@ -221,11 +229,11 @@ def batch_norm(
     if stays is not None:
         frozen = frozen or all(stays("/".join((*scope.path, leaf))) for leaf in ("scale", "bias"))
     if frozen or not scope.get_flag("train", False):
-        return ops.normalize(x, running_mean.value, running_var.value, scale, bias, epsilon)
+        return ops.normalize(product(), running_mean.value, running_var.value, scale, bias, epsilon)
     axis_name = scope.get_flag("axis_name", None)
     groups = _groups(scope, len(x), jax.lax.axis_size(axis_name) if axis_name else 1)
     if groups is not None:
-        axis_name = None
+        axis_name, x, kernel = None, product(), None
         x = x.reshape(groups, -1, *x.shape[1:])
     devices = jax.lax.axis_size(axis_name) if axis_name else 1
     count = x.size // x.shape[-1] // (groups or 1) * devices
@@ -238,7 +246,10 @@ def batch_norm(
     # where that lies far from the mean, less cancels in float32 than bfloat16 had rounded off
     shift = running_mean.value if x.dtype == jnp.bfloat16 else None
     moments = partial(ops.batch_moments, shift=shift, kept=partial(_kept, scope, "moments"))
-    if groups is None:
+    if kernel is not None:
+        named = partial(_kept, scope, "moments")
+        mean, var = ops.pointwise_moments(x, kernel, axis_name, named)
+    elif groups is None:
         mean, var = moments(x, axis_name)
     else:
         mean, var = jax.vmap(moments)(x)
@@ -248,6 +259,8 @@ def batch_norm(
             now = jax.lax.stop_gradient(now).astype(running.value.dtype)
             now = now if groups is None else now.mean(0)
             running.value = momentum * running.value + (1 - momentum) * now
+    if kernel is not None:
+        return ops.pointwise_normalize(x, kernel, mean, var, scale, bias, epsilon)
     if groups is None:
         return ops.normalize(x, mean, var, scale, bias, epsilon)
     normalize = jax.vmap(ops.normalize, in_axes=(0, 0, 0, None, None, None))
@@ -430,6 +443,14 @@ def _convolve_and_normalize(
     init=he_normal,
     **norm,
 ):
+    axes = x.ndim - 2
+    pointwise = per_axis(size, axes) == (1,) * axes and padding == "same" and groups == 1
+    # of fewer channels the moments are cheap; and nobody is to see the convolution's output
+    widens = features > x.shape[-1] and scope.get_flag("tap", None) is None
+    if pointwise and widens and x.dtype == jnp.bfloat16 and scope.get_flag("train", False):
+        kernel = parameter(scope, "kernel", init, (*(1,) * axes, x.shape[-1], features))
+        x = x[:, *(slice(None, None, step) for step in per_axis(stride, axes))]
+        return scope.child(batch_norm, "bn")(x, kernel=kernel.reshape(kernel.shape[-2:]), **norm)
     x = _convolve(scope, x, features, size, stride, padding, dilation, groups, init)
     x = tapped(scope, x, "conv")
     return scope.child(batch_norm, "bn")(x, **norm)

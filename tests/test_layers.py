@@ -98,6 +98,43 @@ def test_batch_norm_of_bfloat16_trains_by_the_batch_wherever_the_running_mean_li
         np.testing.assert_allclose(ours, theirs, rtol=close)
 
 
+@pytest.mark.parametrize("options", [{}, {"stays": lambda path: True}])
+def test_a_convolution_that_widens_trains_with_its_norm_in_bfloat16_as_in_float32(options):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(np.maximum(rng.normal(0.3, 1, (16, 8, 8, 8)), 0), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(16, 4, 4, 32)), jnp.float32)
+    layer = partial(layers.conv_bn, features=32, size=1, stride=2)
+    variables = init(layer, images)
+
+    def loss(params, dtype):
+        flags = {"train": True, "mutable": ["batch_stats"], **options}
+        out, updates = apply(layer, variables | {"params": params}, images.astype(dtype), **flags)
+        return jnp.sum(weights * jnp.sin(out.astype(jnp.float32))), (out, updates)
+
+    slopes = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    ours, expected = (slopes(variables["params"], dtype) for dtype in ("bfloat16", "float32"))
+
+    def close(one, other):
+        one, other = np.asarray(one, np.float32), np.asarray(other)
+        assert np.abs(one - other).max() <= 0.03 * np.abs(other).max()
+
+    jax.tree.map(close, ours, expected)
+
+
+@pytest.mark.parametrize("groups", [None, 2])
+def test_whoever_taps_sees_the_output_of_a_convolution_that_widens(groups):
+    images, seen = jnp.ones((4, 8, 8, 8), jnp.bfloat16), {}
+    layer = partial(layers.conv_bn, features=32, size=1)
+    flags = {"train": True, "mutable": ["batch_stats"], "norm_batch": groups}
+
+    def forward(**tap):
+        return apply(layer, init(layer, images), images, **flags, **tap)[0]
+
+    tapped = jax.eval_shape(partial(forward, tap=record(seen)))
+    assert {name: x.shape[-1] for name, x in seen.items()} == {"": 32, "conv": 32, "bn": 32}
+    assert tapped == jax.eval_shape(forward)
+
+
 def test_batch_norm_over_a_mapped_axis_sees_the_whole_batch():
     layer = partial(layers.batch_norm, epsilon=0.0)
     variables = init(layer, BATCH)

@@ -36,7 +36,14 @@ from cnn_jax.ops.geometry import (
 )
 from cnn_jax.ops.local import local_conv, tiled_conv
 from cnn_jax.ops.maxout import maxout
-from cnn_jax.ops.normalization import batch_moments, local_response_norm, normalize
+from cnn_jax.ops.normalization import (
+    batch_moments,
+    local_response_norm,
+    normalize,
+    pointwise,
+    pointwise_moments,
+    pointwise_normalize,
+)
 from cnn_jax.ops.pooling import (
     avg_pool,
     gaussian_pool,
@@ -104,6 +111,9 @@ __all__ = [
     "padding_pairs",
     "paddings",
     "paste_masks",
+    "pointwise",
+    "pointwise_moments",
+    "pointwise_normalize",
     "portable",
     "pyramid_level",
     "pyramid_roi_align",

@@ -1,10 +1,14 @@
 """Normalisation by statistics of the batch, or of neighbouring channels."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from cnn_jax.ops.convolution import conv
+from cnn_jax.ops.portable import by_platform
 
 
 def batch_moments(
@@ -42,6 +46,85 @@ def batch_moments(
     mean, mean_of_squares = kept((mean, mean_of_squares))
     # rounding can bring a constant channel's difference below zero
     return shift + mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+
+
+@jax.custom_vjp
+def _products(x):
+    """Return the sum over all positions of x's outer product with itself, at least in float32."""
+    precision = jnp.promote_types(x.dtype, jnp.float32)
+    axes, spatial = tuple(range(x.ndim - 1)), "HWD"[: x.ndim - 2]
+
+    def product(x):
+        contracted = ((axes, axes), ((), ()))
+        return jax.lax.dot_general(x, x, contracted, preferred_element_type=precision)
+
+    def convolution(x):  # reads x in the layout that the convolutions beside it have
+        return jax.lax.conv_general_dilated(
+            x,
+            x,
+            (1,) * len(spatial),
+            "VALID",
+            dimension_numbers=(f"C{spatial}N", f"I{spatial}O", f"N{spatial}C"),
+            preferred_element_type=precision,
+        ).reshape(x.shape[-1], x.shape[-1])
+
+    return by_platform(x, cpu=product, default=convolution)
+
+
+def _products_backward(x, g):
+    return (pointwise(x, g + g.T),)
+
+
+_products.defvjp(lambda x: (_products(x), x), _products_backward)
+
+
+def pointwise(
+    x: Float[Array, "n *spatial c"], kernel: Float[Array, "c f"]
+) -> Float[Array, "n *spatial f"]:
+    """Return x @ kernel in x's dtype, as a convolution."""
+    return conv(x, kernel.astype(x.dtype)[(None,) * (x.ndim - 2)])
+
+
+def pointwise_moments(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "c f"],
+    axis_name: str | None = None,
+    kept: Callable[[PyTree], PyTree] = lambda means: means,
+) -> tuple[Float[Array, " f"], Float[Array, " f"]]:
+    """Return what batch_moments does of x @ kernel, at least in float32, without making that.
+
+    A product's mean is the mean's product, and its variance that of x's covariances: of f channels
+    from fewer, c, this reads and writes less than a pass over the product would, and so does its
+    gradient. In floating point it is as exact as the covariances, which are means of products less
+    the product of means: for bfloat16, and not for float32.
+    """
+    precision = jnp.promote_types(x.dtype, jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    means = x.mean(axes, dtype=precision)
+    products = _products(x) / (x.size // x.shape[-1])
+    if axis_name is not None:
+        means, products = jax.lax.pmean((means, products), axis_name)
+    means, products = kept((means, products))
+    covariances = products - means[:, None] * means
+    exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    kernel = kernel.astype(precision)
+    variance = (kernel * exact(covariances, kernel)).sum(0)
+    return exact(means, kernel), jnp.maximum(variance, 0)
+
+
+def pointwise_normalize(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "c f"],
+    mean: Float[Array, " f"],
+    variance: Float[Array, " f"],
+    scale: Float[Array, " f"],
+    offset: Float[Array, " f"],
+    epsilon: float = 1e-5,
+) -> Float[Array, "n *spatial f"]:
+    """Return normalize(x @ kernel, ...) in x's dtype, as one product."""
+    precision = jnp.promote_types(x.dtype, jnp.float32)
+    slope = scale * jax.lax.rsqrt(variance.astype(precision) + epsilon)
+    return pointwise(x, kernel * slope) + (offset - mean * slope).astype(x.dtype)
 
 
 def normalize(

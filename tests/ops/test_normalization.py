@@ -134,3 +134,37 @@ def test_gradients_through_the_moments_are_those_of_float64(mean, close):
         exact = slopes(x.astype(np.float64), jnp.ones(3), jnp.zeros(3))
     for one, other in zip(ours, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=close * np.abs(other).max())
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 4, 6), (16, 7, 6), (32, 6)])
+def test_moments_and_normalisation_of_a_product_are_those_of_the_product_made(shape):
+    """With all gradients, in float64."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, kernel = jnp.asarray(rng.normal(1, 2, shape)), jnp.asarray(rng.normal(size=(6, 9)))
+        scale, offset, weights = (jnp.asarray(rng.normal(size=9)) for _ in range(3))
+
+        def loss(x, kernel, scale, offset, pointwise):
+            if pointwise:
+                moments = ops.pointwise_moments(x, kernel)
+                out = ops.pointwise_normalize(x, kernel, *moments, scale, offset)
+            else:
+                out = ops.normalize(x @ kernel, *ops.batch_moments(x @ kernel), scale, offset)
+            return jnp.sum(weights * jnp.sin(out)), out
+
+        slopes = jax.jit(jax.grad(loss, (0, 1, 2, 3), has_aux=True), static_argnums=4)
+        arrays = (x, kernel, scale, offset)
+        close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9)
+        jax.tree.map(close, slopes(*arrays, True), slopes(*arrays, False))
+
+
+def test_moments_of_a_product_over_devices_are_those_of_the_whole_batch():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(1, 2, (16, 3, 3, 4)), rng.normal(size=(4, 6))
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+    moments = partial(ops.pointwise_moments, axis_name="devices")
+    mapped = jax.pmap(moments, axis_name="devices", in_axes=(0, None))
+    found = mapped(x.reshape(8, 2, 3, 3, 4), kernel)
+    product = x.astype(np.float64) @ kernel
+    np.testing.assert_allclose(found[0][3], product.mean((0, 1, 2)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[1][3], product.var((0, 1, 2)), rtol=1e-5)
