@@ -17,7 +17,7 @@ from absl import flags
 from cnn_jax import evaluation, trained
 from cnn_jax.data import datasets
 from cnn_jax.data.pipeline import evaluation_batches
-from cnn_jax.reports import figures, html, looking_inside, parts
+from cnn_jax.reports import figures, html, looking_inside, parts, real_photographs
 from cnn_jax.reports import synthesis as synthesis_report
 from cnn_jax.reports import training as training_report
 from cnn_jax.runtime.progress import bar, progress_bar
@@ -138,8 +138,15 @@ def pictures(
             progress=bar("step"),
         )
 
+    def of_photographs() -> list[html.Html]:
+        numbers["photographs"], section = real_photographs.section(
+            trained.embedded(), folder, jax.random.key(seed), progress=bar("method")
+        )
+        return [section]
+
     sections += parts.attempt("Looking inside", inside)
-    return numbers, sections + parts.attempt("What the network makes of an image", synthesised)
+    sections += parts.attempt("What the network makes of an image", synthesised)
+    return numbers, sections + parts.attempt("Photographs", of_photographs)
 
 
 def main(argv: Sequence[str]) -> None:

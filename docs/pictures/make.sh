@@ -1,28 +1,51 @@
 #!/usr/bin/env bash
-# Makes the documents' pictures of each technique: a network trained on the drawn shapes, photographs
-# that ship with scikit-learn. Some minutes after the training.
+# Makes the documents' pictures of each technique: of the ImageNet network that comes with the set-up
+# and the sample photographs, and some of a small network that is trained on the drawn shapes.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
+
+keep() { # keep FILE NAME: as docs/pictures/NAME.png, smaller and with a palette
+  .venv/bin/python - "$1" "docs/pictures/$2.png" <<'EOF'
+import sys
+from PIL import Image
+picture = Image.open(sys.argv[1]).convert("RGB")
+picture.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
+picture.quantize(256, dither=Image.Dither.NONE).save(sys.argv[2], optimize=True)
+EOF
+}
+
+on() { # on NAME PICTURE --flags: runs an experiment and keeps its picture
+  local name=$1 picture=$2
+  shift 2
+  ./launch.sh "$name" --output="runs/pictures/$name" "$@"
+  keep "runs/pictures/$name/$picture.png" "$name"
+}
+
+./launch.sh demo
+keep runs/demo/photographs.png photographs
+on occlusion occlusion
+on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
+  --target=0,52,105,157,210,262,315,368,420,473,525,578,630,683,736,788,841,893,946,999
+on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
+on embedding neighbours
+
 run=runs/shapes
 ./launch.sh train --recipe=shapes --workdir=$run
 photos=$(.venv/bin/python -c 'import pathlib, sklearn.datasets as d; print(pathlib.Path(d.__file__).parent / "images")')
 flower=$photos/flower.jpg china=$photos/china.jpg
 
-on() { # on NAME PICTURE --flags: runs an experiment and keeps its picture
+of_shapes() { # the same, with the network that was trained on shapes
   local name=$1 picture=$2
   shift 2
   ./launch.sh "$name" --workdir=$run --output="runs/pictures/$name" "$@"
   cp "runs/pictures/$name/$picture.png" "docs/pictures/$name.png"
 }
 
-on saliency maps --image="$china" --image="$flower"
-on occlusion occlusion --image="$china" --image="$flower" --window=8 --stride=2
-on ascent ascent --target=0,1,2,3,4,5,6,7
-on feature_inversion feature_inversion --image="$china" --image="$flower"
-on dream dream --image="$flower" --layers=group2 --octaves=4
-on style result --image="$china" --style="$flower" --longest_side=320
-on fooling fooling --image="$flower"
-on adversarial adversarial --image="$china" --image="$flower" --eps=4/255
+of_shapes saliency maps --image="$china" --image="$flower"
+of_shapes feature_inversion feature_inversion --image="$china" --image="$flower"
+of_shapes dream dream --image="$flower" --layers=group2 --octaves=4
+of_shapes style result --image="$china" --style="$flower" --longest_side=320
+of_shapes fooling fooling --image="$flower"
 
 # the playground, in training and with a layer opened; needs Chromium, node and `npm ci`
 mkdir -p build

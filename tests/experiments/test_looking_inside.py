@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax import save_weights, trained
-from cnn_jax.reports import looking_inside
+from cnn_jax.reports import looking_inside, real_photographs
 from tests.models.tracing import drawn, variables
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,6 +40,19 @@ def results(name, run, *arguments):
     sha256 = trained.from_workdir(run).source["parameters_sha256"]
     assert found["source"]["parameters_sha256"] == sha256
     return found
+
+
+@pytest.mark.slow
+def test_photographs_are_explained_and_taken_for_another_class(run, tmp_path):
+    network = trained.from_workdir(run)
+    numbers, section = real_photographs.section(
+        network, tmp_path, jax.random.key(0), target="3", steps=2
+    )
+    assert list(numbers["classes"]) == ["chelsea", "coffee", "grace_hopper", "flower", "china"]
+    assert set(numbers["classes"].values()) <= set("0123456789")
+    assert 0 <= numbers["taken for 3"] <= 5
+    assert "Rachel Michetti, CC0" in section
+    assert (tmp_path / "photographs.png").stat().st_size > 0
 
 
 @pytest.mark.slow
@@ -127,7 +140,7 @@ def test_neighbours_are_measured_in_both_spaces(run):
         ("saliency", ["--methods=saliancy"], "unknown method 'saliancy'; did you mean 'saliency'"),
         ("occlusion", ["--target=11"], "unknown class '11'"),
         ("filters", ["--layer=conv9"], "unknown layer with filters 'conv9'; did you mean"),
-        ("activations", ["--layer=fc3"], "layer 'fc3' has no rows and columns"),
+        ("activations", ["--layer=fc2"], "layer 'fc2' has no rows and columns"),
     ],
 )
 @pytest.mark.slow
