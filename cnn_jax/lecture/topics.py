@@ -58,13 +58,13 @@ class Chapter(NamedTuple):
     cover: Part | None = None
 
 
-# What another one looks into comes before it; seconds are those of two CPU cores.
+# What another one looks into comes before it; seconds are about those of two quiet CPU cores.
 EXPERIMENTS: dict[str, Experiment] = {
     "convolution": Experiment("convolution", (), 15, "workdir"),
     "classify": Experiment("classify", (), 7),
-    "alexnet": Experiment("architectures", ("--model=alexnet",), 6, "workdir"),
-    "vgg16": Experiment("architectures", ("--model=vgg16",), 6, "workdir"),
-    "architectures": Experiment("architectures", (), 60, "workdir"),
+    "alexnet": Experiment("architectures", ("--model=alexnet",), 7, "workdir"),
+    "vgg16": Experiment("architectures", ("--model=vgg16",), 8, "workdir"),
+    "architectures": Experiment("architectures", (), 120, "workdir"),
     "digits": Experiment("demo", (), 95, "workdir"),
     "localize": Experiment("localize", ("--steps=200",), 60, "workdir"),
     "segment": Experiment("segment", ("--steps=150",), 90, "workdir"),
@@ -73,9 +73,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "detect": Experiment("detect", ("--steps=100",), 120, "workdir"),
     "filters": Experiment("filters", (), 8),
-    "activations": Experiment("activations", (), 30),
-    "embedding": Experiment("embedding", (), 20, of="digits"),
-    "occlusion": Experiment("occlusion", (), 60),
+    "activations": Experiment("activations", (), 15),
+    "embedding": Experiment("embedding", (), 12, of="digits"),
+    "occlusion": Experiment("occlusion", (), 20),
     "saliency": Experiment(
         "saliency",
         (
@@ -87,7 +87,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         60,
     ),
-    "ascent": Experiment("ascent", ("--target=968,251,99,9", "--steps=96"), 60),
+    "ascent": Experiment("ascent", ("--target=968,251,99,9", "--steps=96"), 110),
     "fooling": Experiment(
         "fooling",
         (
@@ -106,12 +106,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             "--epsilons=0.25/255,0.5/255,1/255,2/255",
             "--attack_steps=10",
         ),
-        40,
+        25,
     ),
-    "koala": Experiment("adversarial", ("--target=koala", "--nocurve", "--attack_steps=20"), 30),
+    "koala": Experiment("adversarial", ("--target=koala", "--nocurve", "--attack_steps=20"), 20),
     "universal_perturbation": Experiment("universal_perturbation", (), 30, of="digits"),
     "dream": Experiment(
-        "dream", ("--longest_side=320", "--octaves=3", "--image={photographs}/flower.jpg"), 60
+        "dream", ("--longest_side=320", "--octaves=3", "--image={photographs}/flower.jpg"), 25
     ),
     "feature_inversion": Experiment(
         "feature_inversion",
