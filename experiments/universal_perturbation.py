@@ -119,14 +119,13 @@ def main(argv: Sequence[str]) -> None:
         )
 
     own = network.model.name
-    rates = []
+    rates, perturbations = [], {}
     for count in counts:
-        perturbation = make(own, count)
-        rates.append(universal.fooling_rate(functions[own], held_out, perturbation, batching))
+        perturbations[own] = make(own, count)
+        rate = universal.fooling_rate(functions[own], held_out, perturbations[own], batching)
+        rates.append(rate)
         print(f"made of {count} images: fools {rates[-1]:.1%} of {len(held_out)} others")
-    perturbations = {own: perturbation} | {
-        name: make(name, counts[-1]) for name in networks if name != own
-    }
+    perturbations |= {name: make(name, counts[-1]) for name in networks if name != own}
     saved = Path(folder) / "universal.npz"
     np.savez_compressed(saved, **perturbations)
     with np.load(saved) as arrays:  # what is reported is what lies in the file

@@ -81,7 +81,7 @@ def evaluate(
     found = [*odd_outputs(logits_of, images), *masking.vanishing(none)]
     adversarial = images.copy()
     resisting = loop.predictions(logits_of, images, batching) == labels
-    accuracy = {"clean": float(resisting.mean())}
+    accuracy, before = {"clean": float(resisting.mean())}, resisting
     for number, (name, attack) in enumerate(attacks.items()):
         before, left = resisting.copy(), np.flatnonzero(resisting)
         if len(left):

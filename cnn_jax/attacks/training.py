@@ -34,6 +34,7 @@ def perturbed(
         "fast" (Wong et al. 2020), one step of 1.25 eps from a random start; "trades" (Zhang et al.
         2019), as pgd but up the divergence from the prediction on the clean image.
     """
+    clean = None
     if adversary == "trades":
         clean = jax.lax.stop_gradient(logits_of(pixels))
         start = pixels + _TRADES_START * jax.random.normal(key, pixels.shape, pixels.dtype)

@@ -42,6 +42,7 @@ def create_turn(program: Program) -> Callable[[int], float]:
 
     def repeat(calls: int) -> None:
         nonlocal state
+        output = None
         for _ in range(calls):
             output = program.call(state, next(program.batches))
             state = program.next_state(state, output)

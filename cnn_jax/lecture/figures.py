@@ -236,7 +236,7 @@ def invariance(example: Mapping[str, Any]) -> Figure:
     for (name, changes), color in zip(example["change"].items(), COLORS, strict=False):
         axes.plot(changes, "o-", label=name, color=color, markersize=4)
     axes.set(xlabel="shift of the photograph, pixels", ylabel="relative change", ylim=(0, None))
-    axes.set_xticks(range(len(changes)))
+    axes.set_xticks(range(max(map(len, example["change"].values()))))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _plain(axes)
     return figure

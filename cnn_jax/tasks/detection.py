@@ -288,7 +288,8 @@ def losses(
         maps, objectness, deltas, anchors = first_stage(scope, images, settings)
         proposals, valid = propose(objectness, deltas, anchors, sizes, settings, train=True)
     else:
-        maps, anchors = scope.child(settings.backbone, "backbone")(images), []
+        maps = scope.child(settings.backbone, "backbone")(images)
+        objectness, deltas, anchors = [], [], []  # of no first stage
         proposals, valid = given.boxes.astype(precision), given.valid
 
     if not isinstance(draw, Priorities):

@@ -126,6 +126,7 @@ def of_outputs(
             changed = normalized(255 * changed)
             images = jnp.concatenate([images, changed]) if trades else changed
         outputs, updates = apply(images, tap=taps.record(auxiliary, heads) if heads else None)
+        others = outputs
         if trades:
             outputs, others = jnp.split(outputs, 2)
             auxiliary = {head: jnp.split(values, 2)[0] for head, values in auxiliary.items()}

@@ -241,6 +241,7 @@ def dream(
     ]
     count, spacing = progress or batching.no_progress, _spacing(f, images)
     detail = jnp.zeros((len(images), *sizes[0], images.shape[3]), images.dtype)
+    base, dreamt = images, images
     jobs = [(size, i) for size in sizes for i in range(iterations)]
     for k, (size, i) in enumerate(count(jobs, len(jobs))):
         if i == 0:

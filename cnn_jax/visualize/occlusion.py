@@ -91,7 +91,7 @@ def occluded_outputs(
     count = len(rows) * len(columns)
     size = even_batch(count, batch_size)
     work = list(itertools.product(range(len(images)), range(0, count, size)))
-    outputs = []
+    outputs, plain = [], None
     for index, start in progress(work, len(work)):
         image = images[index, None]
         if start == 0:
