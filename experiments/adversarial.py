@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     key = jax.random.key(flags.FLAGS.seed)
     if labels is None:  # the user's own images: away from what the network sees in them
         labels = loop.predictions(logits_of, images, batching)
-    targets = None
+    targets, examples = None, np.arange(len(names))
     if _TARGET.value is not None:
         wanted = target_classes(subject.class_names)
         images, labels, targets = (
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
             np.repeat(labels, len(wanted)),
             np.tile(wanted, len(images)),
         )
-        examples = np.repeat(np.arange(len(names)), len(wanted))
+        examples = np.repeat(examples, len(wanted))
         names = tuple(name for name in names for _ in wanted)
         if subject.labels is None and len(wanted) == 1:
             checks.check_targets(labels, targets)
