@@ -79,6 +79,18 @@ def of_model(name, evaluate=lambda f, *arguments: jax.jit(f)(*arguments)):
     return trained.Trained(model, variables, Preprocessing(16, 16), *moments, names, {}, None)
 
 
+def with_other_statistics(found):
+    """The network with running moments and norms that are not those of the start."""
+    random = np.random.default_rng(1)
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf * random.uniform(0.5, 1.5, leaf.shape) + 0.1 if "bn" in str(path) else leaf
+        ),
+        found.variables,
+    )
+    return found._replace(variables=variables)
+
+
 def pixels(model):
     random = np.random.default_rng(0)
     return random.integers(0, 256, (8, 16, 16, model.channels), np.uint8)
@@ -104,12 +116,14 @@ def test_a_visitor(scenario, visit, exported):
 
 
 @pytest.mark.slow
-def test_a_run_of_ours_opens_with_its_logits(visit, lenet, tmp_path):
-    images = pixels(lenet.model)
+@pytest.mark.parametrize("model", ["lenet5", "tests.playground.every_layer:network"])
+def test_a_run_of_ours_opens_with_its_logits(model, visit, tmp_path):
+    found = with_other_statistics(of_model(model))
+    images = pixels(found.model)
     names = tuple(map(str, range(10)))
-    data = datasets.Embedded("noise-16", names, images, np.arange(8) % 10, 4, lenet.mean, lenet.std)
+    data = datasets.Embedded("noise-16", names, images, np.arange(8) % 10, 4, found.mean, found.std)
     file = tmp_path / "page.html"
-    file.write_text(page.render([data], network.packed(lenet, data, "lenet5")), encoding="utf-8")
+    file.write_text(page.render([data], network.packed(found, data, model)), encoding="utf-8")
     visit("checkpoint", file)
 
 
