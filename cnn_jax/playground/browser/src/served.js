@@ -58,6 +58,7 @@ const TASKS = {
   inversion: { title: "rebuild it from a layer", controls: ["layer", "steps", "seed"] },
   dream: { title: "let a layer dream", controls: ["layer", "octaves", "steps", "seed"] },
 };
+const NOTCHES = 200; // of the budget's slider
 const LAYERED = ["grad_cam", "guided_grad_cam"];
 const PICTURED = ["explain", "attack", "inversion", "dream"]; // show the photograph beside
 
@@ -155,7 +156,7 @@ export function mountServed(container) {
     method: h("select"),
     attack: h("select"),
     norm: h("select"),
-    eps: h("input", { type: "range", min: "0", max: "1", step: "any" }),
+    eps: h("input", { type: "range", min: "1", max: String(NOTCHES) }),
     target: h("input", { list: "served-classes", placeholder: "by name or number", size: "24", autocomplete: "off" }),
     layer: h("select"),
     channel: h("input", { type: "number", min: "0", value: "0" }),
@@ -165,7 +166,7 @@ export function mountServed(container) {
     seed: h("input", { type: "number", min: "0", value: "0" }),
   };
   options(control.way, [["spectrum", "robust: a spectrum, under shifts and turns"], ["zeros", "plain: from grey, with a penalty"]], "spectrum");
-  const size = h("output");
+  const size = h("span"); // an output would take the label for itself
   const names = {
     method: "Method", attack: "Attack", norm: "Measured in", eps: "Budget", target: "Class", layer: "Layer",
     channel: "Channel", way: "Way", octaves: "Octaves", steps: "Steps", seed: "Seed",
@@ -229,12 +230,14 @@ export function mountServed(container) {
 
   function normChosen() {
     const { usual, most } = subject.eps[control.norm.value];
-    Object.assign(control.eps, { max: most, step: most / 128, min: most / 128, value: usual });
+    control.eps.value = Math.round((NOTCHES * usual) / most);
     epsMoved();
   }
 
+  const budget = () => (subject.eps[control.norm.value].most * Number(control.eps.value)) / NOTCHES;
+
   function epsMoved() {
-    const value = Number(control.eps.value);
+    const value = budget();
     size.textContent = control.norm.value === "linf" ? `${(255 * value).toFixed(1)}/255` : value.toPrecision(3);
   }
 
@@ -242,7 +245,7 @@ export function mountServed(container) {
     choice.replaceChildren(...photographs.map((each) => {
       const radio = h("input", { type: "radio", name: "served-photograph", value: each.id, checked: each === chosen });
       radio.addEventListener("change", () => { chosen = each; });
-      return h("label", {}, radio, h("img", { src: each.src, alt: "" }), each.name);
+      return h("label", {}, radio, h("img", { src: each.src, alt: each.name }), h("span", { "aria-hidden": "true" }, each.name));
     }));
   }
 
@@ -327,8 +330,8 @@ export function mountServed(container) {
     for (const name of shown) {
       const value = control[name].value;
       if (value === "") continue;
-      const number = ["eps", "channel", "octaves", "steps", "seed"].includes(name);
-      asked[name] = number ? Number(value) : value;
+      const number = ["channel", "octaves", "steps", "seed"].includes(name);
+      asked[name] = name === "eps" ? budget() : number ? Number(value) : value;
     }
     shownTask = task.value;
     pictures.classList.toggle("wide", shownTask === "activations");
