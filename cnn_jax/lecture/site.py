@@ -235,8 +235,11 @@ def _topic(
             f"<h3>Where the slide differs</h3>{notes}</aside>"
         )
     told: set[str] = set()
+    sections = [part.section for part in topic.parts]
     for part in topic.parts:
-        parts.append(_part(part, made[part.experiment], part.experiment in told))
+        twice = sections.count(part.section) > 1
+        title = f"{part.section}: {part.experiment}" if twice else part.section
+        parts.append(_part(part, title, made[part.experiment], part.experiment in told))
         told.add(part.experiment)
     used = list(dict.fromkeys(part.experiment for part in topic.parts))
     if topic.networks:
@@ -246,9 +249,9 @@ def _topic(
     return "\n".join(parts)
 
 
-def _part(part: Part, made: Made, told: bool) -> str:
+def _part(part: Part, title: str, made: Made, told: bool) -> str:
     """Return a section of an experiment's page, or why it is not there, told once a topic."""
-    title = escaping.escape(part.section)
+    title = escaping.escape(title)
     if made.record is not None and made.record.status == "failed":
         why = f"<p>{escaping.escape(made.record.message)}</p>"
         return "" if told else _failed("The command failed", f"{why}{_command(made)}")

@@ -477,8 +477,9 @@ def test_a_topic_shows_its_slides_its_numbers_the_command_and_the_code(
 def test_only_the_figures_that_are_asked_for_are_shown(gallery, stubs, no_playground):
     make(gallery, EXPERIMENTS, stubs)
     page = (write(gallery, EXPERIMENTS, stubs) / "first.html").read_text()
+    assert re.findall("<h3>(Pictures.*?)</h3>", page) == ["Pictures: trained", "Pictures: looked"]
     first, second = re.findall(
-        r'<section class="part"><h3>Pictures</h3>(.*?)</section>', page, re.S
+        r'<section class="part"><h3>Pictures: .*?</h3>(.*?)</section>', page, re.S
     )
     assert first.count("<img") == 1
     assert 'alt="A first &lt;one&gt;"' in first
