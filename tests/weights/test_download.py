@@ -4,6 +4,7 @@ import concurrent.futures
 import errno
 import hashlib
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 import pytest
 
 from cnn_jax import UsageError
-from cnn_jax.weights import download
+from cnn_jax.weights import download, pretrained
 
 pytest.importorskip("pooch")
 
@@ -220,3 +221,26 @@ def test_files_of_one_name_and_no_known_hash_are_kept_apart(server):
         server.answers[f"{folder}/model.safetensors"] = ("application/x", 300, content)
         file = download.fetch(f"{server.url}/{folder}/model.safetensors")
         assert file.read_bytes() == content
+
+
+def test_a_repository_of_the_hub_gives_its_file_and_what_it_tells_of_it(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/")
+    settings = {"input_size": [3, 64, 64], "crop_pct": 0.5, "mean": [0.1, 0.2, 0.3], "tag": "own"}
+    config = json.dumps({"num_classes": 2, "label_names": ["a", "b"], "pretrained_cfg": settings})
+    place = "owner/net/resolve/main"
+    for name, content in (("config.json", config.encode()), ("model.safetensors", CONTENT)):
+        server.answers[f"{place}/{name}"] = ("application/octet-stream", len(content), content)
+    located = pretrained.locate("lenet5", "hf:owner/net")
+    assert located.path.read_bytes() == CONTENT
+    assert located.class_names == ("a", "b")
+    row = located.row
+    assert (row.tag, row.num_classes, row.image_size, row.resize) == ("own", 2, 64, 128)
+    assert row.mean == (0.1, 0.2, 0.3)
+
+
+def test_a_repository_that_is_not_on_the_hub_is_told(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    with pytest.raises(UsageError, match="404"):
+        pretrained.locate("lenet5", "hf:owner/none")
+    with pytest.raises(UsageError, match="write hf:OWNER/NAME"):
+        pretrained.locate("lenet5", "hf:none")
