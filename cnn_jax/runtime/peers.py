@@ -8,6 +8,7 @@ behind while the others wait for it ends all of them, with one line that names i
 
 import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import selectors
@@ -19,6 +20,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from jax._src import distributed
 
 # The first time of a phase compiles or reads, and may take so many times as long.
 PATIENCE = 20
@@ -62,6 +65,7 @@ _began = time.monotonic()
 _ending = threading.Event()  # the main thread ends by itself
 _news: list[str] = []
 _told = threading.Event()
+_meetings = itertools.count()
 _send: Callable[[dict[str, Any]], None] | None = None
 
 
@@ -74,6 +78,13 @@ def at(phase: str, step: int) -> None:
     first = phase not in _phases or phase == COMPILATION
     _status = Status(phase, step, _status.count + 1, first, waited)
     _phases.add(phase)
+
+
+def meet() -> None:
+    """Wait until all processes are here, before their first collective, which waits for 30 s."""
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"cnn_jax/meet/{next(_meetings)}", 3600 * 1000)
 
 
 def watching() -> bool:

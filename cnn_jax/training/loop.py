@@ -363,6 +363,7 @@ def train(
     open_workdir(workdir, now, growing="steps", defaults=defaults)
     for line in to_say:
         progress.say(line)
+    peers.meet()  # the data of one may take longer than those of another
     manager = checkpoint.open_checkpoints(
         checkpoint_directory(workdir),
         keep=config.keep,

@@ -1,0 +1,305 @@
+"""Runs that lose their processes, their disk or their files, and whether they end as undisturbed.
+
+A trial is a training command. It is run once in peace; then again and again with a fault, after
+which the same command has to end with the same bits, or to say in a line why it cannot.
+"""
+
+import contextlib
+import json
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnn_jax.training.checkpoint import checkpoint_directory, steps
+
+Row = dict[str, Any]
+PEER_TIMEOUT = 10
+_LIMIT = 600.0  # seconds after which a process hangs
+
+
+class Trial(NamedTuple):
+    """A training command.
+
+    task: what it trains for.  command: the words of the command without its workdir.
+    processes: how many work together, on this machine.  folder: of its runs.
+    """
+
+    task: str
+    command: tuple[str, ...]
+    processes: int
+    folder: Path
+
+
+def start(trial: Trial, workdir: Path, limit: int | None = None) -> list[subprocess.Popen]:
+    """Start the command's processes, which write what they say beside the workdir.
+
+    Args:
+      limit: bytes of the largest file that they may write.
+    """
+
+    together = []
+    if trial.processes > 1:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        together = [
+            f"--coordinator_address=localhost:{port}",
+            f"--num_processes={trial.processes}",
+            f"--peer_timeout={PEER_TIMEOUT}",
+        ]
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    started = []
+    for number in range(trial.processes):
+        own = [*together, f"--process_id={number}"] if together else []
+        with _log(workdir, number).open("wb") as log:
+            command = [sys.executable, "-P", "-m", *trial.command, f"--workdir={workdir}", *own]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        if limit is not None:  # before it has begun to write
+            resource.prlimit(started[-1].pid, resource.RLIMIT_FSIZE, (limit, limit))
+    return started
+
+
+def _log(workdir: Path, number: int) -> Path:
+    return workdir.with_name(f"{workdir.name}.{number}.log")
+
+
+def said(workdir: Path, number: int = 0) -> str:
+    """Return the last error that a process told, else its last line."""
+    text = _log(workdir, number).read_text(errors="replace").replace("\r", "\n")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "rror: " in line]
+    return (errors or lines or [""])[-1]
+
+
+def ended(processes: Sequence[subprocess.Popen], limit: float = _LIMIT) -> list[int | None]:
+    """Wait until all have ended; return their statuses, None of those that had to be killed."""
+    deadline, found = time.monotonic() + limit, []
+    for process in processes:
+        try:
+            found.append(process.wait(max(0.1, deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            found.append(None)
+    return found
+
+
+def bits(workdir: Path) -> str | None:
+    """Return the hash of the parameters that a run ended with."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((workdir / "results.json").read_text()).get("parameters_sha256")
+    return None
+
+
+def in_peace(trial: Trial) -> tuple[str, float]:
+    """Return the hash that the undisturbed command ends with, and its seconds.
+
+    Raises:
+      RuntimeError: it fails.
+    """
+    workdir, began = trial.folder / "undisturbed", time.monotonic()
+    statuses = ended(start(trial, workdir))
+    found = bits(workdir)
+    if any(statuses) or found is None:
+        raise RuntimeError(f"{' '.join(trial.command)} fails undisturbed: {said(workdir)}")
+    return found, time.monotonic() - began
+
+
+def _row(trial: Trial, fault: str, workdir: Path, told: str, want: str, right: bool = True) -> Row:
+    """Run the command again, in peace, and return what became of it.
+
+    Args:
+      right: whether all until here was as it should be.
+    """
+    statuses = ended(start(trial, workdir))
+    same = bits(workdir) == want
+    return {
+        "fault": fault,
+        "task": trial.task,
+        "processes": trial.processes,
+        "told": told.replace(str(trial.folder), "RUNS"),
+        "same_bits": same,
+        "as_it_should": right and same and not any(statuses),
+    }
+
+
+def killed(trial: Trial, want: str, seconds: float, kills: int, seed: int) -> Iterator[Row]:
+    """Kill a random process at a random moment, so many times; a row each time the run ends.
+
+    Args:
+      want, seconds: of the run in peace.
+    """
+    draw, number, left = random.Random(seed), 0, kills
+    while left > 0:
+        number += 1
+        workdir, own, told, right = trial.folder / f"killed_{number}", 0, "", True
+        for _ in range(min(left, draw.randint(1, 3))):
+            processes = start(trial, workdir)
+            deadline = time.monotonic() + draw.uniform(0.1, 1.0) * seconds
+            while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+                time.sleep(0.02)
+            if all(p.poll() is not None for p in processes):
+                break  # it was through before
+            victim = draw.randrange(len(processes))
+            processes[victim].kill()
+            own += 1
+            # all others end by themselves
+            right = None not in ended(processes, PEER_TIMEOUT + 30) and right
+            if len(processes) > 1:
+                told = said(workdir, (victim + 1) % len(processes))
+        left -= max(own, 1)
+        row = _row(trial, f"killed {own} times", workdir, told, want, right)
+        yield row | {"kills": own}
+
+
+def stopped(trial: Trial, want: str) -> Row:
+    """A process that stands still: the others end and name it."""
+    workdir = trial.folder / "stopped"
+    processes = start(trial, workdir)
+    _wait_for(lambda: (workdir / "metrics.jsonl").exists(), processes)
+    processes[-1].send_signal(signal.SIGSTOP)
+    statuses = ended(processes[:-1], PEER_TIMEOUT + 60)
+    processes[-1].kill()
+    processes[-1].wait()
+    told = said(workdir)
+    right = None not in statuses and f"process {trial.processes - 1} of" in told
+    return _row(trial, "a process stands still", workdir, told, want, right)
+
+
+def paused(trial: Trial, want: str) -> Row:
+    """All stands still for a while, as when the disk of the data stalls."""
+    workdir = trial.folder / "paused"
+    processes = start(trial, workdir)
+    _wait_for(lambda: (workdir / "metrics.jsonl").exists(), processes)
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    for process in processes:
+        process.send_signal(signal.SIGCONT)
+    right = not any(ended(processes))
+    return _row(trial, "stands still for 3 s and goes on", workdir, "", want, right)
+
+
+def terminated(trial: Trial, want: str, when: str) -> Row:
+    """SIGTERM, "while it compiles" or "while it saves"."""
+    workdir = trial.folder / when.replace(" ", "_")
+    processes = start(trial, workdir)
+    folder = checkpoint_directory(workdir)
+    begun = {
+        "while it compiles": (workdir / "metrics.jsonl").exists,
+        "while it saves": lambda: folder.exists() and any(folder.iterdir()),
+    }
+    _wait_for(begun[when], processes)
+    if when == "while it compiles":
+        time.sleep(0.3)  # from its log to its first update
+    processes[0].terminate()
+    statuses = ended(processes)
+    right = not any(statuses)
+    return _row(trial, f"SIGTERM {when}", workdir, said(workdir), want, right)
+
+
+def full_disk(trial: Trial, want: str, size: int) -> Row:
+    """No room while a checkpoint is written: on a small file system if it may be mounted.
+
+    Args:
+      size: bytes that there are, fewer than a run takes.
+    """
+    workdir = trial.folder / "full_disk" / "run"
+    workdir.parent.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(workdir.parent)]
+    mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        statuses = ended(start(trial, workdir, None if mounted else size // 8))
+        told = said(workdir)
+        if mounted:
+            subprocess.run(
+                ["mount", "-o", f"remount,size={64 * size}", str(workdir.parent)], check=True
+            )
+        how = "a full disk" if mounted else "files that may not grow"
+        return _row(trial, f"{how} while it saves", workdir, told, want, all(statuses))
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(workdir.parent)], check=True)
+
+
+def damaged(trial: Trial, want: str, how: str) -> Row:
+    """The newest checkpoint of a finished run, its largest file flipped, truncated or missing."""
+    workdir = trial.folder / how
+    shutil.copytree(trial.folder / "undisturbed", workdir)
+    (workdir / "results.json").unlink()
+    folder = checkpoint_directory(workdir)
+    newest = folder / str(steps(folder)[-1])
+    file = max((each for each in newest.rglob("*") if each.is_file()), key=_size)
+    content = bytearray(file.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif how == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    row = _row(trial, f"a checkpoint with a {how} file", workdir, "", want)
+    text = _log(workdir, 0).read_text(errors="replace")
+    told = next((line for line in text.splitlines() if "is damaged" in line), "")
+    row["told"] = told.replace(str(trial.folder), "RUNS")
+    return row | {"as_it_should": row["as_it_should"] and bool(told)}
+
+
+def without_image(trial: Trial, want: str, image: Path, how: str) -> Row:
+    """An image that is "missing" or "unreadable" until the command is run again."""
+    workdir, content = trial.folder / f"image_{how}", image.read_bytes()
+    try:
+        if how == "missing":
+            # one that goes missing while the run goes on: its name was read
+            processes = start(trial, workdir)
+            _wait_for(lambda: checkpoint_directory(workdir).exists(), processes)
+            image.unlink()
+        else:
+            image.write_bytes(content[: len(content) // 2])
+            processes = start(trial, workdir)
+        statuses = ended(processes)
+        told = said(workdir)
+    finally:
+        image.write_bytes(content)
+    # it may have been read before
+    right = not any(statuses) or image.name in told
+    return _row(trial, f"an image that is {how}", workdir, told, want, right)
+
+
+def skipping(trial: Trial, image: Path) -> Row:
+    """An image that cannot be decoded, under --bad_images=skip."""
+    workdir, content = trial.folder / "skipping", image.read_bytes()
+    passing = trial._replace(command=(*trial.command, "--bad_images=skip"))
+    try:
+        image.write_bytes(content[: len(content) // 2])
+        statuses = ended(start(passing, workdir))
+    finally:
+        image.write_bytes(content)
+    results = json.loads((workdir / "results.json").read_text()) if not any(statuses) else {}
+    count = sum((results.get("skipped") or {}).values())
+    return {
+        "fault": "an image that is unreadable, with --bad_images=skip",
+        "task": trial.task,
+        "processes": trial.processes,
+        "told": f"{count} skipped",
+        "same_bits": None,
+        "as_it_should": count == 1,
+    }
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _wait_for(condition: Callable[[], bool], processes: Sequence[subprocess.Popen]) -> None:
+    """Wait until something is there, or all processes have ended."""
+    while not condition() and any(process.poll() is None for process in processes):
+        time.sleep(0.005)
