@@ -109,7 +109,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         25,
     ),
     "koala": Experiment("adversarial", ("--target=koala", "--nocurve", "--attack_steps=20"), 20),
-    "universal_perturbation": Experiment("universal_perturbation", (), 30, of="digits"),
+    "universal_perturbation": Experiment("universal_perturbation", (), 65, of="digits"),
     "dream": Experiment(
         "dream", ("--longest_side=320", "--octaves=3", "--image={photographs}/flower.jpg"), 25
     ),
