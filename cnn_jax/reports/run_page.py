@@ -1,6 +1,5 @@
 """The ending of every run: results.json, then report.html, which says how to repeat the run."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from cnn_jax.data import sample_photographs
+from cnn_jax.programs.plan import version
 from cnn_jax.reports import html, parts
 from cnn_jax.reports.html import Html
 from cnn_jax.trained import Trained
@@ -104,7 +104,7 @@ def _provenance() -> Html:
     device = jax.devices()[0]
     rows = [
         ("command", command()),
-        *((name, importlib.metadata.version(name)) for name in ("cnn_jax", "jax", "flax")),
+        *((name, version(name)) for name in ("cnn_jax", "jax", "flax")),
         ("Python", platform.python_version()),
         ("devices", f"{jax.device_count()} x {device.device_kind} ({platform.machine()})"),
     ]
