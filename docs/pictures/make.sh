@@ -28,6 +28,9 @@ on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
   --target=0,52,105,157,210,262,315,368,420,473,525,578,630,683,736,788,841,893,946,999
 on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
 on embedding neighbours
+samples=cnn_jax/data/sample_photographs
+on feature_inversion feature_inversion --layers=stage2_block2,stage4_block3,stage6_block4,last --steps=100 \
+  --image=$samples/chelsea.jpg --image=$samples/flower.jpg
 
 run=runs/shapes
 ./launch.sh train --recipe=shapes --workdir=$run
@@ -42,7 +45,6 @@ of_shapes() { # the same, with the network that was trained on shapes
 }
 
 of_shapes saliency maps --image="$china" --image="$flower"
-of_shapes feature_inversion feature_inversion --image="$china" --image="$flower"
 of_shapes dream dream --image="$flower" --layers=group2 --octaves=4
 of_shapes style result --image="$china" --style="$flower" --longest_side=320
 of_shapes fooling fooling --image="$flower"
