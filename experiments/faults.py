@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
             continue
         for how in ("flipped", "truncated", "missing"):
             tell(faults.damaged(one, want, how))
-        tell(faults.full_disk(one, want, 400_000))
+        tell(faults.full_disk(one, want, 150_000))
         image = images / "light" / "7.png"
         for how in ("missing", "unreadable"):
             tell(faults.without_image(one, want, image, how))

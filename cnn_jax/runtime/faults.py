@@ -75,7 +75,7 @@ def said(workdir: Path, number: int = 0) -> str:
     """Return the last error that a process told, else its last line."""
     text = _log(workdir, number).read_text(errors="replace").replace("\r", "\n")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "rror: " in line]
+    errors = [line for line in lines if "rror: " in line or " failed: " in line]
     return (errors or lines or [""])[-1]
 
 
