@@ -67,7 +67,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "architectures": Experiment("architectures", (), 120, "workdir"),
     "digits": Experiment("demo", (), 95, "workdir"),
     "localize": Experiment("localize", ("--steps=200",), 60, "workdir"),
-    "segment": Experiment("segment", ("--steps=150",), 90, "workdir"),
+    "segment": Experiment("segment", ("--steps=150",), 130, "workdir"),
     "compare_detectors": Experiment(
         "compare_detectors", ("--steps=60", "--fitted_on=100"), 120, "workdir"
     ),
@@ -87,7 +87,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         60,
     ),
-    "ascent": Experiment("ascent", ("--target=968,251,99,9", "--steps=96"), 110),
+    "ascent": Experiment("ascent", ("--target=968,251,99,9", "--steps=64"), 75),
     "fooling": Experiment(
         "fooling",
         (
