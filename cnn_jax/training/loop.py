@@ -494,7 +494,8 @@ def _run(
         try:
             return evaluate(over.whole(variables))
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+            reason = " ".join(f"{kind}{error}".split())
             raise EvaluationFailed(f"the evaluation of step {step} failed: {reason}") from error
 
     def evaluate_once() -> None:

@@ -53,6 +53,7 @@ def train(
 
     Raises:
       EvaluationFailed: after that.
+      UsageError: after that, where what failed was a mistake of the user's.
     """
     try:
         with progress_bar(config.batch_size) as progress:
@@ -64,4 +65,6 @@ def train(
     if jax.process_index() == 0:
         write(workdir, result)
     if failure is not None:
+        if isinstance(failure.__cause__, UsageError):
+            raise UsageError(str(failure)) from failure
         raise failure

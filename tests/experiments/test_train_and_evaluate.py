@@ -186,6 +186,26 @@ def test_a_mistake_is_one_line_and_changes_nothing(trained, folder, flags, messa
 
 
 @pytest.mark.slow
+def test_an_unreadable_image_of_the_evaluation_is_one_line_after_a_training_that_is_kept(
+    draw_pets, tmp_path
+):
+    for split in ("train", "val"):
+        draw_pets(tmp_path / "photos" / split, cat=(1, 0, 0), dog=(0, 1, 0))
+    broken = tmp_path / "photos/val/dog/2.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    flags = ["--model=lenet5", "--image_size=16", "--steps=2", "--batch_size=8"]
+    workdir = tmp_path / "run"
+    done = run("train", f"--dataset=folder:{tmp_path}/photos", f"--workdir={workdir}", *flags)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        f"error: the evaluation of step 2 failed: {broken}: not a readable image"
+    )
+    assert json.loads((workdir / "results.json").read_text())["step"] == 2
+    assert (workdir / "report.html").exists()
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(trained, folder):
     flags = [*TINY, f"--data_dir={folder}/data", f"--workdir={folder}/two"]
     command = [sys.executable, "-m", "experiments.train", *flags]
