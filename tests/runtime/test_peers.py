@@ -105,10 +105,10 @@ def test_a_process_that_is_lost_ends_the_others_with_a_line_that_names_it(start,
         assert line.endswith("the same command goes on from its last checkpoint")
         assert both[1 - who].returncode == 1
         if wrong == "throw":
-            assert both[who].communicate(timeout=10)[1].endswith("ValueError: no such number\n")
+            assert both[who].communicate(timeout=60)[1].endswith("ValueError: no such number\n")
             assert both[who].returncode == 1
         if wrong == "usage":
-            said = both[who].communicate(timeout=10)[1]
+            said = both[who].communicate(timeout=60)[1]
             assert said == "error: a file is missing; put it there\n"
             assert both[who].returncode == 2
     finally:
