@@ -13,6 +13,7 @@ import jax
 from absl import flags
 
 from cnn_jax import evaluation
+from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import check_task
 from cnn_jax.reports import attack_evaluation as attack_report
@@ -32,6 +33,14 @@ _NUM_THREADS = flags.DEFINE_integer(
     "num_threads",
     None,
     "Number of threads that read and decode; by default one a core.",
+    module_name="Data",
+)
+_BAD_IMAGES = flags.DEFINE_enum(
+    "bad_images",
+    "stop",
+    ["stop", "skip"],
+    "What an image that cannot be decoded does: stop ends the command and names it, skip leaves "
+    "it out, names it at the end and counts it.",
     module_name="Data",
 )
 _TEN_CROP = flags.DEFINE_boolean(
@@ -78,6 +87,15 @@ network_flags.define_dataset()
 attack_evaluation.define()
 
 
+def skipped(dataset: Dataset) -> dict[str, int]:
+    """Name the images that --bad_images=skip left out, and return their number for results."""
+    if dataset.skipped is None:
+        return {}
+    for bad in sorted(dataset.skipped):
+        print(f"skipped {bad}", file=sys.stderr)
+    return {"skipped": len(dataset.skipped)}
+
+
 def evaluate_task(network: Trained, task: tasks.Task) -> None:
     """Evaluate a network of a registered task as the task does, and write results and page."""
     values, config = flags.FLAGS, network.config
@@ -95,6 +113,7 @@ def evaluate_task(network: Trained, task: tasks.Task) -> None:
         "eval_views": _VIEWS.value,
         "eval_image_size": _IMAGE_SIZE.value,
         "eval_resize": _RESIZE.value or _IMAGE_SIZE.value,
+        "bad_images": _BAD_IMAGES.value,
         "num_threads": _NUM_THREADS.value,
         "batch_size": _BATCH_SIZE.value,
         "dtype": _DTYPE.value,
@@ -111,6 +130,7 @@ def evaluate_task(network: Trained, task: tasks.Task) -> None:
     protocol = {"dataset": dataset.name, "split": dataset.split, "dtype": config.dtype}
     training = training_report.read_training(values.workdir)
     results = metrics | {"model": network.model.name, "protocol": protocol} | dict(network.source)
+    results |= skipped(dataset)
     write_results(values.workdir, results | {"training": training})
     sections = training_report.training_sections(values.workdir, training) if training else []
     sections += training_report.sections_of(task)(values.workdir, metrics)
@@ -129,6 +149,8 @@ def main(argv: Sequence[str]) -> None:
         evaluate_task(subject, task)
         return
     config, dataset = subject.config, network_flags.load_dataset(subject)
+    if _BAD_IMAGES.value == "skip":
+        dataset = dataset._replace(skipped=set())
     name, split = dataset.name, dataset.split
     preprocessing = subject.preprocessing
     if _IMAGE_SIZE.value is not None:
@@ -165,6 +187,7 @@ def main(argv: Sequence[str]) -> None:
         "dtype": _DTYPE.value,
     }
     results = metrics | {"model": subject.model.name, "protocol": protocol} | dict(subject.source)
+    results |= skipped(dataset)
     if attacked is not None:
         results["under_attack"] = attacked
     workdir = flags.FLAGS.workdir or f"runs/evaluate_{subject.model.name}"

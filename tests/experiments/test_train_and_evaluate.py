@@ -186,7 +186,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(trained, folder, flags, messa
 
 
 @pytest.mark.slow
-def test_an_unreadable_image_of_the_evaluation_is_one_line_after_a_training_that_is_kept(
+def test_an_unreadable_image_of_the_evaluation_is_one_line_after_a_training_or_skipped(
     draw_pets, tmp_path
 ):
     for split in ("train", "val"):
@@ -203,6 +203,11 @@ def test_an_unreadable_image_of_the_evaluation_is_one_line_after_a_training_that
     )
     assert json.loads((workdir / "results.json").read_text())["step"] == 2
     assert (workdir / "report.html").exists()
+    done = run("evaluate", f"--workdir={workdir}", "--bad_images=skip")
+    assert done.returncode == 0, done.stderr
+    assert f"skipped {broken}" in done.stderr
+    results = json.loads((workdir / "results.json").read_text())
+    assert (results["examples"], results["skipped"]) == (19, 1)
 
 
 @pytest.mark.slow
