@@ -174,7 +174,9 @@ def test_so_does_one_whose_regions_come_with_the_images(tmp_path):
     config = changed(model="tiny_fast", steps=8)
     uninterrupted = run(tmp_path / "whole", config, GIVEN)
     stopped(tmp_path / "run", config, GIVEN)
-    assert run(tmp_path / "run", config, GIVEN) == uninterrupted._replace(images_per_second=ANY)
+    assert run(tmp_path / "run", config, GIVEN) == uninterrupted._replace(
+        images_per_second=ANY, goodput=ANY
+    )
 
 
 def test_a_finished_detector_repeats_its_result_and_its_losses(whole):
