@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cnn_jax.__main__ import commands
 from cnn_jax.errors import UsageError, unknown
-from cnn_jax.lecture import making, site
+from cnn_jax.lecture import runner, site
 from cnn_jax.lecture.topics import CHAPTERS, EXPERIMENTS
 from cnn_jax.workdir import write_results
 
@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> None:
     names = chosen(_ONLY.value)
     gallery = app.open_workdir(_WORKDIR.value, {"gallery": "lecture"})
     modules = commands()
-    keys = making.keys(EXPERIMENTS, modules)
-    waiting = [name for name in names if not making.is_made(gallery, name, keys[name])]
+    keys = runner.keys(EXPERIMENTS, modules)
+    waiting = [name for name in names if not runner.is_made(gallery, name, keys[name])]
     # counted in seconds as they were measured, by which the bar tells the time that is left
     bar = tqdm(
         total=sum(EXPERIMENTS[name].seconds for name in waiting),
@@ -68,18 +68,18 @@ def main(argv: Sequence[str]) -> None:
         for number, name in enumerate(waiting, 1):
             bar.set_description_str(f"{name} ({number} of {len(waiting)})")
             before, expected = bar.n, EXPERIMENTS[name].seconds
-            with closing(making.make(gallery, name, EXPERIMENTS, keys[name], modules)) as run:
+            with closing(runner.make(gallery, name, EXPERIMENTS, keys[name], modules)) as run:
                 for seconds in run:
                     bar.update(before + min(seconds, 0.95 * expected) - bar.n)
             bar.update(before + expected - bar.n)
-            record = making.read_record(gallery, name)
+            record = runner.read_record(gallery, name)
             if record.status == "failed":
                 tqdm.write(f"{name} failed: {record.message}", file=sys.stderr)
     finally:  # Ctrl-C leaves a site of what there is
         bar.close()
         page = site.write(gallery, EXPERIMENTS, keys, CHAPTERS)
-    records = {name: making.read_record(gallery, name) for name in EXPERIMENTS}
-    failed = [name for name in names if not making.is_made(gallery, name, keys[name])]
+    records = {name: runner.read_record(gallery, name) for name in EXPERIMENTS}
+    failed = [name for name in names if not runner.is_made(gallery, name, keys[name])]
     write_results(
         gallery,
         {

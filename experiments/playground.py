@@ -21,7 +21,7 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.data import sample_photographs
 from cnn_jax.errors import UsageError
-from cnn_jax.playground import datasets, page, server, work
+from cnn_jax.playground import computations, datasets, page, server
 from cnn_jax.playground import network as networks
 from cnn_jax.playground.training import Training
 from cnn_jax.training import checkpoint
@@ -111,20 +111,22 @@ def _render(token: str) -> str:
     return page.render(server=token)
 
 
-def _named() -> work.Subject:
+def _named() -> computations.Subject:
     """Return the network of the flags, with the photographs or examples that they name."""
     network = network_flags.load_network()
     files = subjects.image_files(network)
     if files:
-        return work.Subject(network, work.photographs_of(network, files))
+        return computations.Subject(network, computations.photographs_of(network, files))
     dataset = network_flags.load_dataset(network, answers=False)
-    return work.Subject(network, work.examples(network, dataset, flags.FLAGS.examples))
+    return computations.Subject(
+        network, computations.examples(network, dataset, flags.FLAGS.examples)
+    )
 
 
-def _embedded() -> work.Subject:
+def _embedded() -> computations.Subject:
     network = trained.embedded()
     files = [str(each.path) for each in sample_photographs.PHOTOGRAPHS]
-    return work.Subject(network, work.photographs_of(network, files))
+    return computations.Subject(network, computations.photographs_of(network, files))
 
 
 def main(argv: Sequence[str]) -> None:

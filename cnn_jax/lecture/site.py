@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from cnn_jax.data import sample_photographs
-from cnn_jax.lecture import making, source_pages
-from cnn_jax.lecture.making import Experiment, Record
+from cnn_jax.lecture import runner, source_pages
+from cnn_jax.lecture.runner import Experiment, Record
 from cnn_jax.lecture.topics import CHAPTERS, Chapter, Part, Topic
 from cnn_jax.reports import html
 from cnn_jax.reports.html import Html
@@ -67,7 +67,7 @@ def write(
     """Write the site of what is made so far, in one step, and return its first page.
 
     Args:
-      keys: as making.keys gives them: of what was made of another, that is said.
+      keys: as runner.keys gives them: of what was made of another, that is said.
     """
     new = gallery / ".site.new"
     shutil.rmtree(new, ignore_errors=True)
@@ -129,9 +129,9 @@ def _module(code: str) -> str:
 
 def _gather(gallery: Path, name: str, experiment: Experiment, key: str, new: Path) -> Made:
     """Read an experiment's results, and copy its pages and pictures into the site."""
-    command = shlex.join(["./launch.sh", *making.arguments(experiment, gallery)])
-    record = making.read_record(gallery, name)
-    folder = making.folder_of(gallery, name)
+    command = shlex.join(["./launch.sh", *runner.arguments(experiment, gallery)])
+    record = runner.read_record(gallery, name)
+    folder = runner.folder_of(gallery, name)
     if record is None or record.status != "made" or not (folder / "results.json").exists():
         return Made(command, record, {}, None, {})
     results = json.loads((folder / "results.json").read_text())

@@ -7,7 +7,7 @@ with parts of these commands' pages. Texts may mark `code`, and name results as 
 
 from typing import NamedTuple
 
-from cnn_jax.lecture.making import Experiment
+from cnn_jax.lecture.runner import Experiment
 
 
 class Part(NamedTuple):

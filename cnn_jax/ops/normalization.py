@@ -122,9 +122,8 @@ def pointwise_normalize(
     epsilon: float = 1e-5,
 ) -> Float[Array, "n *spatial f"]:
     """Return normalize(x @ kernel, ...) in x's dtype, as one product."""
-    precision = jnp.promote_types(x.dtype, jnp.float32)
-    slope = scale * jax.lax.rsqrt(variance.astype(precision) + epsilon)
-    return pointwise(x, kernel * slope) + (offset - mean * slope).astype(x.dtype)
+    slope, shift = _affine(x.dtype, mean, variance, scale, offset, epsilon)
+    return pointwise(x, kernel * slope) + shift.astype(x.dtype)
 
 
 def normalize(
@@ -139,9 +138,22 @@ def normalize(
 
     Ioffe & Szegedy 2015, algorithm 1; the two affine maps are folded into one multiply-add.
     """
-    precision = jnp.promote_types(x.dtype, jnp.float32)
+    slope, shift = _affine(x.dtype, mean, variance, scale, offset, epsilon)
+    return x * slope.astype(x.dtype) + shift.astype(x.dtype)
+
+
+def _affine(
+    dtype: jnp.dtype,
+    mean: Float[Array, " c"],
+    variance: Float[Array, " c"],
+    scale: Float[Array, " c"],
+    offset: Float[Array, " c"],
+    epsilon: float,
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Return the factor and the summand that normalize and then scale, at least in float32."""
+    precision = jnp.promote_types(dtype, jnp.float32)
     slope = scale * jax.lax.rsqrt(variance.astype(precision) + epsilon)
-    return x * slope.astype(x.dtype) + (offset - mean * slope).astype(x.dtype)
+    return slope, offset - mean * slope
 
 
 def local_response_norm(

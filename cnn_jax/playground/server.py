@@ -32,7 +32,7 @@ from starlette.routing import Route
 
 from cnn_jax.data import decoding
 from cnn_jax.errors import UsageError
-from cnn_jax.playground import work
+from cnn_jax.playground import computations
 from cnn_jax.playground.training import Training
 from cnn_jax.playground.worker import Busy, Frame, Mailbox, Work, Worker
 from cnn_jax.training.log import read_log
@@ -73,16 +73,16 @@ class Playground:
 
     def __init__(
         self,
-        networks: Mapping[str, Callable[[], work.Subject]],
+        networks: Mapping[str, Callable[[], computations.Subject]],
         training: Training | None = None,
         watched: Path | None = None,
     ):
         self.networks, self.training, self.watched = dict(networks), training, watched
         self.worker, self.streams = Worker(), 0
-        self._loaded: dict[str, work.Subject] = {}
+        self._loaded: dict[str, computations.Subject] = {}
         self._loading, self.decoding = threading.Lock(), threading.Lock()
 
-    def subject(self, name: str, anew: bool = False) -> work.Subject:
+    def subject(self, name: str, anew: bool = False) -> computations.Subject:
         """Return the subject of this name, "" for the first, loaded when it is first asked for.
 
         Args:
@@ -138,7 +138,7 @@ def application(
 
     async def run(request: Request):
         options = await _options(request)
-        client, task = _client(options), work.task(options.get("task"))
+        client, task = _client(options), computations.task(options.get("task"))
         found = await run_in_threadpool(playground.subject, str(options.get("network", "")))
         return _stream(playground, client, lambda show: task(found, options, show))
 
@@ -146,7 +146,7 @@ def application(
         options = await _options(request)
         if playground.training is None:
             raise UsageError("no run can be started here")
-        seed = work.integer(options, "seed", 0, 0, 2**31 - 1)
+        seed = computations.integer(options, "seed", 0, 0, 2**31 - 1)
         begun = playground.training.begin(seed, playground.worker)
         return _stream(playground, f"{_client(options)} trains", begun)
 
@@ -399,19 +399,21 @@ def _address(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _photograph(identifier: str, photograph: work.Photograph) -> dict[str, str]:
-    pixels = work.picture(photograph.name, photograph.name, photograph.pixels).pixels
+def _photograph(identifier: str, photograph: computations.Photograph) -> dict[str, str]:
+    pixels = computations.picture(photograph.name, photograph.name, photograph.pixels).pixels
     return {"id": identifier, "name": photograph.name, "src": _address(pixels)}
 
 
-def _description(playground: Playground, name: str, subject: work.Subject) -> dict[str, Any]:
+def _description(
+    playground: Playground, name: str, subject: computations.Subject
+) -> dict[str, Any]:
     return {
         "network": name or next(iter(playground.networks)),
         "networks": list(playground.networks),
         "watched": None if playground.watched is None else str(playground.watched),
         "trains": None if playground.training is None else playground.training.described(),
         "photographs": [_photograph(*each) for each in subject.samples.items()],
-        **work.described(subject),
+        **computations.described(subject),
     }
 
 

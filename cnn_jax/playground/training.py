@@ -12,7 +12,7 @@ from typing import Any
 from cnn_jax import trained
 from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
-from cnn_jax.playground import work
+from cnn_jax.playground import computations
 from cnn_jax.playground.worker import Frame, Show, Stopped, Work, Worker
 from cnn_jax.training import loop
 from cnn_jax.training.config import from_dict
@@ -39,7 +39,7 @@ class Training:
         self._lock, self._running, self._paused = threading.Lock(), False, False
         self._workdir: Path | None = None
 
-    def subject(self) -> work.Subject:
+    def subject(self) -> computations.Subject:
         """Return the network of the newest checkpoint of the run that was started last.
 
         Its photographs are the first ones that it is evaluated by.
@@ -52,7 +52,7 @@ class Training:
         network = trained.from_workdir(self._workdir)
         name = network.config.dataset
         dataset = datasets.load(name, datasets.evaluation_split(name, None))
-        return work.Subject(network, work.examples(network, dataset, EXAMPLES))
+        return computations.Subject(network, computations.examples(network, dataset, EXAMPLES))
 
     def described(self) -> dict[str, Any]:
         """Return what the page tells of it."""

@@ -19,8 +19,8 @@ from PIL import Image
 
 from cnn_jax.__main__ import commands
 from cnn_jax.errors import UsageError
-from cnn_jax.lecture import making, site, source_pages, topics
-from cnn_jax.lecture.making import Experiment, Record
+from cnn_jax.lecture import runner, site, source_pages, topics
+from cnn_jax.lecture.runner import Experiment, Record
 from cnn_jax.lecture.topics import Chapter, Part, Topic
 from cnn_jax.programs import layer_table
 
@@ -229,7 +229,7 @@ def stubs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(folder.parent)
     monkeypatch.setenv("PYTHONPATH", str(folder.parent))
     yield {"worker": "stubs.worker", "other": "stubs.other"}
-    making._imports.cache_clear()
+    runner._imports.cache_clear()
 
 
 EXPERIMENTS = {
@@ -246,16 +246,16 @@ def gallery(tmp_path):
 
 
 def keys_of(experiments, stubs):
-    making._imports.cache_clear()
-    return making.keys(experiments, stubs)
+    runner._imports.cache_clear()
+    return runner.keys(experiments, stubs)
 
 
 def make(gallery, experiments, stubs):
     """Make what is not made, and return which that was."""
     keys = keys_of(experiments, stubs)
-    waiting = [name for name in experiments if not making.is_made(gallery, name, keys[name])]
+    waiting = [name for name in experiments if not runner.is_made(gallery, name, keys[name])]
     for name in waiting:
-        for _ in making.make(gallery, name, experiments, keys[name], stubs):
+        for _ in runner.make(gallery, name, experiments, keys[name], stubs):
             pass
     return waiting
 
@@ -292,7 +292,7 @@ def test_another_source_makes_anew_only_what_imports_it(gallery, stubs, tmp_path
 
 
 def test_a_command_depends_on_what_it_imports_within_functions_and_on_data_beside_them():
-    files = making.sources("experiments.classify")
+    files = runner.sources("experiments.classify")
     names = {str(Path(file).relative_to(REPOSITORY)) for file in files}
     assert {
         "experiments/classify.py",
@@ -308,7 +308,7 @@ def test_a_command_depends_on_what_it_imports_within_functions_and_on_data_besid
 def test_a_failed_command_is_told_and_what_needs_it_too(gallery, stubs):
     failing = EXPERIMENTS | {"trained": Experiment("worker", ("--fail=1",), 1, "workdir")}
     make(gallery, failing, stubs)
-    trained, looked = (making.read_record(gallery, name) for name in failing)
+    trained, looked = (runner.read_record(gallery, name) for name in failing)
     assert trained.status == looked.status == "failed"
     assert trained.message == "error: the weights are not there"
     assert looked.message == "trained, whose network it looks into, was not made"
@@ -319,20 +319,20 @@ def test_a_command_that_is_killed_is_told_by_which_signal(gallery, stubs, tmp_pa
     killed = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
     (tmp_path / "commands/stubs/worker.py").write_text(killed)
     make(gallery, EXPERIMENTS, stubs)
-    message = making.read_record(gallery, "trained").message
+    message = runner.read_record(gallery, "trained").message
     assert message == "it was ended by SIGKILL, as where memory runs out"
 
 
 def test_an_interrupted_command_is_ended_and_goes_on_in_its_folder(gallery, stubs):
     slow = {"trained": Experiment("worker", ("--wait=60",), 1, "workdir")}
     key = keys_of(slow, stubs)["trained"]
-    run = making.make(gallery, "trained", slow, key, stubs)
+    run = runner.make(gallery, "trained", slow, key, stubs)
     while not (gallery / "runs/trained/calls").exists():
         next(run)
     run.close()
-    assert making.read_record(gallery, "trained") == Record(key, "begun")
-    assert not making.is_made(gallery, "trained", key)
-    again = making.make(gallery, "trained", slow, key, stubs)
+    assert runner.read_record(gallery, "trained") == Record(key, "begun")
+    assert not runner.is_made(gallery, "trained", key)
+    again = runner.make(gallery, "trained", slow, key, stubs)
     while calls(gallery, "trained") < 2:  # the first call's file is still there
         next(again)
     again.close()
@@ -577,7 +577,7 @@ def lecture(monkeypatch, stubs, no_playground):
     """The command, its experiments and chapters being the stubs'."""
     from experiments import lecture
 
-    making._imports.cache_clear()
+    runner._imports.cache_clear()
     monkeypatch.setattr(lecture, "commands", lambda: stubs)
     monkeypatch.setattr(lecture, "EXPERIMENTS", EXPERIMENTS)
     monkeypatch.setattr(lecture, "CHAPTERS", CHAPTERS)

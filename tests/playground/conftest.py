@@ -13,7 +13,7 @@ import uvicorn
 
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.models import create_model
-from cnn_jax.playground import server, work
+from cnn_jax.playground import computations, server
 from cnn_jax.trained import Trained
 
 NAMES = ("circle", "square", "star")  # of four classes, one has no name
@@ -31,7 +31,9 @@ def network():
 @pytest.fixture
 def subject(network):
     pixels = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
-    return work.Subject(network, [work.Photograph(f"photo {i}", p) for i, p in enumerate(pixels)])
+    return computations.Subject(
+        network, [computations.Photograph(f"photo {i}", p) for i, p in enumerate(pixels)]
+    )
 
 
 class Served:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax import UsageError
-from cnn_jax.playground import server, work
+from cnn_jax.playground import computations, server
 from cnn_jax.playground.worker import Frame
 from tests.playground.conftest import TOKEN, until
 
@@ -196,7 +196,7 @@ def endless(monkeypatch):
     stopped = threading.Event()
 
     def task(subject, options, show):
-        big = work.Picture("noise", "noise", np.random.default_rng(0).integers(
+        big = computations.Picture("noise", "noise", np.random.default_rng(0).integers(
             0, 255, (int(options.get("side", 8)),) * 2 + (3,), np.uint8))  # fmt: skip
         step = 0
         try:
@@ -207,7 +207,7 @@ def endless(monkeypatch):
         finally:
             stopped.set()
 
-    monkeypatch.setitem(work.TASKS, "endless", task)
+    monkeypatch.setitem(computations.TASKS, "endless", task)
     return stopped
 
 

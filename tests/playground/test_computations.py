@@ -7,7 +7,7 @@ from PIL import Image
 
 from cnn_jax import UsageError
 from cnn_jax.attacks import gradient, registry
-from cnn_jax.playground import work
+from cnn_jax.playground import computations
 from cnn_jax.playground.worker import Stopped
 from cnn_jax.visualize import methods
 
@@ -16,7 +16,7 @@ def done(subject, task, **options):
     """Return the last frame of a task, and those before it."""
     frames = []
     options = {"photograph": "sample0"} | options
-    return work.task(task)(subject, options, lambda make: frames.append(make())), frames
+    return computations.task(task)(subject, options, lambda make: frames.append(make())), frames
 
 
 def test_a_photograph_is_named_by_the_networks_probabilities(subject):
@@ -104,7 +104,7 @@ def test_work_that_nobody_waits_for_ends_at_its_next_step(subject, task):
             raise Stopped
 
     with pytest.raises(Stopped):
-        work.task(task)(subject, {"photograph": "sample0", "steps": 50}, show)
+        computations.task(task)(subject, {"photograph": "sample0", "steps": 50}, show)
     assert len(made) == 2
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused_in_one_line(subject, task, options, message):
 
 def test_uploads_are_kept_in_memory_up_to_a_number(subject):
     image = Image.new("RGB", (40, 30), "red")
-    first, *others = [subject.add("red", image) for _ in range(work.MOST_UPLOADS + 1)]
+    first, *others = [subject.add("red", image) for _ in range(computations.MOST_UPLOADS + 1)]
     assert subject.photograph(others[0]).pixels.shape == (16, 16, 3)
     with pytest.raises(UsageError, match="not kept any more"):
         subject.photograph(first)
