@@ -3,7 +3,7 @@
 python -m experiments.lecture
 python -m experiments.lecture --only=convolution,saliency
 
-Runs every command at demo size, each as a process of its own, below twenty minutes in all on two
+Runs every command at demo size, each as a process of its own, about twenty minutes in all on two
 cores, and gathers what they leave. Called again it goes on where it stopped, and makes anew only
 what has changed. A command that fails is told on its topic's page, and the exit status is then 1.
 """

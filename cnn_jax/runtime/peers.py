@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -119,12 +120,14 @@ def watch(
     try:
         if index == 0:
             listener = socket.create_server(("", 0), backlog=count)
-            store.key_value_set(_PORT, str(listener.getsockname()[1]))
-            _send = _lead(listener, name, timeout, say)
+            secret = secrets.token_hex(16)  # whatever else connects to the port is turned away
+            store.key_value_set(_PORT, f"{listener.getsockname()[1]} {secret}")
+            _send = _lead(listener, secret, name, timeout, say)
         else:
-            port = int(store.blocking_key_value_get(_PORT, int(1000 * _CONNECT)))
-            link = socket.create_connection((host, port), _CONNECT)
-            _send = _follow(link, name, f"process 0 of {count} ({host})", timeout, say)
+            port, secret = store.blocking_key_value_get(_PORT, int(1000 * _CONNECT)).split()
+            link = _Link(socket.create_connection((host, int(port)), _CONNECT))
+            link.send({"secret": secret, "process": index, "name": name})
+            _send = _follow(link, f"process 0 of {count} ({host})", timeout, say)
     except (OSError, RuntimeError) as error:
         say(f"{name} cannot watch the others, which end later than they could: {error}")
 
@@ -236,19 +239,20 @@ class _Link:
             pass  # who receives finds the connection broken
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """Return the messages that are there; None at the connection's end."""
+        """Return the messages that are there; None at the connection's end, or of what is none."""
         try:
             data = self.socket.recv(65536)
-        except OSError:
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            messages = [json.loads(line) for line in lines]
+        except (OSError, ValueError):
             return None
-        if not data:
+        if not data or not all(isinstance(message, dict) for message in messages):
             return None
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return messages
 
 
 def _lead(
-    listener: socket.socket, name: str, timeout: float, say: Callable[[str], None]
+    listener: socket.socket, secret: str, name: str, timeout: float, say: Callable[[str], None]
 ) -> Callable[[dict[str, Any]], None]:
     """Start the thread of process 0, which hears all others and judges; return what it sends by."""
     now = time.monotonic()
@@ -292,7 +296,8 @@ def _lead(
                 if key.fileobj is listener:
                     link = _Link(listener.accept()[0])
                     hello = link.receive()
-                    if hello is None:
+                    if not hello or hello[0].get("secret") != secret:
+                        link.socket.close()
                         continue
                     index, there = hello[0]["process"], time.monotonic()
                     members[index] = Member(hello[0]["name"], there, there)
@@ -340,12 +345,9 @@ def _moved(member: Member, status: Status) -> None:
 
 
 def _follow(
-    connected: socket.socket, name: str, leader: str, timeout: float, say: Callable[[str], None]
+    link: _Link, leader: str, timeout: float, say: Callable[[str], None]
 ) -> Callable[[dict[str, Any]], None]:
     """Start the thread of another process, which hears process 0; return what it sends by."""
-    link = _Link(connected)
-    index = int(name.split()[1])
-    link.send({"process": index, "name": name})
 
     def run() -> None:
         status = Status()

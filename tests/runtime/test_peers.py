@@ -1,8 +1,11 @@
 """Processes that work together end together, with a line that names the one that was lost."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -179,3 +182,27 @@ def test_a_process_whose_input_holds_the_others_up_is_named_with_its_share():
     )
     there[1].status.waited = 1.3
     assert peers.slow(there, seconds=10.0) is None
+
+
+def test_what_else_connects_to_the_port_is_turned_away_and_the_processes_are_watched_on(
+    monkeypatch,
+):
+    ending, said, ends = threading.Event(), [], []
+    monkeypatch.setattr(peers, "_ending", ending)
+    monkeypatch.setattr(peers, "_end", lambda line, say: (ends.append(line), ending.set()))
+    listener = socket.create_server(("localhost", 0))
+    peers._lead(listener, "secret", "process 0 of 2", 30.0, said.append)
+    try:
+        for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"process": 1, "name": "me"}\n'):
+            with socket.create_connection(listener.getsockname(), 10) as link:
+                link.sendall(stranger)
+                assert link.recv(1) == b""
+        with socket.create_connection(listener.getsockname(), 10) as link:
+            hello = {"secret": "secret", "process": 1, "name": "process 1 of 2"}
+            link.sendall(json.dumps(hello).encode() + b"\n")
+            assert json.loads(link.makefile().readline())["status"]["phase"] == peers._status.phase
+        assert ending.wait(10)
+        assert ends[0].startswith("process 1 of 2 died")
+    finally:
+        ending.set()
+        listener.close()
