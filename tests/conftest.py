@@ -17,6 +17,7 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 import tests.typechecker  # noqa: F401, the import hook names it
@@ -64,6 +65,17 @@ def float64():
     """Compute in float64 where the arrays are."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def own_flags():
+    """What the test defines of flags, directly or by importing a command, is undone behind it."""
+    from experiments import app  # noqa: F401, whose flags are of all commands and stay
+
+    before = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
 
 
 @pytest.fixture(autouse=True)

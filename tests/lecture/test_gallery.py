@@ -4,11 +4,13 @@ The commands are stubs that leave a page within a fraction of a second.
 """
 
 import base64
+import importlib
 import io
 import itertools
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -573,10 +575,10 @@ def test_texts_stand_out_from_what_they_stand_on(scheme):
 
 
 @pytest.fixture
-def lecture(monkeypatch, stubs, no_playground):
+def lecture(monkeypatch, stubs, no_playground, own_flags):
     """The command, its experiments and chapters being the stubs'."""
-    from experiments import lecture
-
+    sys.modules.pop("experiments.lecture", None)  # its flags were undone behind the last test
+    lecture = importlib.import_module("experiments.lecture")
     runner._imports.cache_clear()
     monkeypatch.setattr(lecture, "commands", lambda: stubs)
     monkeypatch.setattr(lecture, "EXPERIMENTS", EXPERIMENTS)

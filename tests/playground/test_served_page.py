@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cnn_jax.playground import page, server
+from cnn_jax.playground import computations, page, server
 from tests.playground.test_browser import CHROMIUM, missing
 
 
 @pytest.mark.slow
-def test_a_visitor_explains_attacks_and_brings_a_photograph(serve, subject, tmp_path):
+def test_a_visitor_explains_attacks_and_brings_a_photograph(serve, subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(computations, "MOST_STEPS", 100_000)
     if missing():
         if os.environ.get("CNN_JAX_BROWSER") == "required":
             pytest.fail(f"missing: {missing()}")

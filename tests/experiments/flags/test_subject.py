@@ -11,15 +11,13 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import UsageError, trained
-from experiments import app  # noqa: F401  (app defines the flags about processes)
 from experiments.flags import subject as subjects
-
-subjects.define()
 
 
 @pytest.fixture
-def given():
+def given(own_flags):
     """given(name=value, ...) sets flags for the test."""
+    subjects.define()
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     saved = flagsaver.save_flag_values()

@@ -7,7 +7,7 @@ import { canvas, largest, paintImage, paintSigned } from "./pictures.js";
 import { argmax, logitsOf, softmax } from "./session.js";
 
 export function mountLooking(page) {
-  const image = canvas("", { class: "subject-picture" });
+  const image = canvas("The image", { class: "subject-picture" });
   const answer = h("p", { class: "answer", id: "answer", "aria-live": "polite" });
   const bars = h("div", { class: "small-bars", role: "img" });
   let target = 0; // what the network says of the image
@@ -79,7 +79,7 @@ export function mountLooking(page) {
     epsilonText.textContent = `ε ${Number(epsilon.value).toFixed(2)}`;
   };
   showEpsilon();
-  const difference = canvas("");
+  const difference = canvas("What was changed");
   const adversarialCard = card("adversarial", "Adversarial image", "Small changes against the answer", async function* () {
     const { session, subject } = page;
     const truth = subject.label ?? target;
