@@ -77,7 +77,7 @@ def test_every_example_of_an_epoch_is_read_once_whatever_the_hosts_it_goes_on_wi
 
 
 TRAIN = """
-import dataclasses, json, os, sys
+import json, os, signal, sys
 import jax
 devices, processes, number, port, *runs = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", int(devices))
@@ -87,15 +87,22 @@ from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.task import TASKS
 for run in runs:
-    task, workdir, options = json.loads(run)
-    result = loop.train(TrainConfig(**options), workdir, task=TASKS[task])
+    task, workdir, options, *told = json.loads(run)
+    def tell(step, metrics):
+        if told == [jax.process_index(), step]:
+            os.kill(os.getpid(), signal.SIGTERM)
+    callbacks = loop.Callbacks(update=tell)
+    result = loop.train(TrainConfig(**options), workdir, callbacks, task=TASKS[task])
     if jax.process_index() == 0:
         print(json.dumps([result.step, result.parameters_sha256]), flush=True)
 """
 
 
 def train(runs, processes, devices=4):
-    """Train runs of (task, folder, options) in so many processes that share the devices."""
+    """Train runs of (task, folder, options) in so many processes that share the devices.
+
+    A run may have two numbers more: of the process that is told to stop, and of the step at which.
+    """
     port = portpicker.pick_unused_port()
     shared = [json.dumps(run) for run in runs]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": ""}
@@ -193,6 +200,22 @@ def test_what_two_processes_began_one_ends(folder, tmp_path):
     whole = dataclasses.replace(config, shard_state=False)
     loop.train(whole, tmp_path / "one", devices=jax.devices()[:1])
     assert_trained_alike(tmp_path / "run", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_where_one_process_is_told_to_stop_both_save_that_step_and_go_on_as_if_never_stopped(
+    folder, tmp_path
+):
+    options = options_of_folder(folder) | {"steps": 14, "checkpoint_every": 100}
+    stopped, whole = str(tmp_path / "stopped"), str(tmp_path / "whole")
+    (first, _), _ = train([("classification", stopped, options, 1, 3)], 2)
+    assert json.loads(first.splitlines()[-1])[0] == 10  # they ask each other every tenth step
+    assert checkpoint.steps(checkpoint.checkpoint_directory(stopped)) == [10]
+    runs = [("classification", stopped, options), ("classification", whole, options)]
+    (first, _), _ = train(runs, 2)
+    resumed, never_stopped = first.splitlines()[-2:]
+    assert json.loads(resumed)[0] == 14
+    assert resumed == never_stopped  # the parameters' hash, too
 
 
 @pytest.mark.large
