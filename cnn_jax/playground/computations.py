@@ -8,13 +8,14 @@ import collections
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from cnn_jax import trained
@@ -145,6 +146,37 @@ def explain(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
     layer = _text(options, "layer", "") or None
     if layer is not None:
         _check_layer(subject, layer, spatial=True)
+    seen, of = colour(images[0]), subject.class_names[target]
+    signs = " (red) and against it (blue)" if method.signed else ""
+    so_far = None
+
+    def frame(map_: Float[Array, "h w"] | None, **place: int) -> Frame:
+        if map_ is None:
+            return Frame(**place, classes=found, text=f"{method.title} is at work")
+        coloured = heat(np.asarray(map_), method.signed)
+        # the photograph in grey below the colours
+        over = 0.45 * seen.mean(axis=-1, keepdims=True) + 0.55 * coloured
+        return Frame(
+            **place,
+            classes=found,
+            pictures=(
+                picture(method.title, f"map of {method.title} for {of}", coloured),
+                picture(
+                    "One over the other", f"the map of {method.title} over the photograph", over
+                ),
+            ),
+            text=f"{method.title}: what speaks for {of}{signs}",
+        )
+
+    def progress(items: Iterable, total: int) -> Iterator:
+        for i, item in enumerate(items):
+            show(partial(frame, so_far, step=i, steps=total))
+            yield item
+
+    def watch(maps: Float[Array, "n h w"]) -> None:
+        nonlocal so_far
+        so_far = maps[0]
+
     settings = methods.Settings(
         jax.random.key(integer(options, "seed", 0, 0, 2**31 - 1)),
         layer=layer,
@@ -152,22 +184,10 @@ def explain(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         samples=integer(options, "steps", 50, 1, MOST_STEPS),
         masks=integer(options, "steps", 1000, 1, MOST_STEPS),
         batch_size=16,
-        progress=_counted(show, Frame(classes=found, text=f"{method.title} is at work")),
+        progress=progress,
+        watch=watch,
     )
-    map_ = np.asarray(method.explain(subject.f, images, np.array([target]), settings))[0]
-    coloured, seen = heat(map_, method.signed), colour(images[0])
-    # the photograph in grey below the colours
-    over = 0.45 * seen.mean(axis=-1, keepdims=True) + 0.55 * coloured
-    of = subject.class_names[target]
-    return Frame(
-        classes=found,
-        pictures=(
-            picture(method.title, f"map of {method.title} for {of}", coloured),
-            picture("One over the other", f"the map of {method.title} over the photograph", over),
-        ),
-        text=f"{method.title}: what speaks for {of}"
-        + (" (red) and against it (blue)" if method.signed else ""),
-    )
+    return frame(method.explain(subject.f, images, np.array([target]), settings)[0])
 
 
 def activations(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
@@ -504,17 +524,6 @@ def _ranked(subject: Subject, probabilities) -> list[dict[str, Any]]:
         {"name": subject.class_names[i], "index": int(i), "probability": float(probabilities[i])}
         for i in np.argsort(-probabilities, kind="stable")[:TOP]
     ]
-
-
-def _counted(show: Show, frame: Frame) -> Callable[[Iterable, int], Iterator]:
-    """Return a progress that shows the frame before each item, with how many there are."""
-
-    def progress(items: Iterable, total: int) -> Iterator:
-        for i, item in enumerate(items):
-            show(lambda i=i: frame._replace(step=i, steps=total))
-            yield item
-
-    return progress
 
 
 def picture(title: str, alt: str, image: Float[np.ndarray, "h w c"]) -> Picture:

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import Partial
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from cnn_jax.errors import UsageError
 from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress as Progress
 
 DEFAULT_BATCH = 64
+# watch(the maps as they are so far); what it raises ends the work
+WatchMaps = Callable[[Float[Array, "n h w"]], None]
 
 
 def no_progress(items: Iterable, total: int) -> Iterable:

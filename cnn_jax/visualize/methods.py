@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from cnn_jax import errors, plugins
 from cnn_jax.errors import UsageError
 from cnn_jax.visualize import grad_cam, gradients
-from cnn_jax.visualize.batching import DEFAULT_BATCH, Progress, in_batches, no_progress
+from cnn_jax.visualize.batching import DEFAULT_BATCH, Progress, WatchMaps, in_batches, no_progress
 from cnn_jax.visualize.grad_cam import TappedClassifier
 from cnn_jax.visualize.occlusion import occlusion
 from cnn_jax.visualize.rise import rise
@@ -29,6 +29,8 @@ class Settings(NamedTuple):
     window: side of the occluding square; None: a quarter of the image. Its stride is half of it.
     batch_size: network inputs at once.
     progress: wraps the loops over batches of inputs.
+    watch: is shown the maps so far by the methods that add them up from many inputs, occlusion and
+      RISE, after each batch.
     """
 
     key: Array
@@ -40,6 +42,7 @@ class Settings(NamedTuple):
     window: int | None = None
     batch_size: int = DEFAULT_BATCH
     progress: Progress = no_progress
+    watch: WatchMaps | None = None
 
 
 class Method(NamedTuple):
@@ -110,12 +113,12 @@ def _guided_grad_cam(f, images, targets, settings):
 def _occlusion(f, images, targets, settings):
     window = settings.window or max(min(images.shape[1:3]) // 4, 1)
     places = {"window": (window, window), "stride": (max(window // 2, 1),) * 2}
-    return occlusion(f, images, targets, **places, **_batches(settings))
+    return occlusion(f, images, targets, **places, **_batches(settings), watch=settings.watch)
 
 
 def _rise(f, images, targets, settings):
     options = {"masks": settings.masks, "settled": settings.settled} | _batches(settings)
-    return rise(f, images, targets, settings.key, **options)
+    return rise(f, images, targets, settings.key, **options, watch=settings.watch)
 
 
 def _edges(f, images, targets, settings):

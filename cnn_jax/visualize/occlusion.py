@@ -5,6 +5,7 @@ patch does not reach is computed once: `incremental`.
 """
 
 import itertools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
+    WatchMaps,
     even_batch,
     no_progress,
 )
@@ -37,6 +39,7 @@ def occlusion(
     output: str = "score",
     batch_size: int = DEFAULT_BATCH,
     progress: Progress = no_progress,
+    watch: WatchMaps | None = None,
 ) -> Float[Array, "n h w"]:
     """Return for each pixel what the target's output loses by the windows that cover it.
 
@@ -47,24 +50,39 @@ def occlusion(
       aggregate: "mean" over the windows that cover a pixel (captum), or their "sum" (PAIR).
       output: "score" or "probability".
       batch_size: network inputs at once.
+      watch: is shown the maps of the windows so far, after each batch of them; nothing is lost yet
+        where none was.
 
     Raises:
       UsageError: a window larger than the image, or a stride that leaves pixels uncovered.
     """
     if aggregate not in AGGREGATES:
         raise errors.unknown("aggregate", aggregate, AGGREGATES)
-    settings = {"window": window, "stride": stride, "fill": fill, "output": output}
-    settings |= {"batch_size": batch_size, "progress": progress}
-    covered = occluded_outputs(f, images, targets, **settings)
-    plain = class_outputs(as_partial(f), jnp.asarray(images), jnp.asarray(targets), output)
-    losses = plain[:, None, None] - covered
     # of each window, along each axis, the pixels that it covers
     rows, columns = (
-        jnp.asarray(_covers(size, extent, step), losses.dtype)
+        _covers(size, extent, step)
         for size, extent, step in zip(images.shape[1:3], window, stride, strict=True)
     )
-    total = jnp.einsum("nij,ih,jw->nhw", losses, rows, columns)
-    return total if aggregate == "sum" else total / jnp.einsum("ih,jw->hw", rows, columns)
+    plain = class_outputs(as_partial(f), jnp.asarray(images), jnp.asarray(targets), output)
+
+    def maps(covered: Float[Array, "n rows columns"]) -> Float[Array, "n h w"]:
+        losses = plain[:, None, None] - covered
+        by_row, by_column = (jnp.asarray(axis, losses.dtype) for axis in (rows, columns))
+        total = jnp.einsum("nij,ih,jw->nhw", losses, by_row, by_column)
+        if aggregate == "sum":
+            return total
+        return total / jnp.einsum("ih,jw->hw", by_row, by_column)
+
+    def seen(outputs: list[Float[Array, " places"]]) -> None:
+        covered = np.repeat(np.asarray(plain), len(rows) * len(columns))
+        found = np.concatenate(outputs)
+        covered[: len(found)] = found
+        watch(maps(covered.reshape(-1, len(rows), len(columns))))
+
+    settings = {"window": window, "stride": stride, "fill": fill, "output": output}
+    settings |= {"batch_size": batch_size, "progress": progress}
+    settings["watch"] = None if watch is None else seen
+    return maps(occluded_outputs(f, images, targets, **settings))
 
 
 def occluded_outputs(
@@ -78,8 +96,13 @@ def occluded_outputs(
     output: str = "probability",
     batch_size: int = DEFAULT_BATCH,
     progress: Progress = no_progress,
+    watch: Callable[[list[Float[Array, " places"]]], None] | None = None,
 ) -> Float[Array, "n rows columns"]:
-    """Return the target's output for each place of the window; arguments as in `occlusion`."""
+    """Return the target's output for each place of the window; arguments as in `occlusion`.
+
+    Args:
+      watch: is shown the outputs so far in their order, a part for each batch, after each.
+    """
     images, targets = jnp.asarray(images), jnp.asarray(targets)
     rows, columns = (
         tuple(_starts(size, extent, step).tolist())
@@ -101,6 +124,8 @@ def occluded_outputs(
         logits = patched(f, image, fill, plain, grid, row, column)
         found = score_of(output, logits, jnp.full(size, targets[index]))
         outputs.append(found[: count - start])
+        if watch is not None:
+            watch(outputs)
     return jnp.concatenate(outputs).reshape(len(images), len(rows), len(columns))
 
 

@@ -14,6 +14,7 @@ from cnn_jax.runtime.partial import as_partial
 from cnn_jax.visualize.batching import (
     DEFAULT_BATCH,
     Progress,
+    WatchMaps,
     no_progress,
 )
 from cnn_jax.visualize.scores import Classifier, Images, Targets, class_outputs
@@ -33,6 +34,7 @@ def rise(
     settled: float | None = None,
     batch_size: int = DEFAULT_BATCH,
     progress: Progress = no_progress,
+    watch: WatchMaps | None = None,
 ) -> Float[Array, "n h w"]:
     """Return sum_i output(image * mask_i) mask_i / (masks * probability): equation 6.
 
@@ -45,6 +47,7 @@ def rise(
       fill: what is seen where the mask is 0, broadcast to one image.
       output: "probability" or "score".
       batch_size: network inputs at once.
+      watch: is shown the maps of the masks so far, after each batch of them.
     """
     images, targets = jnp.asarray(images), jnp.asarray(targets)
     drawn = draw_masks(key, masks, images.shape[1:3], cells=cells, probability=probability)
@@ -53,6 +56,10 @@ def rise(
     f, fill = as_partial(f), jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape[1:])
     halves = [[0.0, 0.0] for _ in images]  # of even and of odd batches
     used, unsettled = [0] * len(images), list(range(len(images)))
+
+    def maps() -> Float[Array, "n h w"]:
+        return jnp.stack([sum(h) / (n * probability) for h, n in zip(halves, used, strict=True)])
+
     for turn, start in enumerate(progress(starts, len(starts))):
         number = np.arange(start, start + size)
         batch = Masks(*(array[np.minimum(number, masks - 1)] for array in drawn))
@@ -63,11 +70,13 @@ def rise(
             outputs = jnp.where(number < masks, outputs, 0)
             halves[i][turn % 2] += jnp.tensordot(outputs, soft, axes=1)
             used[i] = min(start + size, masks)
+        if watch is not None:
+            watch(maps())
         if settled is not None and turn % 2 and turn > 1:
             unsettled = [i for i in unsettled if not reliability(*halves[i]) >= settled]
         if not unsettled:
             break
-    return jnp.stack([sum(h) / (n * probability) for h, n in zip(halves, used, strict=True)])
+    return maps()
 
 
 def reliability(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> float:

@@ -1,5 +1,7 @@
 """What the served playground computes: frames while it works, the library's numbers at the end."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -38,6 +40,15 @@ def test_every_method_explains(subject, name):
     assert [picture.pixels.shape for picture in last.pictures] == [(128, 128, 3)] * 2
     if name in ("smooth_grad", "integrated_gradients", "rise"):  # of two batches
         assert [(frame.step, frame.steps) for frame in frames] == [(0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("name", ["rise", "occlusion"])
+def test_a_map_that_adds_up_is_seen_while_it_does(subject, name):
+    last, frames = done(subject, "explain", method=name, target="star", steps=40)
+    assert not frames[0].pictures
+    shown = [frame.pictures[0].pixels for frame in frames[1:]] + [last.pictures[0].pixels]
+    assert len(shown) == frames[0].steps > 1
+    assert all((a != b).any() for a, b in itertools.pairwise(shown))
 
 
 # within a budget, to the nearest boundary, by a variable that is no image; the others take long

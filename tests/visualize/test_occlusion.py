@@ -45,6 +45,19 @@ def test_windows_add_up_or_are_averaged():
     assert mean[0].tolist() == [[27, 30, 36, 39]] * 3
 
 
+def test_after_each_batch_the_map_is_that_of_the_windows_so_far():
+    seen = []
+    windows = {"window": (1, 1), "stride": (1, 1), "batch_size": 6}
+    images = np.concatenate([IMAGE, IMAGE + 1])
+    occlusion(total, images, [0, 0], **windows, watch=lambda maps: seen.append(maps.copy()))
+    assert len(seen) == 4  # two batches an image
+    first, second = images[..., 0].reshape(2, -1)
+    for done, maps in zip((6, 12, 18, 24), seen, strict=True):
+        expected = np.concatenate([first, second])
+        expected[done:] = 0  # not covered yet
+        np.testing.assert_array_equal(maps.ravel(), expected)
+
+
 def test_the_last_window_may_stick_out():
     """Windows of 3 columns at 0 and 3: the second covers the last column alone."""
     ours = occlusion(total, IMAGE, [0], window=(3, 3), stride=(3, 3))

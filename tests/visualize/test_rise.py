@@ -29,6 +29,21 @@ def test_the_map_is_the_mean_of_the_masks_weighted_by_the_outputs(reference, net
         np.testing.assert_allclose(map_, expected, rtol=1e-12)
 
 
+def test_after_each_batch_the_map_is_that_of_the_masks_so_far(reference, network):
+    f = network({"name": "plain"} | reference["plain"])
+    images, targets, seen = reference["images"], reference["targets"], []
+    settings = {"masks": 14, "cells": 3, "output": "score", "batch_size": 6}
+    last = rise(f, images, targets, KEY, **settings, watch=seen.append)
+    assert len(seen) == 3
+    masks = random_masks(14, images.shape[1:3], cells=3)
+    for done, maps in zip((6, 12, 14), seen, strict=True):
+        for image, target, map_ in zip(images, targets, maps, strict=True):
+            scores = np.asarray(f(masks[:done, ..., None] * image))[:, target]
+            expected = (scores[:, None, None] * masks[:done]).sum(axis=0) / (done * 0.5)
+            np.testing.assert_allclose(map_, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(seen[-1], last)
+
+
 def test_masks_are_shifted_soft_grids_of_the_stated_density():
     masks = random_masks(2000, (12, 9), cells=4, probability=0.3)
     assert masks.shape == (2000, 12, 9)
