@@ -1,25 +1,27 @@
-"""Says what is on photographs: the five likeliest classes of each, by name.
+"""Says what is on photographs: the five likeliest classes of each, its objects or its regions.
 
 python -m experiments.classify photo.jpg holiday/ 'scans/*.png'
 python -m experiments.classify --model=resnet50 --weights=imagenet1k_v2 photo.jpg
 python -m experiments.classify --workdir=runs/digits digit.png
+python -m experiments.classify --model=maskrcnn_resnet50_fpn --weights=coco_v1 street.jpg
 
 Files, folders (all images in them, also deeper down) and patterns; by default the ImageNet network
-that comes with the set-up, and the sample photographs. Leaves results.json, classes.csv and a page.
+that comes with the set-up, and the sample photographs. A detector answers with boxes and masks, a
+network for segmentation with the class of every pixel, over the photograph and in its own pixels.
+Leaves results.json, a CSV file (of classes, objects or regions) and a page; masks/ has the regions.
 A file that cannot be read is named and left out, and the exit status is then 1.
 """
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-import jax
-import numpy as np
 from absl import flags
 
-from cnn_jax import trained
-from cnn_jax.data import decoding, photographs, preprocessing, sample_photographs
+from cnn_jax import answers
+from cnn_jax.data import decoding, photographs, sample_photographs
 from cnn_jax.errors import UsageError
-from cnn_jax.reports import classified, run_page
+from cnn_jax.reports import classified, mask_figures, run_page
 from cnn_jax.runtime.progress import bar
 
 from . import app
@@ -30,7 +32,19 @@ network_flags.define()
 subjects.define_images()
 subjects.define_output()
 _TOP = flags.DEFINE_integer(
-    "top", 5, "Number of classes that are told of each photograph.", lower_bound=1
+    "top",
+    None,
+    "Number of classes, objects or regions that are told of each photograph; by default five "
+    "classes, and all objects and regions.",
+    lower_bound=1,
+)
+_LEAST = flags.DEFINE_float(
+    "least",
+    None,
+    "Least probability of a class, score of an object or share of the pixels that is told; by "
+    "default .5 of objects and 0 of the others.",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 32, "Photographs at a time; changes no result.", lower_bound=1
@@ -41,36 +55,28 @@ def main(argv: Sequence[str]) -> None:
     files = photographs.find([*argv[1:], *flags.FLAGS.image])
     if not argv[1:] and not flags.FLAGS.image:
         files = [str(each.path) for each in sample_photographs.PHOTOGRAPHS]
-    network = network_flags.load_network()
-    names = network.class_names
-    names += tuple(map(str, range(len(names), network.model.num_classes)))
-    top = min(_TOP.value, len(names))
+    network = network_flags.load_network(task=None)
+    task, names = network.model.task, answers.class_names(network)
     size = min(_BATCH_SIZE.value, len(files))
-    classify = jax.jit(lambda f, pixels: jax.lax.top_k(jax.nn.softmax(f(pixels)), top))
-    f = trained.classifier(network)
-    images, shown, broken = [], [], {}
+    ask = answers.asker(network, top=_TOP.value, least=_LEAST.value, batch_size=size)
+    images, pictures, masks, broken = [], [], {}, {}
     for start in bar("batch")(range(0, len(files), size), len(range(0, len(files), size))):
-        read = []
+        read = {}
         for file in files[start : start + size]:
             try:
-                image = decoding.read(file, len(network.mean))
+                read[file] = decoding.read(file, len(network.mean))
             except UsageError as error:
                 broken[file] = str(error)
-                continue
-            read.append((file, preprocessing.preprocess(image, network.preprocessing)))
-        if not read:
-            continue
-        pixels = np.stack([preprocessing.to_array(image) for _, image in read])
-        pixels = np.pad(pixels, [(0, size - len(read)), *[(0, 0)] * 3]).astype(np.float32) / 255
-        probabilities, indices = map(np.asarray, classify(f, pixels))
-        for (file, image), row, of in zip(read, probabilities, indices, strict=False):
-            classes = [
-                {"name": names[i], "index": int(i), "probability": float(p)}
-                for p, i in zip(row, of, strict=True)
-            ]
-            images.append({"file": file, "classes": classes})
-            if len(shown) < classified.SHOWN:
-                shown.append(image)
+        for (file, photograph), answer in zip(
+            read.items(), ask([*read.values()]) if read else [], strict=True
+        ):
+            images.append(classified.row(file, answer, task))
+            if answer.regions is not None:
+                name = f"masks/{len(images):05}_{Path(file).stem}.png"
+                masks[name] = mask_figures.indexed_png(answer.regions, network.model.num_classes)
+                images[-1]["mask"] = name
+            if len(pictures) < classified.SHOWN:
+                pictures.append(classified.picture(file, photograph, answer, names))
     for problem in broken.values():
         print(f"left out: {problem}", file=sys.stderr)
     if not images:
@@ -79,11 +85,14 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         config.pop("sample_photographs", None)
     folder = app.open_free_workdir(subjects.results_folder("classify", network), config)
-    print("\n".join(classified.lines(images)))
-    classified.write_csv(folder / "classes.csv", images)
-    section = classified.section(images, shown, broken)
+    print("\n".join(classified.lines(images, task)))
+    classified.write_csv(folder / f"{classified.KINDS[task]}.csv", images, task)
+    for name, png in masks.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(png)
+    section = classified.section(images, task, pictures, broken)
     results = {"images": images, "left_out": broken}
-    run_page.finish(folder, "Photographs by class", [section], results, network=network)
+    run_page.finish(folder, classified.TITLES[task], [section], results, network=network)
     if broken:
         sys.exit(1)
 

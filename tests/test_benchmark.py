@@ -2,11 +2,7 @@ import io
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +31,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.programs.flops import multiply_adds
 from cnn_jax.training import loop as training
 from cnn_jax.training.config import TrainConfig
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.command import run_command
 
 TINY = Spec("train", "lenet5", batch_size=8, image_size=32, turn_seconds=0)
 
@@ -531,15 +526,8 @@ def test_a_batch_that_does_not_divide_is_refused_by_the_worker():
 # --- the experiment ---------------------------------------------------------------------------
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "experiments.benchmark", *arguments]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, check=False
-    )
-
-
 def test_an_error_of_use_leaves_no_folder(tmp_path):
-    process = run("--task=tain", f"--workdir={tmp_path / 'new'}")
+    process = run_command("benchmark", "--task=tain", f"--workdir={tmp_path / 'new'}")
     assert (process.returncode, process.stdout) == (2, "")
     assert process.stderr == "error: unknown task 'tain'; did you mean 'train'?\n"
     assert not (tmp_path / "new").exists()
@@ -548,7 +536,8 @@ def test_an_error_of_use_leaves_no_folder(tmp_path):
 @pytest.mark.slow
 def test_the_experiment_leaves_results_and_a_report(tmp_path):
     workdir = tmp_path / "run"
-    process = run(
+    process = run_command(
+        "benchmark",
         *("--task=inference", "--model=lenet5", "--batch_size=2", "--rounds=2"),
         *("--turn_seconds=0.01", f"--workdir={workdir}"),
     )

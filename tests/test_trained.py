@@ -1,9 +1,6 @@
 """A network meets a data set: its classes are matched by name before anything is counted."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +11,7 @@ from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
+from tests.command import run_command
 
 RED, GREEN, BLUE = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 
@@ -134,15 +132,10 @@ def test_as_many_names_as_classes(tmp_path):
         trained.from_weights("lenet5", tmp_path / "w", 3, class_names=("a", "b"))
 
 
-def run(name, *flags):
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    return subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("attack", [(), ("--attack=fgsm", "--eps=1/255", "--epsilons=1/255")])
 def test_evaluate_counts_a_part_of_the_classes_by_name(pets, draw_pets, tmp_path, attack):
     dataset = draw_pets(tmp_path, cat=GREEN, dog=BLUE)
-    done = run("evaluate", f"--workdir={pets}", f"--dataset={dataset}", *attack)
+    done = run_command("evaluate", f"--workdir={pets}", f"--dataset={dataset}", *attack)
     assert done.returncode == 0, done.stderr
     results = json.loads((pets / "results.json").read_text())
     assert (results["examples"], results["top1_error"]) == (4, 0)
@@ -171,7 +164,7 @@ def test_every_command_refuses_classes_that_the_network_does_not_know(
 ):
     dataset = draw_pets(tmp_path / "images", cat=GREEN, fox=RED)
     before = {file: file.stat().st_mtime_ns for file in pets.rglob("*")}
-    done = run(*command, f"--workdir={pets}", f"--dataset={dataset}")
+    done = run_command(*command, f"--workdir={pets}", f"--dataset={dataset}")
     assert done.returncode == 2
     assert done.stderr.startswith("error: the classes of folder:")
     assert "'fox' (1 of 2) unknown" in done.stderr
@@ -189,5 +182,5 @@ def test_what_looks_at_features_alone_takes_images_of_any_classes(
 ):
     dataset = draw_pets(tmp_path / "images", count=20, cat=GREEN, fox=RED)
     flags = (f"--workdir={pets}", f"--dataset={dataset}", f"--output={tmp_path}/out", *flags)
-    done = run(command, *flags)
+    done = run_command(command, *flags)
     assert done.returncode == 0, done.stderr

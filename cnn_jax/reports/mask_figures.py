@@ -1,5 +1,6 @@
 """Masks drawn over images."""
 
+import io
 from collections.abc import Sequence
 
 import matplotlib
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from cnn_jax.tasks.segmentation import IGNORED
 
@@ -27,6 +29,20 @@ def overlay(
     tint = class_colours(classes)[np.where(mask == IGNORED, 0, mask)]
     share = np.where((mask == 0)[..., None], 0.25, 0.65)  # the ground only darkens
     return np.where(ignored, 1.0, (1 - share) * grey + share * tint)
+
+
+def patches(colours: Float[np.ndarray, "k 3"], names: Sequence[str]) -> list[Patch]:
+    """Return what a legend shows of these classes."""
+    return [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+
+
+def indexed_png(mask: Int[np.ndarray, "h w"], classes: int) -> bytes:
+    """Return a PNG whose pixels are the classes' numbers, each in its colour, as VOC's are."""
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette(np.rint(255 * class_colours(classes)).astype(np.uint8).tobytes())
+    png = io.BytesIO()
+    image.save(png, "png")
+    return png.getvalue()
 
 
 def masks_over_images(
@@ -52,9 +68,6 @@ def masks_over_images(
             axes.imshow(pixels, cmap="gray" if grey else None, interpolation="nearest")
             if i < columns:
                 axes.set_title(title, fontsize=9, pad=3)
-    patches = [
-        Patch(color=colour, label=name)
-        for colour, name in zip(class_colours(classes), class_names, strict=True)
-    ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(classes, 9), frameon=False)
+    handles = patches(class_colours(classes), class_names)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(classes, 9), frameon=False)
     return figure

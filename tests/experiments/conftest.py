@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_jax.training import loop
 from cnn_jax.training.config import TrainConfig
@@ -28,3 +30,13 @@ def trained_once(tmp_path_factory):
 def run(trained_once, tmp_path_factory):
     """The module's own copy of the folder of that run."""
     return shutil.copytree(trained_once, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="session")
+def two_photographs(tmp_path_factory):
+    """A folder of two photographs of other sizes than any network's: 60x40 and 30x70."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for name, size in (("wide.png", (40, 60)), ("high.png", (70, 30))):
+        Image.fromarray(random.integers(0, 255, (*size, 3), np.uint8)).save(folder / name)
+    return folder

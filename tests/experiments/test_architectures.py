@@ -1,28 +1,14 @@
 """experiments.architectures as its users run it."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.architectures", *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
+from tests.command import run_command
 
 
 def test_one_network_prints_the_lectures_table_and_keeps_it(tmp_path):
-    done = run("--model=vgg16", f"--workdir={tmp_path / 'vgg16'}")
+    done = run_command("architectures", "--model=vgg16", f"--workdir={tmp_path / 'vgg16'}")
     assert done.returncode == 0, done.stderr
     assert "138,344,128" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("pool5"))
@@ -38,7 +24,7 @@ def test_one_network_prints_the_lectures_table_and_keeps_it(tmp_path):
 
 
 def test_an_unknown_network_is_an_error_of_use(tmp_path):
-    done = run("--model=vgg61", f"--workdir={tmp_path / 'none'}")
+    done = run_command("architectures", "--model=vgg61", f"--workdir={tmp_path / 'none'}")
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown model 'vgg61'; did you mean")
     assert not (tmp_path / "none").exists()
@@ -48,7 +34,7 @@ def test_an_unknown_network_is_an_error_of_use(tmp_path):
 def test_every_network_has_a_row_with_its_numbers(tmp_path):
     from cnn_jax import model_names
 
-    done = run(f"--workdir={tmp_path / 'all'}")
+    done = run_command("architectures", f"--workdir={tmp_path / 'all'}")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "all" / "results.json").read_text())["models"]
     assert [row["name"] for row in rows] == model_names()

@@ -8,27 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.command import run_command
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-
-
-def run(name, *flags):
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adversarial")
     tiny = ["--recipe=digits", "--model=lenet5", "--model_options=filters=(8,), neurons=(16,)"]
-    done = run("train", *tiny, "--steps=40", f"--workdir={folder}/run", f"--data_dir={folder}")
+    done = run_command(
+        "train", *tiny, "--steps=40", f"--workdir={folder}/run", f"--data_dir={folder}"
+    )
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
 def attack(trained, name, *flags):
     output = trained / name
-    done = run("adversarial", f"--workdir={trained}", f"--output={output}", *flags)
+    done = run_command("adversarial", f"--workdir={trained}", f"--output={output}", *flags)
     assert done.returncode == 0, done.stderr
     return json.loads((output / "results.json").read_text()), output
 
@@ -71,7 +70,7 @@ def test_an_attack_without_a_budget(trained):
 def test_evaluation_under_attacks_and_under_all_of_them(trained):
     flags = ("--eps=32/255", "--epsilons=8/255,64/255", "--attack_examples=40")
     flags += ("--attack=fgsm,deepfool",)
-    done = run("evaluate", f"--workdir={trained}", *flags)
+    done = run_command("evaluate", f"--workdir={trained}", *flags)
     assert done.returncode == 0, done.stderr
     results = json.loads((trained / "results.json").read_text())
     attacked = results["under_attack"]
@@ -127,7 +126,7 @@ def test_a_masked_gradient_does_not_pass_for_robustness(trained, tmp_path, name)
 def test_a_universal_perturbation_and_its_transfer(trained):
     output = trained / "universal"
     flags = ("--method=sgd", "--eps=64/255", "--made_of=10,60", "--examples=100")
-    done = run(
+    done = run_command(
         "universal_perturbation",
         f"--workdir={trained}",
         f"--other={trained}",
@@ -150,7 +149,7 @@ def test_a_universal_perturbation_and_its_transfer(trained):
     ("flag", "message"), [("pgd,pdg", "did you mean 'pgd'"), ("", "names no attack")]
 )
 def test_a_wrong_attack_is_told_before_anything_is_evaluated(trained, flag, message):
-    done = run("evaluate", f"--workdir={trained}", f"--attack={flag}")
+    done = run_command("evaluate", f"--workdir={trained}", f"--attack={flag}")
     assert done.returncode == 2
     assert done.stderr.startswith("error:")  # no bar of batches before it
     assert message in done.stderr
@@ -167,7 +166,7 @@ def test_a_wrong_attack_is_told_before_anything_is_evaluated(trained, flag, mess
     ],
 )
 def test_errors_of_use(trained, flags, message):
-    done = run("adversarial", f"--workdir={trained}", f"--output={trained}/bad", *flags)
+    done = run_command("adversarial", f"--workdir={trained}", f"--output={trained}/bad", *flags)
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error:")
     assert message in done.stderr

@@ -3,10 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ from PIL import Image
 from cnn_jax import UsageError, save_weights
 from cnn_jax.data import photographs, sample_photographs
 from experiments.flags import target
+from tests.command import run_command
 from tests.models.tracing import drawn, variables
 
 
@@ -45,29 +42,20 @@ def test_files_folders_and_patterns_are_found_once(folder):
         photographs.find([str(photos / "gone*")])
 
 
-def run_classify(folder, *arguments) -> int:
-    """Return the exit status of the command, run in the folder."""
-    root = str(Path(__file__).parents[2])
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "experiments.classify", *arguments],
-        check=False,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": root},
-    ).returncode
-
-
 @pytest.mark.slow
 def test_a_broken_file_is_left_out_and_the_status_says_so(folder):
     (folder / "photos/broken.jpg").write_text("no image")
-    status = run_classify(
-        folder,
+    done = run_command(
+        "classify",
         "photos",
         "--model=lenet5",
         "--weights=lenet5.safetensors",
         "--batch_size=2",
         "--output=out",
+        cwd=folder,
     )
-    assert status == 1
+    assert done.returncode == 1
+    assert done.stderr.count("left out: ") == 1
     results = json.loads((folder / "out/results.json").read_text())
     assert names(each["file"] for each in results["images"]) == ["a.png", "b.png", "c.jpg"]
     assert names(results["left_out"]) == ["broken.jpg"]
@@ -113,7 +101,8 @@ EXPECTED = {"chelsea.jpg": "Egyptian cat", "coffee.jpg": "espresso", "flower.jpg
     reason="the embedded network is not installed",
 )
 def test_with_no_flags_the_samples_are_named_by_the_embedded_network(tmp_path):
-    assert run_classify(tmp_path) == 0
+    done = run_command("classify", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     run = tmp_path / "runs/classify_tf_efficientnet_lite0"
     results = json.loads((run / "results.json").read_text())
     found = {each["file"].rpartition("/")[2]: each["classes"][0] for each in results["images"]}

@@ -1,28 +1,14 @@
 """The page of the lecture's worked examples: every number that its slides state."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.command import run_command
+
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.convolution", *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +18,9 @@ def workdir(tmp_path_factory):
     coarse = rng.integers(0, 256, size=(20, 28, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((224, 160), Image.Resampling.BICUBIC)
     image.save(folder / "photo.png")
-    done = run(f"--workdir={folder / 'page'}", f"--image={folder / 'photo.png'}", "--seed=1")
+    done = run_command(
+        "convolution", f"--workdir={folder / 'page'}", f"--image={folder / 'photo.png'}", "--seed=1"
+    )
     assert done.returncode == 0, done.stderr
     return folder / "page"
 
@@ -196,7 +184,7 @@ def test_the_page_shows_every_picture(workdir):
 def test_an_image_that_cannot_be_read_is_an_error_of_use(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not an image")
-    done = run(f"--workdir={tmp_path / 'page'}", f"--image={broken}")
+    done = run_command("convolution", f"--workdir={tmp_path / 'page'}", f"--image={broken}")
     assert done.returncode == 2
     assert done.stderr == f"error: cannot read --image={broken}: it is no image that Pillow reads\n"
     assert not (tmp_path / "page").exists()

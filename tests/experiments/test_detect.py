@@ -1,17 +1,17 @@
 """experiments.detect and compare_detectors as their users run them, on a few drawn shapes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from cnn_jax import trained
+from cnn_jax import object_detection, trained
+from tests.command import run_command
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 DATA = [
     "--train_split=train[:8]",
     "--eval_split=test[:4]",
@@ -23,11 +23,6 @@ DETECT = [*TINY, "--model=fasterrcnn_resnet10_fpn", "--batch_size=4", "--log_eve
 COMPARE = [*TINY, "--fitted_on=8", "--max_proposals=30"]
 
 
-def run(name, *flags):
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 def results_of(workdir: Path) -> dict:
     return json.loads((workdir / "results.json").read_text())
 
@@ -36,7 +31,7 @@ def results_of(workdir: Path) -> dict:
 def done(tmp_path_factory):
     """A Faster R-CNN of two steps: its folder and what was printed."""
     workdir = tmp_path_factory.mktemp("runs") / "detect"
-    finished = run("detect", *DETECT, f"--workdir={workdir}")
+    finished = run_command("detect", *DETECT, f"--workdir={workdir}")
     assert finished.returncode == 0, finished.stderr
     return workdir, finished.stdout
 
@@ -56,6 +51,27 @@ def test_a_detector_s_run_leaves_results_pictures_and_a_page(done):
     assert 'src="http' not in (workdir / "report.html").read_text()
 
 
+def test_photographs_are_answered_with_boxes_in_their_own_pixels(done, two_photographs):
+    workdir, _ = done
+    finished = run_command("classify", two_photographs, f"--workdir={workdir}", "--least=0")
+    assert finished.returncode == 0, finished.stderr
+    folder = workdir / "classify"
+    images = json.loads((folder / "results.json").read_text())["images"]
+    network = trained.from_workdir(workdir, task="detection")
+    for image, size in zip(images, [(30, 70), (60, 40)], strict=True):
+        with Image.open(image["file"]) as file:
+            (found,) = object_detection.detector(network)([np.asarray(file)])
+        assert len(image["objects"]) == len(found.boxes) > 0
+        for each, box, score in zip(image["objects"], found.boxes, found.scores, strict=True):
+            assert each["box"] == pytest.approx(box.tolist(), abs=0.01)
+            assert each["score"] == pytest.approx(float(score))
+            assert max(each["box"][::2]) <= size[0]
+    rows = (folder / "objects.csv").read_text().splitlines()
+    assert rows[0] == "file,rank,name,index,score,x1,y1,x2,y2"
+    assert len(rows) == 1 + sum(len(image["objects"]) for image in images)
+    assert (folder / "report.html").read_text().count("<img") == 2
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
@@ -71,7 +87,7 @@ def test_a_detector_s_run_leaves_results_pictures_and_a_page(done):
 )
 def test_a_mistake_is_one_line(tmp_path, name, flags, message):
     given = DATA if name == "train" else TINY
-    finished = run(name, f"--workdir={tmp_path}/run", *given, *flags)
+    finished = run_command(name, f"--workdir={tmp_path}/run", *given, *flags)
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1
@@ -82,7 +98,7 @@ def test_three_detectors_are_compared_on_the_same_images(done, tmp_path):
     pytest.importorskip("cv2")
     faster, _ = done
     flags = (*COMPARE, f"--faster={faster}", f"--workdir={tmp_path}/run")
-    finished = run("compare_detectors", *flags)
+    finished = run_command("compare_detectors", *flags)
     assert finished.returncode == 0, finished.stderr
     results = results_of(tmp_path / "run")
     search, detectors = results["proposals"], results["detectors"]

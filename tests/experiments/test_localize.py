@@ -1,13 +1,11 @@
 """experiments.localize as its users run it, on a few of the drawn shapes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.command import run_command
+
 TINY = [
     "--image_size=32",
     "--train_split=train[:32]",
@@ -21,15 +19,10 @@ TINY = [
 pytestmark = pytest.mark.slow
 
 
-def run(*flags):
-    command = [sys.executable, "-m", "experiments.localize", *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("class_specific", [True, False])
 def test_a_run_leaves_ilsvrcs_errors_pictures_and_a_page(class_specific, tmp_path):
     options = f"features=4, stage_sizes=(1, 1, 1, 1), class_specific={class_specific}"
-    finished = run(*TINY, f"--model_options={options}", f"--workdir={tmp_path}")
+    finished = run_command("localize", *TINY, f"--model_options={options}", f"--workdir={tmp_path}")
     assert finished.returncode == 0, finished.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     evaluation = results["evaluation"]
@@ -50,7 +43,7 @@ def test_a_run_leaves_ilsvrcs_errors_pictures_and_a_page(class_specific, tmp_pat
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, flags, message):
-    finished = run(*flags, f"--workdir={tmp_path}/run")
+    finished = run_command("localize", *flags, f"--workdir={tmp_path}/run")
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1

@@ -1,15 +1,13 @@
 """experiments.segment as its users run it, on a few of the drawn shapes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests.command import run_command
+
 TINY = [
     "--model_options=features=(4, 8)",
     "--image_size=16",
@@ -22,16 +20,11 @@ TINY = [
 ]
 
 
-def run(name, *flags):
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A run of four steps: its folder and its results.json."""
     workdir = tmp_path_factory.mktemp("runs") / "segment"
-    finished = run("segment", *TINY, f"--workdir={workdir}")
+    finished = run_command("segment", *TINY, f"--workdir={workdir}")
     assert finished.returncode == 0, finished.stderr
     return workdir, json.loads((workdir / "results.json").read_text()), finished.stdout
 
@@ -54,11 +47,29 @@ def test_a_run_leaves_results_pictures_and_a_page(done):
 @pytest.mark.slow
 def test_the_same_command_again_evaluates_the_same_network(done):
     workdir, results, _ = done
-    again = run("segment", *TINY, f"--workdir={workdir}")
+    again = run_command("segment", *TINY, f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr
     found = json.loads((workdir / "results.json").read_text())
     assert found["parameters_sha256"] == results["parameters_sha256"]
     assert found["evaluation"] == results["evaluation"]
+
+
+@pytest.mark.slow
+def test_photographs_are_answered_with_a_class_for_every_pixel_of_theirs(done, two_photographs):
+    workdir, *_ = done
+    finished = run_command("classify", two_photographs, f"--workdir={workdir}")
+    assert finished.returncode == 0, finished.stderr
+    folder = workdir / "classify"
+    images = json.loads((folder / "results.json").read_text())["images"]
+    for image, size in zip(images, [(30, 70), (60, 40)], strict=True):
+        assert sum(each["share"] for each in image["regions"]) == pytest.approx(1)
+        with Image.open(folder / image["mask"]) as mask:
+            assert mask.size == size
+            first = image["regions"][0]
+            share = np.mean(np.asarray(mask) == first["index"])
+        assert share == pytest.approx(first["share"])
+    assert (folder / "regions.csv").read_text().startswith("file,rank,name,index,share\n")
+    assert (folder / "report.html").read_text().count("<img") == 2
 
 
 @pytest.mark.slow
@@ -73,7 +84,7 @@ def test_the_same_command_again_evaluates_the_same_network(done):
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, name, flags, message):
-    finished = run(name, f"--workdir={tmp_path}/run", *flags)
+    finished = run_command(name, f"--workdir={tmp_path}/run", *flags)
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1
@@ -94,10 +105,10 @@ def test_binary_masks_of_a_class_with_dollars_and_a_test_split_without_objects(t
             Image.fromarray(255 - mask).save(tmp_path / f"JPEGImages/{name}.png")
     flags = [flag for flag in TINY if "_split" not in flag and "batch" not in flag]
     flags += ["--batch_size=2", f"--dataset=voc:{tmp_path}", f"--workdir={tmp_path}/run"]
-    finished = run("segment", *flags)
+    finished = run_command("segment", *flags)
     assert finished.returncode == 2
     assert "--mask_values=0:background,255:object" in finished.stderr
-    finished = run("segment", *flags, "--mask_values=0:background,255:ca$$h")
+    finished = run_command("segment", *flags, "--mask_values=0:background,255:ca$$h")
     assert finished.returncode == 0, finished.stderr
     assert "failed" not in finished.stderr
     alone = "The masks of the evaluation split hold 'background' alone"

@@ -3,29 +3,21 @@
 import csv
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.command import run_command
+
 TINY = (
     *("train", "--recipe=digits", "--model=lenet5", "--steps=2"),
     "--model_options=filters=(4,), neurons=(8,)",
 )
 
 
-def run(name, *flags, cwd=ROOT):
-    command = [sys.executable, "-P", "-m", f"experiments.{name}", *map(str, flags)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
-
-
 @pytest.mark.slow
 def test_a_sweep_runs_the_grid_once_and_ends_with_a_table_and_a_page(tmp_path):
     flags = (*TINY, "--learning_rate=.05,.1", "--seed=0..1", f"--workdir={tmp_path}/sweep")
-    done = run("sweep", *flags)
+    done = run_command("sweep", *flags)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "sweep" / "results.json").read_text())
     assert results["ranked_by"] == "evaluation.top1_error"
@@ -38,17 +30,17 @@ def test_a_sweep_runs_the_grid_once_and_ends_with_a_table_and_a_page(tmp_path):
     page = (tmp_path / "sweep" / "report.html").read_text()
     assert "learning_rate=0.1,seed=1/report.html" in page
 
-    again = run("sweep", *flags[:-2], "--seed=0..2", flags[-1])  # another seed
+    again = run_command("sweep", *flags[:-2], "--seed=0..2", flags[-1])  # another seed
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished before") == 4
     assert again.stderr.count(": done") == 2
 
-    compared = run("runs", tmp_path / "sweep", f"--workdir={tmp_path}/compared")
+    compared = run_command("runs", tmp_path / "sweep", f"--workdir={tmp_path}/compared")
     assert compared.returncode == 0, compared.stderr
     with (tmp_path / "compared" / "runs.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 6
 
-    other = run("sweep", *flags, "--batch_size=32")
+    other = run_command("sweep", *flags, "--batch_size=32")
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "another configuration" in other.stderr
 
@@ -64,7 +56,7 @@ def test_what_is_wrong_in_a_grid_is_one_error_before_any_run(tmp_path):
         (): "no command",
     }
     for flags, text in faults.items():
-        done = run("sweep", *flags, f"--workdir={tmp_path}/sweep")
+        done = run_command("sweep", *flags, f"--workdir={tmp_path}/sweep")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert text in done.stderr
         assert not (tmp_path / "sweep").exists()
@@ -73,6 +65,6 @@ def test_what_is_wrong_in_a_grid_is_one_error_before_any_run(tmp_path):
 @pytest.mark.slow
 def test_comparing_needs_a_folder_of_runs(tmp_path):
     for flags in ((), (tmp_path,)):
-        done = run("runs", *flags)
+        done = run_command("runs", *flags)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert done.stderr.startswith("error: no ")
