@@ -41,6 +41,7 @@ ROOMS = {
     "cnn_jax.training": "Training",
     "cnn_jax.evaluation": "Evaluation",
     "cnn_jax.trained": "Trained networks",
+    "cnn_jax.answers": "Asking what is on a photograph",
     "cnn_jax.object_detection": "Asking a detector",
     "cnn_jax.test_time_augmentation": "Test-time augmentation",
     "cnn_jax.visualize": "Visualisation",

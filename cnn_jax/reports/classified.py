@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnn_jax.answers import MEASURES, Answer
+from cnn_jax.data import geometry
 from cnn_jax.reports import html, mask_figures
 from cnn_jax.reports.detection import COLOURS, draw_objects
 from cnn_jax.reports.html import Html
@@ -30,7 +31,8 @@ TITLES = {
     "segmentation": "Photographs by regions",
 }
 SHOWN = 100  # of a folder's photographs on a page
-_SIDE = 640  # pixels, of the longer side of a photograph with boxes or masks on the page
+_SIDE = 480  # pixels, of the longer side of a photograph with boxes or masks on the page
+_LEGEND_COLUMNS = 3
 
 
 def _shown(found: Mapping[str, Any]) -> str:
@@ -85,15 +87,15 @@ def picture(file: str, photograph: Image.Image, answer: Answer, class_names: Seq
         png = io.BytesIO()
         answer.seen.convert("RGB").save(png, "png")
         return html.figure(png.getvalue(), caption)
-    scale = min(1, _SIDE / max(photograph.size))
-    size = tuple(max(1, round(side * scale)) for side in photograph.size)
+    size = geometry.fitted(photograph.size, _SIDE).size
     pixels = np.asarray(photograph.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 
     def shrunk(mask: np.ndarray) -> np.ndarray:
         image = Image.fromarray(mask.astype(np.int32))
         return np.asarray(image.resize(size, Image.Resampling.NEAREST))
 
-    figure = Figure(figsize=(size[0] / 110, size[1] / 110), layout="constrained")
+    legend = 0 if answer.regions is None else 0.25 * -(-len(answer.found) // _LEGEND_COLUMNS)
+    figure = Figure(figsize=(size[0] / 96, size[1] / 96 + legend), layout="constrained")
     axes = figure.subplots()
     if answer.regions is not None:
         axes.set_axis_off()
@@ -101,7 +103,9 @@ def picture(file: str, photograph: Image.Image, answer: Answer, class_names: Seq
         axes.imshow(mask_figures.overlay(pixels, shrunk(answer.regions), len(class_names)))
         indices = [each["index"] for each in answer.found]
         handles = mask_figures.patches(colours[indices], [class_names[i] for i in indices])
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False
+        )
     else:
         found = answer.found if answer.masks is not None else _boxed(answer.found)
         ratio = np.tile(np.array(size) / photograph.size, 2)
