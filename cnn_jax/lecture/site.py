@@ -254,9 +254,9 @@ def _part(part: Part, title: str, made: Made, told: bool) -> str:
     title = escaping.escape(title)
     if made.record is not None and made.record.status == "failed":
         why = f"<p>{escaping.escape(made.record.message)}</p>"
-        return "" if told else _failed("The command failed", f"{why}{_command(made)}")
+        return "" if told else _failed("The command failed", why)
     if not made.sections:
-        return "" if told else _failed("Not computed yet", _command(made))
+        return "" if told else _failed("Not computed yet", _BELOW)
     body = made.sections.get(part.section)
     if body is None:
         return _failed(title, "<p>The command's page has no such section.</p>")
@@ -292,6 +292,8 @@ _STALE = (
     '<p class="slides">What follows was made before the code or the flags changed; '
     "<code>./launch.sh lecture</code> makes it anew.</p>"
 )
+
+_BELOW = "<p>The command below computes it.</p>"
 
 
 def _failed(title: str, body: str) -> str:

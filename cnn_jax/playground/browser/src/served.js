@@ -41,7 +41,7 @@ const STYLE = `
 #served svg .name { fill: var(--text); font-size: 12px; }
 #served [role=status] { min-height: 1.5em; }
 #served .error { color: var(--wrong); font-weight: 600; }
-#served label[hidden] { display: none; }
+#served [hidden] { display: none; }
 @media (max-width: 34rem) {
   #served .row label, #served select, #served input[type=range] { width: 100%; max-width: none; }
   #served .photographs label, #served .photographs img { width: 5.2rem; }
@@ -182,16 +182,18 @@ export function mountServed(container) {
   const answers = h("ol", { "aria-label": "The likeliest classes" });
   const numbers = h("div", { class: "curves" });
 
-  const photographPart = h("section", { class: "card" }, h("h2", {}, "Network and photograph"),
+  // what needs a network is not there before one is loaded
+  const photographPart = h("section", { class: "card", hidden: true }, h("h2", {}, "Network and photograph"),
     h("div", { class: "row" }, labelled("Network", network), reload), about, choice,
     h("div", { class: "row" }, labelled("Photographs of your own, or drop them here; they stay in this machine's memory", file)));
+  const taskPart = h("section", { class: "card", hidden: true }, h("h2", {}, "What to do"), classes,
+    h("div", { class: "row" }, labelled("Task", task), ...Object.values(labels)),
+    h("div", { class: "row", style: "margin-top: .75rem" }, start, stop));
   container.append(
     h("style", {}, STYLE),
     h("h1", {}, "A network, looked into by JAX"),
     photographPart,
-    h("section", { class: "card" }, h("h2", {}, "What to do"), classes,
-      h("div", { class: "row" }, labelled("Task", task), ...Object.values(labels)),
-      h("div", { class: "row", style: "margin-top: .75rem" }, start, stop)),
+    taskPart,
     h("section", { class: "card" }, h("h2", {}, "Result"), status, progress, pictures, answers, numbers),
   );
 
@@ -251,12 +253,15 @@ export function mountServed(container) {
 
   async function load(name, anew = false) {
     say("loading the network");
+    container.setAttribute("aria-busy", "true");
     try {
       const query = new URLSearchParams({ network: name, ...(anew ? { anew: "" } : {}) });
       subject = await (await ask(`/api/subject?${query}`)).json();
     } catch (error) {
       if (subject) network.value = subject.network;
       return say(error.message, true);
+    } finally {
+      container.removeAttribute("aria-busy");
     }
     options(network, subject.networks.map((each) => [each, each]), subject.network);
     const place = subject.source.workdir ?? subject.source.weights ?? "";
@@ -272,6 +277,7 @@ export function mountServed(container) {
     attackChosen();
     arrange();
     showPhotographs();
+    photographPart.hidden = taskPart.hidden = false;
     say("ready");
     await upload(files, false);
     return undefined;
