@@ -26,7 +26,7 @@ from cnn_jax.trained import Trained
 from cnn_jax.training.config import literal_options
 from cnn_jax.weights import convert
 
-# What may differ, of the largest output, or of 1 where all are smaller.
+# What may differ, as a share of an output's own largest value, however small that is.
 TOLERANCE = 1e-5
 
 # What runs a program without this project: its file, the pixels', the outputs'.
@@ -77,19 +77,27 @@ def run_onnx(
 
 
 def difference(found: Outputs, expected: Outputs) -> float:
-    """Return the largest difference, of the largest expected output or of 1; inf for other names.
+    """Return the largest difference of any output, as a share of its largest expected value.
 
-    Each output counts by itself.
+    Each output counts by itself. It is inf where nothing can be compared: other names or shapes,
+    an expected output that is zero everywhere, values that are not finite.
     """
     if found.keys() != expected.keys():
         return float("inf")
-    each = []
+    each = [0.0]
     for name, wanted in expected.items():
-        if found[name].shape != wanted.shape:
+        if found[name].shape != wanted.shape or _incomparable(wanted):
             return float("inf")
-        apart = np.abs(np.asarray(found[name], np.float64) - wanted).max(initial=0)
-        each.append(apart / max(1.0, np.abs(wanted).max(initial=0)))
-    return float(max(each)) if np.isfinite(each).all() else float("inf")
+        apart = np.abs(np.asarray(found[name], np.float64) - wanted).max()
+        each.append(float(apart / np.abs(wanted).max()))
+    return max(each) if np.isfinite(each).all() else float("inf")
+
+
+def _incomparable(wanted: np.ndarray) -> str | None:
+    """Return why nothing agrees with this output, if so."""
+    if not np.isfinite(wanted).all():
+        return "not finite"
+    return None if wanted.any() else "zero everywhere"
 
 
 def _metadata(network: Trained) -> dict[str, str]:
@@ -111,11 +119,19 @@ def _write_safetensors(network: Trained, path: Path) -> None:
     )
 
 
-def _tensors_differ(network: Trained, path: Path) -> float:
-    """Return how far the file's tensors are from the network's variables."""
+def _check_tensors(network: Trained, path: Path) -> None:
+    """Raise UsageError unless the file's tensors are the network's variables, bit for bit."""
     published = convert.to_published(find(network.model.name), network.variables)
     expected = {name: np.asarray(array) for name, array in published.items()}
-    return difference(safetensors.numpy.load_file(path), expected)
+    found = safetensors.numpy.load_file(path)
+    if {name: _content(array) for name, array in found.items()} != {
+        name: _content(array) for name, array in expected.items()
+    }:
+        raise UsageError("the tensors of the file are not the network's; it is not kept")
+
+
+def _content(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return str(array.dtype), array.shape, array.tobytes()
 
 
 def preprocessing(network: Trained) -> dict[str, Any]:
@@ -163,16 +179,14 @@ def export(
       format -> what its JSON file says.
 
     Raises:
-      UsageError: an unknown format, a library that is missing, a network that has no such form, or
-        one whose exported form differs from JAX by more than TOLERANCE; nothing is kept of it.
+      UsageError: an unknown format, a library that is missing, a network that has no such form,
+        one whose outputs are zero or not finite, with which nothing can agree, or one whose
+        exported form differs from JAX by more than TOLERANCE; nothing is kept of it.
     """
     check_formats(formats)
     function = program.outputs(network)
     batches = [np.asarray(pixels, np.float32), np.asarray(pixels[:1], np.float32)]
-    expected: list[dict[str, np.ndarray]] = []
-    if set(formats) - {"safetensors"}:
-        run = jax.jit(function)
-        expected = [{name: np.asarray(x) for name, x in run(batch).items()} for batch in batches]
+    expected = _expected(network, batches) if set(formats) - {"safetensors"} else []
     shape = tuple(pixels.shape[1:])
 
     def by_running(make: Callable[..., bytes], run: Callable, path: Path) -> float:
@@ -182,7 +196,8 @@ def export(
 
     def tensors(path: Path) -> float:
         _write_safetensors(network, path)
-        return _tensors_differ(network, path)
+        _check_tensors(network, path)
+        return 0.0
 
     ways = {
         "onnx": partial(by_running, partial(onnx.converted, title=network.model.name), run_onnx),
@@ -197,7 +212,7 @@ def export(
             apart = ways[each](unchecked)
             if not apart <= TOLERANCE:
                 raise UsageError(
-                    f"{path.name} would differ from JAX by {apart:.1e} of the largest output, more "
+                    f"{path.name} would differ from JAX by {apart:.1e} of its largest output, more "
                     f"than {TOLERANCE}; it is not kept"
                 )
             told[each] = _description(network, each, unchecked, apart, shape, expected)
@@ -209,6 +224,32 @@ def export(
         text = json.dumps(told[each], indent=2, ensure_ascii=False)
         path.with_name(f"{path.name}.json").write_text(text + "\n")
     return told
+
+
+def _expected(
+    network: Trained, batches: Sequence[Float[np.ndarray, "_n h w c"]]
+) -> list[dict[str, np.ndarray]]:
+    """Return JAX's outputs for each batch.
+
+    Raises:
+      UsageError: one of them is zero or not finite, so that nothing can be compared with it.
+    """
+
+    @jax.jit
+    def run(variables, batch):  # weights as arguments: as constants they take long to compile
+        return program.outputs(network._replace(variables=variables))(batch)
+
+    expected = []
+    for batch in batches:
+        outputs = run(network.variables, batch)
+        expected.append({name: np.asarray(array) for name, array in outputs.items()})
+        for name, array in expected[-1].items():
+            if fault := _incomparable(array):
+                raise UsageError(
+                    f"{name} of {network.model.name} is {fault} for these images, and no file can "
+                    "be compared with that; it is not exported"
+                )
+    return expected
 
 
 def _description(

@@ -16,6 +16,7 @@ from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.export import files, onnx, program
 from cnn_jax.models.registry import MODELS, create_model
 from cnn_jax.trained import Trained
+from tests.models import trained_like
 
 TINY = {  # one of each kind of operation, at the smallest size that the network takes
     "lenet5": 32,
@@ -41,22 +42,13 @@ MORE = {
 }
 
 
-def drawn(name, size):
-    model, entry = create_model(name), MODELS[name]
-    images = jax.ShapeDtypeStruct((1, size, size, model.channels), jnp.float32)
-    variables = jax.jit(lambda key: model.init(key, images))(jax.random.key(0))
-    mean, std = entry.mean[: model.channels], entry.std[: model.channels]
-    return Trained(model, variables, Preprocessing(size), mean, std, (), {}, None)
-
-
-def some_pixels(network):
-    size, channels = network.preprocessing.image_size, network.model.channels
-    return np.random.default_rng(0).random((3, size, size, channels), np.float32)
+def photographs(network):
+    return trained_like.photographs(network.preprocessing.image_size, network.model.channels)[:3]
 
 
 @pytest.fixture
 def small():
-    return drawn("lenet5", 32)._replace(class_names=tuple("abcdefghij"))
+    return trained_like.network("lenet5", 32)._replace(class_names=tuple("abcdefghij"))
 
 
 def symbolic_outputs(name):
@@ -107,21 +99,21 @@ def test_what_is_traced_in_the_portable_form_is_not_reused_outside_of_it():
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *TINY.items(),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in TINY.items()),
         *(pytest.param(*each, marks=pytest.mark.large) for each in MORE.items()),
     ],
 )
 def test_onnx_gives_jaxs_numbers_at_two_batch_sizes(name, size, tmp_path):
     pytest.importorskip("onnxruntime")
-    network = drawn(name, size)
-    pixels = some_pixels(network)
+    network = trained_like.network(name, size)
+    pixels = photographs(network)
     told = files.export(network, pixels, tmp_path, ["onnx"])["onnx"]
     assert told["difference_from_jax"] <= 1e-5
     assert told["inputs"]["pixels"]["shape"] == ["batch", size, size, network.model.channels]
 
 
 def test_the_program_runs_where_this_project_is_not(small, tmp_path):
-    pixels = some_pixels(small)
+    pixels = photographs(small)
     told = files.export(small, pixels, tmp_path, ["stablehlo"])["stablehlo"]
     exported = jax.export.deserialize(bytearray((tmp_path / "lenet5.stablehlo").read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -135,7 +127,7 @@ def test_the_program_runs_where_this_project_is_not(small, tmp_path):
 
 
 def test_safetensors_hold_the_weights_the_class_names_and_the_preprocessing(small, tmp_path):
-    files.export(small, some_pixels(small), tmp_path, ["safetensors"])
+    files.export(small, photographs(small), tmp_path, ["safetensors"])
     path = tmp_path / "lenet5.safetensors"
     with safetensors.safe_open(path, "np") as file:
         assert json.loads(file.metadata()["class_names"]) == list("abcdefghij")
@@ -144,13 +136,80 @@ def test_safetensors_hold_the_weights_the_class_names_and_the_preprocessing(smal
     jax.tree.map(np.testing.assert_array_equal, again.variables, small.variables)
 
 
+def with_head(network, change):
+    """The network with its last layer changed."""
+    params = network.variables["params"]
+    params = {**params, "head": jax.tree.map(change, params["head"])}
+    return network._replace(variables={**network.variables, "params": params})
+
+
+def test_a_small_fault_in_tiny_outputs_is_refused(small, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    tiny = with_head(small, lambda x: 1e-6 * x)
+    pixels = photographs(tiny)
+    assert files.export(tiny, pixels, tmp_path, ["onnx"])["onnx"]["difference_from_jax"] <= 1e-5
+    faultless = files.run_onnx
+
+    def faulty(path, batches):
+        return [{"logits": 1.0001 * each["logits"]} for each in faultless(path, batches)]
+
+    monkeypatch.setattr(files, "run_onnx", faulty)
+    with pytest.raises(errors.UsageError, match=r"would differ from JAX by 1\.0e-04"):
+        files.export(tiny, pixels, tmp_path, ["onnx"])
+
+
+@pytest.mark.parametrize(
+    ("factor", "what"), [(0, "zero everywhere"), (np.inf, "not finite"), (np.nan, "not finite")]
+)
+def test_outputs_that_nothing_can_be_compared_with_are_refused(small, tmp_path, factor, what):
+    network = with_head(small, lambda x: x * np.float32(factor))
+    with pytest.raises(errors.UsageError, match=f"logits of lenet5 is {what} for these images"):
+        files.export(network, photographs(network), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_output_is_compared_with_its_own_largest_value():
+    wanted = {"map": np.float32([1000, -4000]), "deltas": np.float32([1e-6, -2e-6])}
+    assert files.difference(wanted, wanted) == 0
+    found = {**wanted, "deltas": np.float32([1e-6, -1e-6])}
+    assert files.difference(found, wanted) == pytest.approx(0.5)
+    found = {**wanted, "map": np.float32([1000, -4001])}
+    assert files.difference(found, wanted) == pytest.approx(1 / 4000)
+
+
+@pytest.mark.parametrize("value", [0, np.inf, np.nan])
+def test_an_output_of_zeros_or_not_finite_agrees_with_none(value):
+    fine, other = {"logits": np.float32([1, 2])}, {"logits": np.float32([value, value])}
+    assert files.difference(other, other) == np.inf
+    assert files.difference(fine, other) == np.inf
+    assert files.difference(other, fine) == (1 if value == 0 else np.inf)
+
+
+def test_other_names_and_shapes_agree_with_none():
+    wanted = {"logits": np.float32([1, 2])}
+    assert files.difference({"boxes": wanted["logits"]}, wanted) == np.inf
+    assert files.difference({"logits": wanted["logits"][:1]}, wanted) == np.inf
+
+
+def test_tensors_that_are_not_the_networks_are_refused(small, tmp_path, monkeypatch):
+    def another(_, path):
+        faulty = with_head(small, lambda x: x * np.float32(1.000001))
+        written(faulty, path)
+
+    written = files._write_safetensors
+    monkeypatch.setattr(files, "_write_safetensors", another)
+    with pytest.raises(errors.UsageError, match="tensors of the file are not the network's"):
+        files.export(small, photographs(small), tmp_path, ["safetensors"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_differs_from_jax_is_not_kept(small, tmp_path, monkeypatch):
     (tmp_path / "lenet5.onnx").write_bytes(b"an earlier one")
     monkeypatch.setattr(
         files, "run_onnx", lambda _, batches: [{"logits": b[:, 0, 0]} for b in batches]
     )
     with pytest.raises(errors.UsageError, match="it is not kept"):
-        files.export(small, some_pixels(small), tmp_path, ["onnx"])
+        files.export(small, photographs(small), tmp_path, ["onnx"])
     assert [each.name for each in tmp_path.iterdir()] == ["lenet5.onnx"]
     assert (tmp_path / "lenet5.onnx").read_bytes() == b"an earlier one"
 
@@ -175,7 +234,7 @@ def test_an_operation_without_an_onnx_form_is_told():
 
 @pytest.mark.slow
 def test_the_command_writes_a_weights_file_in_every_format(small, tmp_path):
-    files.export(small, some_pixels(small), tmp_path, ["safetensors"])
+    files.export(small, photographs(small), tmp_path, ["safetensors"])
     command = [sys.executable, "-m", "experiments.export", "--model=lenet5"]
     command += [f"--weights={tmp_path}/lenet5.safetensors", f"--output={tmp_path}/out"]
     ended = subprocess.run(command, capture_output=True, text=True)
