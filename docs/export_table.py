@@ -1,9 +1,9 @@
 """Writes docs/results/export.md: how far each network's exported files are from JAX.
 
-python -P docs/export_table.py [NAME ...]     the named networks, or all; rows that are there stay
+python -m docs.export_table [NAME ...]     the named networks, or all; rows that are there stay
 
-Weights are drawn; images are of 64 pixels where the network takes them, else of its own size. All
-networks take hours on two cores; the table grows row by row.
+Images are of 64 pixels where the network takes them, else of its own size. All networks take hours
+on two cores; the table grows row by row.
 """
 
 import re
@@ -11,54 +11,47 @@ import sys
 import tempfile
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.export import files
-from cnn_jax.models import create_model, model_names
+from cnn_jax.models import model_names
 from cnn_jax.models.registry import MODELS
-from cnn_jax.trained import Trained
+from tests.models import trained_like
 
 TABLE = Path(__file__).parent / "results" / "export.md"
 TITLE = """# How far the exported files are from JAX
 
-The largest difference of any output, as a share of the largest output (or of 1): drawn weights,
-random images, batches of two and of one, on a CPU. Networks that are not listed were not run yet:
-`python -P docs/export_table.py` adds them.
+The largest difference of any output, as a share of that output's own largest value: two
+photographs in batches of two and of one, on a CPU. Weights are drawn so that photographs reach the
+outputs (`tests/models/trained_like.py`); the last column tells how far apart the outputs of the two
+photographs are, as the same share, for the output where they are closest. Of detectors the
+backbone's maps and the raw heads are compared. Networks that are not listed were not run yet:
+`python -m docs.export_table` adds them.
 
-| network | pixels | ONNX | StableHLO |
-| --- | --- | --- | --- |
+| network | pixels | ONNX | StableHLO | between photographs |
+| --- | --- | --- | --- | --- |
 """
 
 
 def row(name: str) -> str:
     """Return the network's row."""
-    model, entry = create_model(name), MODELS[name]
-    for size in (min(64, model.image_size), model.image_size):
-        images = jax.ShapeDtypeStruct((1, size, size, model.channels), jnp.float32)
-        try:
-            variables = jax.jit(lambda key, images=images: model.init(key, images))(
-                jax.random.key(0)
-            )
-            break
-        except (UsageError, ValueError):  # too small for this network
-            if size == model.image_size:
-                raise
-    mean, std = entry.mean[: model.channels], entry.std[: model.channels]
-    network = Trained(model, variables, Preprocessing(size), mean, std, (), {}, None)
-    pixels = np.random.default_rng(0).random((2, *images.shape[1:]), np.float32)
-    cells = []
+    own = MODELS[name].image_size
+    try:
+        network = trained_like.network(name, min(64, own))
+    except (UsageError, ValueError):  # too small for this network
+        network = trained_like.network(name, own)
+    size = network.preprocessing.image_size
+    pixels = trained_like.photographs(size, network.model.channels)[:2]
     with tempfile.TemporaryDirectory() as folder:
-        for each in ("onnx", "stablehlo"):
-            try:
-                told = files.export(network, pixels, Path(folder), [each])[each]
-                cells.append(f"{told['difference_from_jax']:.0e}")
-            except UsageError as error:
-                cells.append(str(error).replace("|", "/"))
-    return f"| {name} | {size} | {cells[0]} | {cells[1]} |"
+        try:
+            told = files.export(network, pixels, Path(folder), ["onnx", "stablehlo"])
+        except UsageError as error:
+            return f"| {name} | {size} | {str(error).replace('|', '/')} | | |"
+        (outputs,) = files.run_onnx(Path(folder) / f"{name}.onnx", [pixels])
+    apart = min(np.abs(a - b).max() / np.abs([a, b]).max() for a, b in outputs.values())
+    differences = (f"{each['difference_from_jax']:.1e}" for each in told.values())
+    return f"| {name} | {size} | {' | '.join(differences)} | {apart:.2f} |"
 
 
 def main(names: list[str]) -> None:
