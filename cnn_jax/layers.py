@@ -18,7 +18,7 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -108,10 +108,22 @@ def with_flags(block: Layer, **flags: Any) -> Layer:
     return wrapper
 
 
-def _convolve(scope, x, features, size, stride, padding, dilation, groups, init):
-    """Convolve with this scope's kernel."""
+def _convolve(
+    scope,
+    x,
+    features,
+    size=3,
+    stride=1,
+    padding="same",
+    dilation=1,
+    groups=1,
+    init=he_normal,
+    signs=None,
+):
+    """Convolve with this scope's kernel, whose features are given signs."""
     shape = (*per_axis(size, x.ndim - 2), x.shape[-1] // groups, features)
     kernel = parameter(scope, "kernel", init, shape).astype(x.dtype)
+    kernel = kernel if signs is None else kernel * signs.astype(x.dtype)
     inputs = x.shape[-1]
     x = ops.conv(x, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
     return _kept(scope, "narrow", x) if features <= inputs else x
@@ -187,7 +199,6 @@ def batch_norm(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     scale_init: Callable = ones,
-    kernel: Float[Array, "c f"] | None = None,
 ) -> Float[Array, "n *spatial c"]:
     """Normalise each channel, in training by the batch's moments, else by the running ones.
 
@@ -203,74 +214,83 @@ def batch_norm(
     published models' statistics are the same after a step. Ioffe & Szegedy 2015. Moments of
     bfloat16 are taken about the running mean.
 
-    Args:
-      kernel: normalise x @ kernel, without making that where the batch's moments are taken.
-
     Raises:
       UsageError: in training, a batch of one value a channel, of which nothing would be left, or
         groups that do not divide the examples.
     """
-    channels = (x.shape[-1] if kernel is None else kernel.shape[-1],)
+    scale, bias = _scale_and_bias(scope, x.shape[-1], scale_init)
+    mean, var = _statistics(scope, x.shape[-1], partial(_moments, scope, x), momentum)
+    settings = (scale, bias, scope.get_flag("norm_epsilon", epsilon))
+    if mean.ndim == 1:
+        return ops.normalize(x, mean, var, *settings)
+    groups = x.reshape(len(mean), -1, *x.shape[1:])
+    normalize = jax.vmap(lambda x, mean, var: ops.normalize(x, mean, var, *settings))
+    return normalize(groups, mean, var).reshape(x.shape)
 
-    def product():
-        return x if kernel is None else ops.pointwise(x, kernel)
 
-    epsilon = scope.get_flag("norm_epsilon", epsilon)
-    frozen = scope.get_flag("frozen_norms", False)
-    if frozen:
-        scale = scope.variable("batch_stats", "scale", jnp.ones, channels, jnp.float32).value
-        bias = scope.variable("batch_stats", "bias", jnp.zeros, channels, jnp.float32).value
-    else:
-        scale = parameter(scope, "scale", scale_init, channels)
-        bias = parameter(scope, "bias", zeros, channels)
-    running_mean = scope.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
-    running_var = scope.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+def _stays(scope):
+    """Whether this scope's batch norm is a constant map of this call."""
     stays = scope.get_flag("stays", None)
-    if stays is not None:
-        frozen = frozen or all(stays("/".join((*scope.path, leaf))) for leaf in ("scale", "bias"))
-    if frozen or not scope.get_flag("train", False):
-        return ops.normalize(product(), running_mean.value, running_var.value, scale, bias, epsilon)
-    axis_name = scope.get_flag("axis_name", None)
-    groups = _groups(scope, len(x), jax.lax.axis_size(axis_name) if axis_name else 1)
-    if groups is not None:
-        axis_name, x, kernel = None, product(), None
-        x = x.reshape(groups, -1, *x.shape[1:])
-    devices = jax.lax.axis_size(axis_name) if axis_name else 1
-    count = x.size // x.shape[-1] // (groups or 1) * devices
+    return scope.get_flag("frozen_norms", False) or (
+        stays is not None
+        and all(stays("/".join((*scope.path, leaf))) for leaf in ("scale", "bias"))
+    )
+
+
+def _scale_and_bias(scope, channels, init):
+    if scope.get_flag("frozen_norms", False):
+        stay = partial(scope.variable, "batch_stats", shape=(channels,), dtype=jnp.float32)
+        return stay("scale", jnp.ones).value, stay("bias", jnp.zeros).value
+    scale = parameter(scope, "scale", init, (channels,))
+    return scale, parameter(scope, "bias", zeros, (channels,))
+
+
+def _statistics(scope, channels, taken, momentum):
+    """Return the mean and variance that this call normalises by, and move the running ones.
+
+    taken: f(the running mean) -> the batch's mean and variance, of each group if it has groups, and
+      of how many values they are.
+    """
+    running_mean = scope.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+    running_var = scope.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+    if _stays(scope) or not scope.get_flag("train", False):
+        return running_mean.value, running_var.value
+    mean, var, count = taken(running_mean.value)
     if count == 1:
         raise UsageError(
             f"{'/'.join(scope.path)} is a batch norm of one value a channel, an image of one pixel "
             "there, and would make nothing of it; give a larger --batch_size, a smaller "
             "--accumulate, larger images or --freeze it"
         )
-    # where that lies far from the mean, less cancels in float32 than bfloat16 had rounded off
-    shift = running_mean.value if x.dtype == jnp.bfloat16 else None
-    moments = partial(ops.batch_moments, shift=shift, kept=partial(_kept, scope, "moments"))
-    if kernel is not None:
-        named = partial(_kept, scope, "moments")
-        mean, var = ops.pointwise_moments(x, kernel, axis_name, named)
-    elif groups is None:
-        mean, var = moments(x, axis_name)
-    else:
-        mean, var = jax.vmap(moments)(x)
     if scope.is_mutable_collection("batch_stats"):
         unbiased = var * (count / (count - 1))
         for running, now in ((running_mean, mean), (running_var, unbiased)):
             now = jax.lax.stop_gradient(now).astype(running.value.dtype)
-            now = now if groups is None else now.mean(0)
+            now = now if now.ndim == 1 else now.mean(0)
             running.value = momentum * running.value + (1 - momentum) * now
-    if kernel is not None:
-        return ops.pointwise_normalize(x, kernel, mean, var, scale, bias, epsilon)
+    return mean, var
+
+
+def _moments(scope, x, running_mean):
+    """Return the mean and variance of x, of each group if it has groups, and their count."""
+    # where that lies far from the mean, less cancels in float32 than bfloat16 had rounded off
+    shift = running_mean if x.dtype == jnp.bfloat16 else None
+    moments = partial(ops.batch_moments, shift=shift, kept=partial(_kept, scope, "moments"))
+    groups, count = _groups(scope, len(x)), x.size // x.shape[-1]
     if groups is None:
-        return ops.normalize(x, mean, var, scale, bias, epsilon)
-    normalize = jax.vmap(ops.normalize, in_axes=(0, 0, 0, None, None, None))
-    x = normalize(x, mean, var, scale, bias, epsilon)
-    return x.reshape(-1, *x.shape[2:])
+        return *moments(x, scope.get_flag("axis_name", None)), count * _devices(scope)
+    return *jax.vmap(moments)(x.reshape(groups, -1, *x.shape[1:])), count // groups
 
 
-def _groups(scope, examples, devices):
+def _devices(scope):
+    """Over how many devices the batch's moments are taken by name."""
+    axis_name = scope.get_flag("axis_name", None)
+    return jax.lax.axis_size(axis_name) if axis_name else 1
+
+
+def _groups(scope, examples):
     """Into how many groups of the call's norm_batch the examples fall; None: they are one batch."""
-    size = scope.get_flag("norm_batch", None)
+    size, devices = scope.get_flag("norm_batch", None), _devices(scope)
     if size is None or examples * devices <= size:
         return None
     if examples % size:
@@ -445,15 +465,34 @@ def _convolve_and_normalize(
 ):
     axes = x.ndim - 2
     pointwise = per_axis(size, axes) == (1,) * axes and padding == "same" and groups == 1
-    # of fewer channels the moments are cheap; and nobody is to see the convolution's output
-    widens = features > x.shape[-1] and scope.get_flag("tap", None) is None
-    if pointwise and widens and x.dtype == jnp.bfloat16 and scope.get_flag("train", False):
+    # of fewer channels the moments are cheap
+    if pointwise and features > x.shape[-1] and x.dtype == jnp.bfloat16 and _unseen(scope, x):
         kernel = parameter(scope, "kernel", init, (*(1,) * axes, x.shape[-1], features))
         x = x[:, *(slice(None, None, step) for step in per_axis(stride, axes))]
-        return scope.child(batch_norm, "bn")(x, kernel=kernel.reshape(kernel.shape[-2:]), **norm)
+        return scope.child(_normalized_product, "bn")(x, kernel.reshape(kernel.shape[-2:]), **norm)
     x = _convolve(scope, x, features, size, stride, padding, dilation, groups, init)
     x = tapped(scope, x, "conv")
     return scope.child(batch_norm, "bn")(x, **norm)
+
+
+def _unseen(scope, x):
+    """Whether in this call's training only what follows the batch norm of all x is of interest."""
+    untapped = scope.get_flag("tap", None) is None
+    return untapped and scope.get_flag("train", False) and _groups(scope, len(x)) is None
+
+
+def _normalized_product(scope, x, kernel, *, epsilon=1e-5, momentum=0.9, scale_init=ones):
+    """Return batch_norm of x @ kernel, without making that."""
+
+    def moments(_):
+        axis_name, named = scope.get_flag("axis_name", None), partial(_kept, scope, "moments")
+        count = x.size // x.shape[-1] * _devices(scope)
+        return *ops.pointwise_moments(x, kernel, axis_name, named), count
+
+    scale, bias = _scale_and_bias(scope, kernel.shape[-1], scale_init)
+    mean, var = _statistics(scope, kernel.shape[-1], moments, momentum)
+    epsilon = scope.get_flag("norm_epsilon", epsilon)
+    return ops.pointwise_normalize(x, kernel, mean, var, scale, bias, epsilon)
 
 
 @layer
@@ -473,6 +512,50 @@ def conv_bn_relu(
 ) -> Float[Array, "n *outputs features"]:
     """Convolve, normalise, rectify; settings as conv_bn's. Taps: conv, bn, relu and the whole."""
     return scope.child(relu, "relu")(_convolve_and_normalize(scope, x, features, **settings))
+
+
+def conv_bn_relu_pool(
+    scope: Scope,
+    images: Float[Array, "n *spatial c"],
+    features: int,
+    *,
+    pool: Mapping[str, Any],
+    **settings: Any,
+) -> Float[Array, "n *outputs features"]:
+    """Return conv_bn_relu, "stem", and max_pool, "stem_pool", of the images.
+
+    In training, where nobody taps, the convolution's output is pooled before it is normalised and
+    rectified, both of which keep the order of values, so that at full size it is only written and
+    its moments are taken. Where the norm's scale is negative, kernel and scale change their signs
+    for that. Values are the same, and so are gradients but for windows of which two values differ
+    by less than normalisation rounds off.
+
+    Args:
+      pool: max_pool's settings.
+      settings: conv_bn_relu's.
+    """
+    if _unseen(scope, images) and scope.get_flag("relu_rule", "gradient") == "gradient":
+        return scope.child(_pooled_first, "stem")(images, features, pool=pool, **settings)
+    x = scope.child(conv_bn_relu, "stem")(images, features, **settings)
+    return scope.child(max_pool, "stem_pool")(x, **pool)
+
+
+def _pooled_first(
+    scope, x, features, *, pool, epsilon=1e-5, momentum=0.9, scale_init=ones, **settings
+):
+    bn = scope.push("bn")
+    scale, bias = _scale_and_bias(bn, features, scale_init)
+    signs = jnp.where(scale < 0, -1, 1).astype(scale.dtype)
+    x = _convolve(scope, x, features, signs=signs, **settings)
+
+    def moments(running_mean):
+        mean, var, count = _moments(bn, x, signs * running_mean)
+        return signs * mean, var, count
+
+    mean, var = _statistics(bn, features, moments, momentum)
+    epsilon = bn.get_flag("norm_epsilon", epsilon)
+    x = ops.normalize(ops.max_pool(x, **pool), signs * mean, var, signs * scale, bias, epsilon)
+    return ops.relu(x)
 
 
 @layer

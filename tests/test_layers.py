@@ -135,6 +135,33 @@ def test_whoever_taps_sees_the_output_of_a_convolution_that_widens(groups):
     assert tapped == jax.eval_shape(forward)
 
 
+def test_pooled_first_the_first_layers_give_the_same_values_statistics_and_gradients():
+    """In float64, beside the plain form, which a tap sees; a norm's scale may be negative."""
+    rng = np.random.default_rng(0)
+    pool = {"size": 3, "stride": 2, "padding": 1}
+    layer = partial(layers.conv_bn_relu_pool, features=8, size=5, stride=2, pool=pool)
+    with jax.enable_x64(True):
+        images, weights = (jnp.asarray(rng.normal(size=s)) for s in ((6, 20, 17, 3), (6, 5, 5, 8)))
+        variables = jax.tree.map(lambda x: x.astype("float64"), init(layer, images))
+        norm = {name: jnp.asarray(rng.normal(size=8)) for name in ("scale", "bias")}
+        variables["params"]["stem"] |= {"bn": norm}
+        assert jnp.unique(jnp.sign(norm["scale"])).size == 2
+
+        def loss(params, images, **tap):
+            flags = {"train": True, "mutable": ["batch_stats"], **tap}
+            out, updates = apply(layer, variables | {"params": params}, images, **flags)
+            return jnp.sum(weights * jnp.sin(out)), (out, updates)
+
+        arrays, seen = (variables["params"], images), {}
+        plain = partial(loss, tap=record(seen))
+        slopes = (jax.jit(jax.grad(each, (0, 1), has_aux=True))(*arrays) for each in (loss, plain))
+        close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9)
+        jax.tree.map(close, *slopes)
+        programs = [str(jax.make_jaxpr(each)(*arrays)) for each in (loss, plain)]
+    assert list(seen) == ["stem/conv", "stem/bn", "stem/relu", "stem", "stem_pool"]
+    assert ["f64[6,10,9,8] = max" in program for program in programs] == [False, True]
+
+
 def test_batch_norm_over_a_mapped_axis_sees_the_whole_batch():
     layer = partial(layers.batch_norm, epsilon=0.0)
     variables = init(layer, BATCH)

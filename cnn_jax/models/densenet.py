@@ -19,17 +19,16 @@ from cnn_jax.layers import (
     avg_pool,
     batch_norm,
     conv,
-    conv_bn_relu,
     dense,
     dropout,
     global_avg_pool,
     he_normal_fan_in,
     layer,
-    max_pool,
     relu,
     rematerialized,
 )
 from cnn_jax.models.entry import Entry
+from cnn_jax.models.resnet import stem
 
 _conv = partial(conv, bias=False, init=he_normal_fan_in)
 
@@ -100,10 +99,7 @@ def densenet(
     dropout_rate: float = 0,
 ) -> Float[Array, "n classes"]:
     """The ImageNet networks (table 1)."""
-    x = scope.child(conv_bn_relu, "stem")(
-        images, 2 * growth, size=7, stride=2, init=he_normal_fan_in
-    )
-    x = scope.child(max_pool, "stem_pool")(x, 3, stride=2, padding=1)
+    x = stem(scope, images, 2 * growth, init=he_normal_fan_in)
     x = dense_blocks(scope, x, block_sizes, growth=growth, dropout_rate=dropout_rate)
     x = scope.child(global_avg_pool, "pool")(x)
     return scope.child(dense, "head")(x, num_classes)

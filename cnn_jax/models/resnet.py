@@ -19,10 +19,10 @@ from cnn_jax.layers import (
     Layer,
     conv_bn,
     conv_bn_relu,
+    conv_bn_relu_pool,
     dense,
     global_avg_pool,
     layer,
-    max_pool,
     relu,
     rematerialized,
 )
@@ -108,11 +108,11 @@ def bottleneck_block(
 
 
 def stem(
-    scope: Scope, images: Float[Array, "n h w c"], features: int = 64
+    scope: Scope, images: Float[Array, "n h w c"], features: int = 64, **settings: Any
 ) -> Float[Array, "n h2 w2 features"]:
     """Return the ImageNet networks' first convolution and pooling: a quarter of the size."""
-    x = scope.child(conv_bn_relu, "stem")(images, features, size=7, stride=2)
-    return scope.child(max_pool, "stem_pool")(x, 3, stride=2, padding=1)
+    pool = {"size": 3, "stride": 2, "padding": 1}
+    return conv_bn_relu_pool(scope, images, features, size=7, stride=2, pool=pool, **settings)
 
 
 def feature_maps(

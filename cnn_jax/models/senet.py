@@ -21,6 +21,7 @@ from cnn_jax.layers import (
     Layer,
     conv_bn,
     conv_bn_relu,
+    conv_bn_relu_pool,
     dense,
     dropout,
     global_avg_pool,
@@ -91,14 +92,14 @@ def senet(
       padded_pool: pad the pooling after the stem by a pixel on every side, as ResNet does; else
         the last windows reach over the end, as in Caffe.
     """
+    pool = {"size": 3, "stride": 2} | ({"padding": 1} if padded_pool else {"ceil_mode": True})
     if deep_stem:
         x = scope.child(conv_bn_relu, "stem1")(images, 64, stride=2)
         x = scope.child(conv_bn_relu, "stem2")(x, 64)
         x = scope.child(conv_bn_relu, "stem3")(x, 128)
+        x = scope.child(max_pool, "stem_pool")(x, **pool)
     else:
-        x = scope.child(conv_bn_relu, "stem")(images, 64, size=7, stride=2)
-    padding = {"padding": 1} if padded_pool else {"ceil_mode": True}
-    x = scope.child(max_pool, "stem_pool")(x, 3, stride=2, **padding)
+        x = conv_bn_relu_pool(scope, images, 64, size=7, stride=2, pool=pool)
     block = partial(block, zero_init_residual=zero_init_residual)
     x = resnet.stages(scope, x, block, stage_sizes, 64)
     x = scope.child(global_avg_pool, "pool")(x)
