@@ -88,7 +88,10 @@ def main(argv: Sequence[str]) -> None:
     counts = sorted(attack_flags.count(text) for text in _COUNTS.value or default)
     method = _METHOD.value or ("sgd" if files else "deepfool")
     if files:
-        images, held_out = _crops(network, files, counts[-1])
+        read = [decoding.read(file, len(network.mean)) for file in files]
+        size, judged = network.preprocessing.image_size, flags.FLAGS.examples * (len(files) // 2)
+        seed = flags.FLAGS.seed
+        images, held_out = photographs.crops_apart(read, counts[-1], judged, size, seed)
         labels = None
     else:
         held_out, labels = subjects.first_examples(
@@ -162,20 +165,6 @@ def main(argv: Sequence[str]) -> None:
     for doubt in doubts:
         print(f"warning: {doubt}", file=sys.stderr)
     print(f"accuracy {results['clean_accuracy']:.1%} -> {results['accuracy']:.1%}")
-
-
-def _crops(
-    network: trained.Trained, files: Sequence[str], count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return crops of every other photograph, and as many as --examples of each of the others."""
-    if len(files) < 2:
-        raise UsageError("one photograph is too few: it is made of some and judged on others")
-    read = [decoding.read(file, len(network.mean)) for file in files]
-    size, seed = network.preprocessing.image_size, flags.FLAGS.seed
-    made_of, _ = photographs.random_crops(read[::2], count, size, seed)
-    judged = flags.FLAGS.examples * len(read[1::2])
-    held_out, _ = photographs.random_crops(read[1::2], judged, size, seed + 1)
-    return made_of, held_out
 
 
 def _free_name(name: str, taken: dict) -> str:

@@ -83,6 +83,21 @@ def random_crops(
     return np.stack(cut).astype(np.float32) / 255, np.arange(count) % len(images)
 
 
+def crops_apart(
+    images: Sequence[Image.Image], count: int, held_out: int, size: int, seed: int
+) -> tuple[Float[np.ndarray, "count size size c"], Float[np.ndarray, "held_out size size c"]]:
+    """Return random crops of every other image to make something of, and of the others to judge it.
+
+    Raises:
+      UsageError: fewer than two images.
+    """
+    if len(images) < 2:
+        raise UsageError("one photograph is too few: it is made of some and judged on others")
+    made_of, _ = random_crops(images[::2], count, size, seed)
+    others, _ = random_crops(images[1::2], held_out, size, seed + 1)
+    return made_of, others
+
+
 def to_bytes(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
     """Return floats in 0..1, clipped, as uint8."""
     return np.round(255 * np.clip(np.asarray(image), 0, 1)).astype(np.uint8)

@@ -32,8 +32,9 @@ def configure() -> None:
     folder = cache_folder()
     if folder and jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
-        # JAX keeps what takes a second; a network's many small programs take longer together
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        # JAX keeps what takes a second; the hundreds of small programs that draw a network's
+        # weights take longer together
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     flags = os.environ.get("XLA_FLAGS", "")
     name = CPU_CONVOLUTION_FLAG.partition("=")[0]
     if name not in flags and _only_cpu() and _accepts(CPU_CONVOLUTION_FLAG, folder):

@@ -27,6 +27,7 @@ on occlusion occlusion
 on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
   --target=0,52,105,157,210,262,315,368,420,473,525,578,630,683,736,788,841,893,946,999
 on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
+on patch images --attack_steps=150 --examples=16
 on embedding neighbours
 samples=cnn_jax/data/sample_photographs
 on feature_inversion feature_inversion --layers=stage2_block2,stage4_block3,stage6_block4,last --steps=100 \

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.command import run_command
 
@@ -143,6 +144,26 @@ def test_a_universal_perturbation_and_its_transfer(trained):
     with np.load(output / "universal.npz") as arrays:
         assert np.abs(arrays["lenet5"]).max() <= 64 / 255 + 1e-6
     assert 'src="http' not in (output / "report.html").read_text()
+
+
+def test_a_patch_is_judged_beside_its_pixels_shuffled(trained):
+    flags = ("--attack_steps=40", "--examples=40", "--areas=.3,.6", "--judged_at=.6,.1")
+    done = run_command("patch", f"--workdir={trained}", "--target=3", *flags)
+    assert done.returncode == 0, done.stderr
+    folder = trained / "patch"
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["target"], results["areas"]) == ("3", [0.1, 0.6])
+    own, shuffled = (results["success"][way]["lenet5"] for way in results["success"])
+    assert own[1] > 0.3 > shuffled[1]
+    with Image.open(folder / "patch.png") as image:
+        assert image.size == (1181, 1181)
+        assert image.getpixel((0, 0))[3] == 0
+        assert image.getpixel((590, 590))[3] == 255
+        assert round(image.info["dpi"][0]) == 300
+    assert "seen as: 3" in (folder / "report.html").read_text()
+    failed = run_command("patch", f"--workdir={trained}")
+    assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
+    assert "--target is missing" in failed.stderr
 
 
 @pytest.mark.parametrize(
