@@ -57,6 +57,7 @@ def test_the_configuration_of_a_run_repeats_it_to_the_bit(trained, tmp_path):
     assert repeated["parameters_sha256"] == results["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_flags_override_the_configuration_of_a_run_and_a_recipe_beside_it_is_refused(
     trained, tmp_path
 ):
@@ -106,6 +107,7 @@ def test_the_best_checkpoint_is_evaluated_to_what_training_kept_it_for(folder):
     assert done.stderr == "error: --step=bset is no step; give a number, or best\n"
 
 
+@pytest.mark.slow
 def test_evaluation_takes_the_averaged_weights_or_the_raw_ones_and_says_which(folder):
     workdir = folder / "averaged"
     flags = (*TINY, "--ema_decay=0.999", f"--workdir={workdir}", f"--data_dir={folder}/data")

@@ -31,6 +31,7 @@ def final_weights(folder):
     return found.step, checkpoint.parameters_sha256(found.state["params"])
 
 
+@pytest.mark.slow
 def test_a_run_is_paused_looked_into_stopped_and_gone_on_with_to_the_same_weights(served, tmp_path):
     assert "no run was started" in served.text("GET", "/api/subject")[1]
     frames = served.frames({"seed": 0}, "/api/train")

@@ -110,10 +110,11 @@ def classifier(name, size):
 
 
 NETWORKS = [
-    "resnet20",
+    "lenet5",
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in (
+            "resnet20",
             "resnet18",
             "alexnet",
             "googlenet",

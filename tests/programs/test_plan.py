@@ -131,6 +131,7 @@ def test_steps_of_every_task_with_images_have_a_plan(model, options):
     assert jax.tree.structure(state) == jax.tree.structure(step.state)
 
 
+@pytest.mark.slow
 def test_a_detectors_batch_is_that_of_its_data():
     """Of the same arrays, but for the number of examples and objects."""
     planned = plan_step(TrainConfig(model="maskrcnn_resnet10_fpn", image_size=64, batch_size=2))

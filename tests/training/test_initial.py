@@ -190,6 +190,7 @@ def test_what_is_frozen_keeps_its_weights_up_to_the_step_at_which_it_thaws(
     assert same != moves
 
 
+@pytest.mark.slow
 def test_published_weights_by_name_bring_their_preprocessing_and_get_a_new_head():
     config = TrainConfig(
         model="tf_efficientnet_lite0", init_from="pretrained", num_classes=3, image_size=32

@@ -284,6 +284,7 @@ def test_another_configuration_is_refused_and_nothing_changes(whole, config):
     assert before == {p: p.read_bytes() for p in whole[1].rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_images_grow_and_a_resumed_run_goes_on_at_their_size(config, tmp_path):
     sizes = []
 

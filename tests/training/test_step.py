@@ -106,7 +106,7 @@ def test_the_first_sgd_update_is_lr_times_gradient_plus_decay(model, variables):
         logits = model.apply(everything, images, train=True)
         return cross_entropy(logits, jnp.asarray(batch["label"])).mean()
 
-    value, gradients = jax.value_and_grad(loss)(variables["params"])
+    value, gradients = jax.jit(jax.value_and_grad(loss))(variables["params"])
     expected = jax.tree.map(
         lambda p, g: p - 0.05 * (g + 0.01 * p * (p.ndim > 1)), variables["params"], gradients
     )

@@ -108,6 +108,7 @@ def test_batches_change_nothing_but_rounding(inverted):
         np.testing.assert_allclose(each.history, inverted[path].history[:10], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_spectra_take_more_steps_the_deeper_a_layer_and_repeat():
     y, x = jnp.meshgrid(*[jnp.linspace(0.2, 0.8, 16)] * 2, indexing="ij")
     images = jnp.stack([jnp.stack([x, y, 1 - x], -1), jnp.stack([y * x, 1 - y, x], -1)])
