@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax.errors import UsageError
-from cnn_jax.export import files
+from cnn_jax.export import files, program
 from cnn_jax.models import model_names
 from cnn_jax.models.registry import MODELS
 from tests.models import trained_like
@@ -26,8 +26,8 @@ The largest difference of any output, as a share of that output's own largest va
 photographs in batches of two and of one, on a CPU. Weights are drawn so that photographs reach the
 outputs (`tests/models/trained_like.py`); the last column tells how far apart the outputs of the two
 photographs are, as the same share, for the output where they are closest. Of detectors the
-backbone's maps and the raw heads are compared. Networks that are not listed were not run yet:
-`python -m docs.export_table` adds them.
+backbone's maps and the raw heads of the first stage are compared, of R-CNN the network of a region.
+Networks that are not listed were not run yet: `python -m docs.export_table` adds them.
 
 | network | pixels | ONNX | StableHLO | between photographs |
 | --- | --- | --- | --- | --- |
@@ -41,7 +41,7 @@ def row(name: str) -> str:
         network = trained_like.network(name, min(64, own))
     except (UsageError, ValueError):  # too small for this network
         network = trained_like.network(name, own)
-    size = network.preprocessing.image_size
+    size = program.image_size(network)
     pixels = trained_like.photographs(size, network.model.channels)[:2]
     with tempfile.TemporaryDirectory() as folder:
         try:

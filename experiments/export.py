@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from cnn_jax.data import sample_photographs
 from cnn_jax.errors import UsageError
-from cnn_jax.export import files
+from cnn_jax.export import files, program
 from cnn_jax.trained import Trained
 
 from . import app
@@ -42,6 +42,10 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"--format is empty; give some of {', '.join(files.FORMATS)}")
     files.check_formats(formats)
     network = subjects.load_network(task=None)
+    options, size = network.preprocessing, program.image_size(network)
+    if size != options.image_size:  # R-CNN takes regions, and a photograph is one
+        options = options._replace(image_size=size, resize=None)
+        network = network._replace(preprocessing=options)
     pixels = _pixels(network)
     folder = subjects.results_folder("export", network).expanduser()
     try:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.models.faster_rcnn import Settings, first_stage
-from cnn_jax.models.registry import find
+from cnn_jax.models.faster_rcnn import Settings, first_stage, region_head
+from cnn_jax.models.rcnn import images_themselves
+from cnn_jax.models.registry import Model, find
 from cnn_jax.trained import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -25,7 +26,8 @@ def outputs(network: Trained) -> Callable[[Float[Array, "n h w c"]], Outputs]:
     Of a classifier or a segmentation network the output is "logits", of a localizer "logits" and
     "boxes". Of a detector they are the backbone's maps, "map0" and on, and where it proposes
     regions itself the raw heads on each: "objectness0" (logits) [n, anchors] and "deltas0"
-    [n, anchors, 4]; how boxes are chosen from these is not part of it.
+    [n, anchors, 4]; how boxes are chosen from these is not part of it. Of R-CNN, which cuts its
+    regions from the image itself, the pixels are warped regions, and the output their "logits".
     """
     model, variables = network.model, network.variables
 
@@ -33,7 +35,7 @@ def outputs(network: Trained) -> Callable[[Float[Array, "n h w c"]], Outputs]:
         mean, std = (jnp.asarray(each, pixels.dtype) for each in (network.mean, network.std))
         images = (pixels - mean) / std
         if model.task == "detection":
-            return _raw_heads(_settings(network), variables, images)
+            return _raw_heads(model, _settings(network), variables, images)
         found = model.apply(variables, images)
         return dict(found) if isinstance(found, Mapping) else {"logits": found}
 
@@ -45,8 +47,32 @@ def _settings(network: Trained) -> Settings:
     return find(network.model.name).function.keywords["settings"]
 
 
-def _raw_heads(settings: Settings, variables: Any, images: Float[Array, "n h w c"]) -> Outputs:
+def image_size(network: Trained) -> int:
+    """Return the side of the pixels that are for this network: its images', or R-CNN's regions'."""
+    if network.model.task == "detection":
+        settings = _settings(network)
+        if settings.backbone is images_themselves:
+            return settings.region_size
+    return network.preprocessing.image_size
+
+
+def _as_they_are(
+    region: Float[Array, "h w c"], boxes: Float[Array, "1 4"], outputs: int, *, scale: float
+) -> Float[Array, "1 h w c"]:
+    """What is cut from a region that was cut before."""
+    del boxes, outputs, scale
+    return region[None]
+
+
+def _raw_heads(
+    model: Model, settings: Settings, variables: Any, images: Float[Array, "n h w c"]
+) -> Outputs:
     def heads(scope: flax.core.Scope, images: Array) -> Outputs:
+        if settings.backbone is images_themselves:
+            cut = settings._replace(region_pool=_as_they_are)
+            boxes = jnp.zeros((images.shape[0], 1, 4), images.dtype)
+            logits, _ = region_head(scope, [images], boxes, model.num_classes, cut)
+            return {"logits": logits[:, 0]}
         if not settings.anchor_sizes:  # regions come from elsewhere
             maps = scope.child(settings.backbone, "backbone")(images)
             return {f"map{i}": x for i, x in enumerate(maps)}

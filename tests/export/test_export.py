@@ -36,6 +36,7 @@ MORE = {
     "localizer_resnet18": 64,
     "nasneta_cifar": 32,
     "preact_resnet164": 32,
+    "rcnn_resnet10": 48,
     "regnet_y_400mf": 64,
     "segnet": 32,
     "seresnet18": 64,
@@ -54,18 +55,18 @@ def small():
 def symbolic_outputs(name):
     """The exported function's outputs, traced with a symbolic batch and no weights drawn."""
     model, entry = create_model(name), MODELS[name]
-    shape = (model.image_size, model.image_size, model.channels)
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    mean, std = entry.mean[: model.channels], entry.std[: model.channels]
+    network = Trained(model, {}, Preprocessing(model.image_size), mean, std, (), {}, None)
+    images = jnp.zeros((1, model.image_size, model.image_size, model.channels))
+    size = program.image_size(network)
 
     def run(variables, pixels):
-        mean, std = entry.mean[: model.channels], entry.std[: model.channels]
-        preprocessing = Preprocessing(model.image_size)
-        network = Trained(model, variables, preprocessing, mean, std, (), {}, None)
-        return program.outputs(network)(pixels)
+        return program.outputs(network._replace(variables=variables))(pixels)
 
     with ops.portable():
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        return jax.eval_shape(run, variables, program.symbolic_pixels(shape))
+        pixels = program.symbolic_pixels((size, size, model.channels))
+        return jax.eval_shape(run, variables, pixels)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,20 @@ def test_a_small_fault_in_tiny_outputs_is_refused(small, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "run_onnx", faulty)
     with pytest.raises(errors.UsageError, match=r"would differ from JAX by 1\.0e-04"):
         files.export(tiny, pixels, tmp_path, ["onnx"])
+
+
+@pytest.mark.slow
+def test_rcnn_is_the_network_of_one_region(tmp_path):
+    network = trained_like.network("rcnn_resnet10", 128)
+    assert program.image_size(network) == 48
+    region = trained_like.photographs(48, 3)[:1]
+    logits = program.outputs(network)(region)["logits"]
+    assert logits.shape == (1, network.model.num_classes)
+    for leaf in ("box_head", "box_predictor"):
+        params = {**network.variables["params"]}
+        params[leaf] = jax.tree.map(lambda x: 1.1 * x, params[leaf])
+        changed = network._replace(variables={**network.variables, "params": params})
+        assert np.abs(program.outputs(changed)(region)["logits"] - logits).max() > 1e-3
 
 
 @pytest.mark.parametrize(
