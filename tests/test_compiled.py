@@ -45,8 +45,8 @@ def test_both_sides_are_counted_once_and_their_ratios_told(monkeypatch):
     def account(lowered, cache):
         compiled_programs.append(lowered.as_text())
         collectives = {"all-reduce": {"count": len(compiled_programs), "bytes": 8}}
-        counted = dict.fromkeys(("flops", "bytes_accessed", "peak_bytes"), 6.0)
-        return counted | {"collectives": collectives}
+        counted = dict.fromkeys(("flops", "bytes_accessed", "main_memory_bytes", "peak_bytes"), 6.0)
+        return counted | {"collectives": collectives, "traffic": {}}
 
     monkeypatch.setattr(compiled.plan, "compile_for_account", account)
     found = compiled.measure(SPEC)
@@ -95,4 +95,6 @@ def test_the_command_prints_counts_and_leaves_a_page(tmp_path):
     assert "a training step of lenet5, batch 8, 32 x 32 pixels, float32, on local" in done.stdout
     results = json.loads((tmp_path / "a/results.json").read_text())
     assert f"{results['sides']['jax']['bytes_accessed'] / 1e9:.4g} GB accessed" in done.stdout
-    assert "Communication" in (tmp_path / "a/report.html").read_text()
+    page = (tmp_path / "a/report.html").read_text()
+    assert "Communication" in page
+    assert "Where the bytes go" in page

@@ -1,7 +1,7 @@
 """What the compiler of a TPU or GPU counts in a training step, ours beside Flax Linen's.
 
-Nothing is run and no device is needed: bytes accessed, arithmetic, peak memory and collectives are
-the compiled program's, so that a second measurement would find the same.
+Nothing is run and no device is needed: bytes, arithmetic, peak memory and collectives are the
+compiled program's, so that a second measurement would find the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,8 @@ from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.plan import PlannedStep, plan_step
 
-COUNTED = ("bytes_accessed", "flops", "peak_bytes", "collectives", "collective_bytes")
+_ACCOUNTED = ("bytes_accessed", "main_memory_bytes", "flops", "peak_bytes")
+COUNTED = (*_ACCOUNTED, "collectives", "collective_bytes")
 
 
 def measure(spec: Spec, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -51,12 +52,11 @@ def measure(spec: Spec, say: Callable[[str], None] = lambda line: None) -> dict[
         total = found["collectives"].values()
         sides[name] = {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(planned.state.params)),
-            "bytes_accessed": found["bytes_accessed"],
-            "flops": found["flops"],
-            "peak_bytes": found["peak_bytes"],
+            **{name: found[name] for name in _ACCOUNTED},
             "collectives": sum(each["count"] for each in total),
             "collective_bytes": sum(each["bytes"] for each in total),
             "by_kind": found["collectives"],
+            "traffic": found["traffic"],
             "bounds": limits,
         }
     results = {

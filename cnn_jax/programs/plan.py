@@ -8,7 +8,6 @@ bytes that it moves and its communication; published peaks of the chip turn them
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from cnn_jax.errors import UsageError, unknown
+from cnn_jax.programs.traffic import array_bytes, traffic
 from cnn_jax.runtime.parallel import AXIS, choose, data_mesh, replicated, state_sharding
 
 
@@ -55,10 +55,10 @@ LOCAL = "local"
 _GENERATIONS = ("v4", "v5e", "v5p", "v6e")
 _SHAPE = re.compile(r"\d+(x\d+){1,2}")
 
+_ACCOUNTED = ("main_memory_bytes", "traffic")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OPERATION = re.compile(rf"= (.+?) ({'|'.join(_COLLECTIVES)})(-start)?\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
-_BYTES = {"pred": 1, "c64": 8, "c128": 16}
 
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
@@ -132,7 +132,8 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
     Raises:
       DoesNotFit: the program does not fit into the devices' memory.
     """
-    versions = [jax.__version__, jaxlib.__version__, version("libtpu")]
+    # the account's names too: one of another version of this package may lack some
+    versions = [jax.__version__, jaxlib.__version__, version("libtpu"), *_ACCOUNTED]
     program = "\n".join([lowered.as_text(), *versions])
     kept = cache and cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
     if kept and kept.exists():
@@ -195,20 +196,25 @@ def version(package: str) -> str:
 def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
     """Return what a compiled program takes, on each device and in each call.
 
-    flops, bytes_accessed; argument_bytes, temporary_bytes, peak_bytes; collectives: kind -> count
-    and bytes of their results.
+    flops; bytes_accessed, the compiler's own sum over all memories; main_memory_bytes, that of the
+    traffic of the main one; argument_bytes, temporary_bytes, peak_bytes; collectives: kind -> count
+    and bytes of their results; traffic: what operations do -> bytes of the main memory and of all.
     """
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary + extra
+    program = compiled.as_text()
+    moved = traffic(program)
     return {
         "flops": cost.get("flops"),
         "bytes_accessed": cost.get("bytes accessed"),
+        "main_memory_bytes": sum(each.main for each in moved.values()),
         "argument_bytes": arguments,
         "temporary_bytes": temporary,
         "peak_bytes": peak,
-        "collectives": collectives(compiled.as_text()),
+        "collectives": collectives(program),
+        "traffic": {kind: each._asdict() for kind, each in moved.items()},
     }
 
 
@@ -216,17 +222,12 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
     """Return kind -> count and bytes of a program's collectives, by their results' shapes."""
     counts, sizes = Counter(), Counter()
     for shape, kind, started in _OPERATION.findall(program):
-        arrays = [_bytes(*array) for array in _ARRAY.findall(shape)]
+        arrays = [array_bytes(*array) for array in _ARRAY.findall(shape)]
         if started and kind in ("all-gather", "collective-permute"):
             arrays = arrays[len(arrays) // 2 :]  # the operand stands before the result
         counts[kind] += 1
         sizes[kind] += sum(arrays)
     return {kind: {"count": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
-
-
-def _bytes(dtype: str, shape: str) -> int:
-    width = _BYTES.get(dtype) or max(1, int(re.search(r"\d+", dtype)[0]) // 8)
-    return width * math.prod(int(length) for length in shape.split(",") if length)
 
 
 def chip_of(device_kind: str) -> Chip | None:
@@ -254,7 +255,7 @@ def bounds(
     )
     found = {
         "arithmetic": accounted["flops"] / chip.flops,
-        "memory": accounted["bytes_accessed"] / chip.memory_bandwidth,
+        "memory": accounted["main_memory_bytes"] / chip.memory_bandwidth,
         "network": sent / chip.network,
     }
     return found | {

@@ -11,11 +11,17 @@ Results = Mapping[str, Any]
 
 _NAMES = {
     "bytes_accessed": ("GB accessed", 1e9),
+    "main_memory_bytes": ("GB of the main memory", 1e9),
     "flops": ("GFLOP", 1e9),
     "peak_bytes": ("peak GiB", 2**30),
     "collectives": ("collectives", 1),
     "collective_bytes": ("MB of collectives", 1e6),
 }
+_TRAFFIC = ["side", "operations", "GB of the main memory", "share", "GB of all memories"]
+_TRAFFIC_NOTE = (
+    "What operations read and write, each operand once, with all that is fused into them. The GB "
+    "accessed above are the compiler's sum: of all memories, an operand as often as it is used."
+)
 
 
 def title(results: Results) -> str:
@@ -70,6 +76,13 @@ def sections(results: Results, folder: Path) -> list[Html]:
         for side, found in sides.items()
         for kind, each in found["by_kind"].items()
     ]
+    traffic = [
+        [side, kind, each["main"] / 1e9, each["main"] / found["main_memory_bytes"]]
+        + [each["all"] / 1e9]
+        for side, found in sides.items()
+        for kind, each in sorted(found["traffic"].items(), key=lambda item: -item[1]["main"])
+        if each["main"]
+    ]
     times = [
         [side, *(1000 * found["bounds"][name] for name in ("arithmetic", "memory", "network"))]
         for side, found in sides.items()
@@ -77,6 +90,7 @@ def sections(results: Results, folder: Path) -> list[Html]:
     ]
     made = [
         html.section("The step", html.table(["", *sides, *over], rows, "Of each device.")),
+        html.section("Where the bytes go", html.table(_TRAFFIC, traffic), _TRAFFIC_NOTE),
         html.section(
             "Communication", html.table(["side", "collective", "count", "MB"], collectives)
         ),

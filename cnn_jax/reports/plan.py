@@ -28,7 +28,8 @@ def line(row: Row) -> str:
     )
     parts = [
         f"{row['flops'] / 1e9:.4g} GFLOP",
-        f"{row['bytes_accessed'] / 1e9:.4g} GB accessed",
+        f"{row['bytes_accessed'] / 1e9:.4g} GB accessed, "
+        f"{row['main_memory_bytes'] / 1e9:.4g} of the main memory",
         f"peak {row['peak_bytes'] / 2**30:.3g} GiB",
         collectives or "no collectives",
     ]
@@ -43,8 +44,8 @@ def line(row: Row) -> str:
 def sections(rows: Sequence[Row], folder: Path) -> list[Html]:
     """Return the page's sections; scaling.png is left in the folder where there are several."""
     step = html.table(
-        ["topology", "devices", "batch", "GFLOP", "GB accessed", "peak GiB", "arguments GiB"]
-        + ["temporaries GiB", "fits", "largest batch, about"],
+        ["topology", "devices", "batch", "GFLOP", "GB accessed", "GB of the main memory"]
+        + ["peak GiB", "arguments GiB", "temporaries GiB", "fits", "largest batch, about"],
         [
             [
                 row["topology"],
@@ -52,6 +53,7 @@ def sections(rows: Sequence[Row], folder: Path) -> list[Html]:
                 row["batch_size"],
                 row["flops"] / 1e9,
                 row["bytes_accessed"] / 1e9,
+                row["main_memory_bytes"] / 1e9,
                 *(row[f"{name}_bytes"] / 2**30 for name in ("peak", "argument", "temporary")),
                 {True: "yes", False: "no", None: None}[row["fits"]],
                 row["largest_batch"],
