@@ -133,8 +133,9 @@ def compile_for_account(lowered: jax.stages.Lowered, cache: Path | None = None) 
       DoesNotFit: the program does not fit into the devices' memory.
     """
     # the account's names too: one of another version of this package may lack some
-    versions = [jax.__version__, jaxlib.__version__, version("libtpu"), *_ACCOUNTED]
-    program = "\n".join([lowered.as_text(), *versions])
+    compiler = [jax.__version__, jaxlib.__version__, version("libtpu"), *_ACCOUNTED]
+    compiler.append(os.environ.get("XLA_FLAGS", ""))
+    program = "\n".join([lowered.as_text(), *compiler])
     kept = cache and cache / f"{hashlib.sha256(program.encode()).hexdigest()}.json"
     if kept and kept.exists():
         return json.loads(kept.read_text())
@@ -203,7 +204,9 @@ def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary + extra
+    peak = getattr(memory, "peak_memory_in_bytes", 0)
+    if not peak or _is_cpu(compiled):  # whose peak leaves the temporaries out
+        peak = arguments + temporary + extra
     program = compiled.as_text()
     moved = traffic(program)
     return {
@@ -216,6 +219,11 @@ def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
         "collectives": collectives(program),
         "traffic": {kind: each._asdict() for kind, each in moved.items()},
     }
+
+
+def _is_cpu(compiled: jax.stages.Compiled) -> bool:
+    shardings = jax.tree.leaves(compiled.input_shardings)
+    return any(device.platform == "cpu" for each in shardings for device in each.device_set)
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:

@@ -10,8 +10,13 @@ from pathlib import Path
 import jax
 import jaxlib
 
-# XLA's CPU default hands convolutions to YNNPACK, which takes up to three times as long.
-CPU_CONVOLUTION_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+CPU_FLAGS = (
+    # the default hands convolutions to YNNPACK, which takes up to three times as long
+    "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution",
+    # else barriers are gone before the program is put in order, and what is to be computed again
+    # late, to save memory, is computed early and kept
+    "--xla_disable_hlo_passes=cse_barrier_expander",
+)
 
 # Reading the debug options parses XLA_FLAGS, and XLA aborts on one that it does not know.
 _PARSE_FLAGS = """
@@ -21,7 +26,7 @@ xla_client.CompileOptions().executable_build_options.debug_options
 
 
 def configure() -> None:
-    """Chooses the fast convolutions of the CPU and turns the persistent compilation cache on.
+    """Chooses the settings of the CPU's compiler and turns the persistent compilation cache on.
 
     Call it before JAX's first computation; XLA reads its flags once, and a later call has no
     effect on them. What the user has set stays: XLA_FLAGS is added to, never replaced, and
@@ -35,10 +40,10 @@ def configure() -> None:
         # JAX keeps what takes a second; the hundreds of small programs that draw a network's
         # weights take longer together
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    flags = os.environ.get("XLA_FLAGS", "")
-    name = CPU_CONVOLUTION_FLAG.partition("=")[0]
-    if name not in flags and _only_cpu() and _accepts(CPU_CONVOLUTION_FLAG, folder):
-        os.environ["XLA_FLAGS"] = f"{flags} {CPU_CONVOLUTION_FLAG}".strip()
+    for flag in CPU_FLAGS if _only_cpu() else ():
+        flags = os.environ.get("XLA_FLAGS", "")
+        if flag.partition("=")[0] not in flags and _accepts(flag, folder):
+            os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 def cache_folder() -> Path | None:

@@ -30,9 +30,9 @@ def _micro_batches(batch: Batch, parts: int, together: int = 1) -> Batch:
     return jax.tree.map(split, batch)
 
 
-def _together(config: TrainConfig, batch: Batch) -> int:
+def _together(config: TrainConfig, batch: Batch, parts: int) -> int:
     """How many consecutive examples an accumulated part takes: those of one group of norms."""
-    examples = len(batch["image"]) // config.accumulate
+    examples = len(batch["image"]) // parts
     size = config.norm_batch or 1
     return size if examples % size == 0 else 1
 
@@ -63,6 +63,7 @@ def create_train_step(
     batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c]} and what the task adds, such
     as "label": int32 [b].
     """
+    count = config.accumulate or 1
     schedule = learning_rate_schedule(config)
     base_key = jax.random.key(config.seed)
 
@@ -89,12 +90,18 @@ def create_train_step(
         Those of groups move once, by the mean over the groups of all parts.
         """
         grouped = config.norm_batch is not None
+        # a convolution inside a loop is several times slower on the CPU, so there it is unrolled
+        unrolled = jax.default_backend() == "cpu"
 
         def add(carry, inputs):
             before, moved, total = carry
             part_batch, index = inputs
             part_key = jax.random.fold_in(key, index)
-            gradients, (after, metrics) = gradient_of(params, before, part_batch, part_key, whole)
+            weights = params
+            if unrolled:  # else nothing keeps the compiler from all parts at once
+                inputs = total, part_batch, weights
+                total, part_batch, weights = jax.lax.optimization_barrier(inputs)
+            gradients, (after, metrics) = gradient_of(weights, before, part_batch, part_key, whole)
             total = jax.tree.map(jnp.add, total, (gradients, metrics))
             if grouped:
                 moved = jax.tree.map(jnp.add, moved, after)
@@ -102,23 +109,22 @@ def create_train_step(
                 before = moved = after
             return (before, moved, total), None
 
-        parts = _micro_batches(batch, config.accumulate, _together(config, batch))
+        parts = _micro_batches(batch, count, _together(config, batch, count))
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(
             lambda *arrays: gradient_of(*arrays, whole), params, batch_stats, first, key
         )
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
-        # a convolution inside a loop is several times slower on the CPU, so there it is unrolled
         moved = jax.tree.map(jnp.zeros_like, batch_stats) if grouped else batch_stats
         (_, batch_stats, total), _ = jax.lax.scan(
             add,
             (batch_stats, moved, zeros),
-            (parts, jnp.arange(config.accumulate)),
-            unroll=jax.default_backend() == "cpu",
+            (parts, jnp.arange(count)),
+            unroll=unrolled,
         )
         if grouped:
-            batch_stats = jax.tree.map(lambda x: x / config.accumulate, batch_stats)
-        gradients, metrics = jax.tree.map(lambda x: x / config.accumulate, total)
+            batch_stats = jax.tree.map(lambda x: x / count, batch_stats)
+        gradients, metrics = jax.tree.map(lambda x: x / count, total)
         return gradients, (batch_stats, metrics)
 
     def share_of_weight(batch):
@@ -126,7 +132,7 @@ def create_train_step(
         total = task.total_weight(batch, class_weights)
         if total is None:
             return None
-        total = total / config.accumulate  # a float now
+        total = total / count  # a float now
         return total if axis_name is None else jax.lax.pmean(total, axis_name)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -138,9 +144,9 @@ def create_train_step(
             key, rows = jax.random.fold_in(key, device), rows + device * examples
             examples *= jax.lax.axis_size(axis_name)
         whole = Part(batch_key, None, examples, axis_name, share_of_weight(batch))
-        if axis_name is not None or config.accumulate > 1:
+        if axis_name is not None or count > 1:
             batch = {**batch, "row": rows}
-        compute = gradient_of if config.accumulate == 1 else accumulated
+        compute = gradient_of if count == 1 else accumulated
         gradients, (batch_stats, metrics) = compute(
             state.params, state.batch_stats, batch, key, whole
         )

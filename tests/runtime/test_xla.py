@@ -34,26 +34,41 @@ def test_convolutions_are_not_compiled_to_ynnpack():
     assert "__ynn_fusion" not in conv.lower(images, kernel).compile().as_text()
 
 
-def test_the_switch_joins_the_flags_of_the_user(monkeypatch):
+def test_what_is_recomputed_in_the_backward_pass_is_not_kept_on_the_cpu():
+    def block(weights, x):
+        return x + jnp.tanh(jnp.sin(jax.nn.relu(x @ weights)))
+
+    def loss(all_weights, x, block):
+        for weights in all_weights:
+            x = block(weights, x)
+        return jnp.sum(x**2)
+
+    def temporary_bytes(block):
+        shapes = [jax.ShapeDtypeStruct((8, 8), "float32")] * 16, jnp.ones((4096, 8))
+        lowered = jax.jit(jax.grad(loss), static_argnums=2).lower(*shapes, block)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(jax.checkpoint(block)) < 0.6 * temporary_bytes(block)
+
+
+def test_the_switches_join_the_flags_of_the_user(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     xla.configure()
-    assert os.environ["XLA_FLAGS"] == (
-        f"--xla_cpu_enable_fast_math=false {xla.CPU_CONVOLUTION_FLAG}"
-    )
+    assert os.environ["XLA_FLAGS"] == " ".join(["--xla_cpu_enable_fast_math=false", *xla.CPU_FLAGS])
 
 
-def test_the_users_own_setting_of_the_switch_stays(monkeypatch):
+def test_the_users_own_setting_of_a_switch_stays(monkeypatch):
     own = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot"
     monkeypatch.setenv("XLA_FLAGS", own)
     xla.configure()
-    assert os.environ["XLA_FLAGS"] == own
+    assert os.environ["XLA_FLAGS"] == f"{own} {xla.CPU_FLAGS[1]}"
 
 
 @pytest.mark.parametrize(
     "unknown", ["--xla_no_such_flag=1", "--xla_cpu_experimental_ynn_fusion_type=-no_such_type"]
 )
 def test_a_flag_that_this_xla_would_abort_on_is_not_set(monkeypatch, unknown):
-    monkeypatch.setattr(xla, "CPU_CONVOLUTION_FLAG", unknown)
+    monkeypatch.setattr(xla, "CPU_FLAGS", (unknown,))
     xla.configure()
     assert "XLA_FLAGS" not in os.environ
 
@@ -63,7 +78,7 @@ def test_the_trial_runs_once(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")
     monkeypatch.setattr(xla.subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
     xla.configure()
-    assert os.environ["XLA_FLAGS"] == xla.CPU_CONVOLUTION_FLAG
+    assert os.environ["XLA_FLAGS"] == " ".join(xla.CPU_FLAGS)
 
 
 def test_an_accelerators_xla_gets_no_flag_of_the_cpu(monkeypatch):
@@ -93,4 +108,4 @@ def test_acache_folder_that_cannot_be_written_is_done_without(monkeypatch, tmp_p
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))
     xla.configure()
     assert jax.config.jax_compilation_cache_dir is None
-    assert os.environ["XLA_FLAGS"] == xla.CPU_CONVOLUTION_FLAG
+    assert os.environ["XLA_FLAGS"] == " ".join(xla.CPU_FLAGS)
