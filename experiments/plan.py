@@ -24,7 +24,8 @@ from cnn_jax.reports import plan as plan_report
 from cnn_jax.reports import run_page
 from cnn_jax.runtime import xla
 from cnn_jax.runtime.parallel import check_batch_size
-from cnn_jax.training.plan import lowered_step, what_would_fit
+from cnn_jax.training import memory
+from cnn_jax.training.plan import fitted_step, lowered_step, what_would_fit
 
 from . import app
 from .flags import training as training_flags
@@ -66,14 +67,17 @@ def main(argv: Sequence[str]) -> None:
         if _BATCH_PER_DEVICE.value is not None:
             batch_size = _BATCH_PER_DEVICE.value * len(devices)
             each = dataclasses.replace(config, batch_size=batch_size)
-        check_batch_size(each.batch_size, len(devices), each.accumulate)
-        lowered = lowered_step(each, devices)
+        check_batch_size(each.batch_size, len(devices), each.accumulate or 1)
         print(f"{name}: {len(devices)} devices, compiling", flush=True)
         kind = devices[0].device_kind
-        try:
-            found = plan.compile_for_account(lowered, cache)
-        except plan.DoesNotFit as refused:
-            raise UsageError(f"{refused}{what_would_fit(each, devices, refused, cache)}") from None
+        if each.memory_limit is not None:
+            each, found = fitted_step(each, devices, cache)
+        else:
+            try:
+                found = plan.compile_for_account(lowered_step(each, devices), cache)
+            except plan.DoesNotFit as refused:
+                would = what_would_fit(each, devices, refused, cache)
+                raise UsageError(f"{refused}{would}") from None
         limits = plan.bounds(found, kind, len(devices))
         chip, most = plan.chip_of(kind), None
         if chip is not None:
@@ -87,6 +91,7 @@ def main(argv: Sequence[str]) -> None:
         rows.append(
             {"topology": name, "device_kind": kind, "devices": len(devices)}
             | {"batch_size": each.batch_size}
+            | ({} if each.memory_limit is None else memory.chosen(each, found))
             | found
             | {"bounds": limits, "fits": limits["fits"], "largest_batch": most}
         )

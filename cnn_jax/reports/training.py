@@ -35,6 +35,7 @@ def read_training(workdir: str) -> dict[str, Any]:
         "raw_evaluation",
         "goodput",
         "skipped",
+        "memory",
     )
     return {key: results.get(key) for key in keys} if "images_per_second" in results else {}
 
@@ -70,6 +71,8 @@ def training_sections(workdir: str, results: Mapping[str, Any]) -> list[Html]:
         numbers[f"images of {name} that were skipped"] = count
     if found := results.get("goodput"):
         numbers["goodput"] = goodput.line(found)
+    if found := results.get("memory"):
+        numbers["peak memory of a step, GiB"] = found["peak_bytes"] / 2**30
     if best := results.get("best"):
         numbers[f"best {best['metric']}"] = f"{best['value']:.4f} at step {best['step']}"
     for name, value in (results.get("raw_evaluation") or {}).items():

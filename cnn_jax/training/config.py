@@ -380,10 +380,11 @@ class TrainConfig:
     clip_norm: float | None = option(
         None, "Optimizer", "Largest global norm of the gradient; by default it is not clipped."
     )
-    accumulate: int = option(
-        1,
+    accumulate: int | None = option(
+        None,
         "Optimizer",
-        "Number of parts in which the gradient of a batch is accumulated, to save memory.",
+        "Number of parts in which the gradient of a batch is accumulated, to save memory; by "
+        "default 1, or as many as --memory_limit asks for. Batch norms see one part at a time.",
     )
     norm_batch: int | None = option(
         None,
@@ -467,10 +468,17 @@ class TrainConfig:
         "Number format in which the network computes.",
         choices=("float32", "bfloat16"),
     )
-    remat: bool = option(
-        False,
+    memory_limit: float | None = option(
+        None,
         "Computation",
-        "Whether to recompute the blocks' activations in the backward pass, to save memory.",
+        "Memory in GiB that a training step may take on a device, by which --remat_wide, --remat "
+        "and --accumulate are chosen where none is given; by default it is not limited.",
+    )
+    remat: bool | None = option(
+        None,
+        "Computation",
+        "Whether to recompute the blocks' activations in the backward pass, to save memory; by "
+        "default only where --memory_limit asks for it.",
     )
     remat_wide: bool = option(
         False,
@@ -566,6 +574,10 @@ class TrainConfig:
             )
         if self.remat and self.remat_wide:
             raise UsageError("--remat recomputes what --remat_wide does and more; give one of them")
+        if self.memory_limit is not None and self.parallel == "pmap":
+            raise UsageError(
+                "--memory_limit is of --parallel=jit, whose program is measured; leave one out"
+            )
         if not 0 < self.adversary_eps <= 1:
             raise UsageError(
                 f"--adversary_eps={self.adversary_eps} is not for pixels in 0..1; of 255 it is "
@@ -577,7 +589,7 @@ class TrainConfig:
 
 def rematerialization(config: TrainConfig) -> bool | str:
     """Return what the networks' blocks recompute in the backward pass, see cnn_jax.layers."""
-    return "wide" if config.remat_wide else config.remat
+    return "wide" if config.remat_wide else bool(config.remat)
 
 
 def refuse(config: TrainConfig, names: Iterable[str], task: str) -> None:
@@ -609,6 +621,7 @@ _LEAST = {
     "batch_size": 1,
     "accumulate": 1,
     "norm_batch": 1,
+    "memory_limit": 0,
     "adversary_steps": 1,
     "trades_beta": 0,
     "ema_every": 1,
@@ -653,6 +666,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
 def resolve(config: TrainConfig, train_set: Dataset, default_epochs: float = 90.0) -> TrainConfig:
     """Return the configuration with all that the data set decides filled in.
 
+    What --memory_limit decides is left to training.memory.
+
     Raises:
       UsageError: what the data set and the options do not agree on.
     """
@@ -684,6 +699,10 @@ def resolve(config: TrainConfig, train_set: Dataset, default_epochs: float = 90.
             "pixels; give a smaller one"
         )
     eval_image_size = config.eval_image_size or image_size
+    if config.memory_limit is None:
+        config = dataclasses.replace(
+            config, accumulate=config.accumulate or 1, remat=bool(config.remat)
+        )
     return dataclasses.replace(
         config,
         num_classes=classes,

@@ -26,7 +26,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
 from cnn_jax.runtime import parallel, peers
-from cnn_jax.training import checkpoint, class_weights, extension, goodput
+from cnn_jax.training import checkpoint, class_weights, extension, goodput, memory
 from cnn_jax.training import config as configs
 from cnn_jax.training.callbacks import Callbacks
 from cnn_jax.training.checkpoint import checkpoint_directory
@@ -69,6 +69,7 @@ class Result(NamedTuple):
     skipped: how many images of each split could not be decoded and were passed over, by this call
       and, of several processes, the first; None without --bad_images=skip.
     goodput: what the seconds of this run went to, see goodput.account.
+    memory: of a run with --memory_limit, see memory.chosen.
     """
 
     step: int
@@ -80,6 +81,7 @@ class Result(NamedTuple):
     raw_evaluation: dict[str, Any] | None = None
     goodput: dict[str, Any] | None = None
     skipped: dict[str, int] | None = None
+    memory: dict[str, Any] | None = None
 
 
 class EvaluationFailed(Exception):
@@ -157,7 +159,7 @@ def _check_sizes(config: TrainConfig, model: Model, variables: PyTree, channels:
 
 def _check_norms(config: TrainConfig, model: Model, variables: PyTree, channels: int) -> None:
     """Raise UsageError where a batch norm would be given one value a channel to train on."""
-    if config.batch_size // config.accumulate > 1:
+    if config.batch_size // (config.accumulate or 1) > 1:
         return
     size, _ = configs.image_sizes(config)[0]  # the smallest
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
@@ -187,6 +189,29 @@ def _batches(
             )
             yield from itertools.islice(batches, end - start)
             start = end
+
+
+def _batch_shapes(
+    config: TrainConfig,
+    task: Task,
+    train_set: datasets.Dataset,
+    labels: Int[np.ndarray, " n"] | None,
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of all processes, at the size of the run's end."""
+    hosts = jax.process_count()
+    batches = task.train_batches(
+        train_set,
+        dataclasses.replace(config, num_threads=0),  # which read no further than asked
+        image_size=config.image_size,
+        start_step=0,
+        process_index=jax.process_index(),
+        process_count=hosts,
+        balanced_by=labels,
+    )
+    return {
+        name: jax.ShapeDtypeStruct((hosts * len(x), *x.shape[1:]), x.dtype)
+        for name, x in next(batches).items()
+    }
 
 
 def _class_weights(
@@ -313,7 +338,9 @@ def train(
     config = _keeping_best(configs.resolve(config, train_set), task, before)
     config = task.resolve(config, train_set, eval_set)
     mode = configs.BETTER.get(config.keep_best)  # None where no best one is kept
-    parallel.check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
+    config = memory.as_before(config, before)
+    shares = len(devices or jax.devices())
+    parallel.check_batch_size(config.batch_size, shares, config.accumulate or 1)
     channels = train_set.image_shape[-1]
     model = configs.build_model(config)
     to_say: list[str] = []  # once it is certain that the run begins
@@ -335,7 +362,7 @@ def train(
     weights_of_classes = _class_weights(config, task, train_set, progress.say, to_say.append)
 
     def step_of(config: TrainConfig) -> Callable:
-        step = create_train_step(
+        return create_train_step(
             model,
             optimizer,
             config,
@@ -346,12 +373,22 @@ def train(
             weights_of_classes,
             over.gather,
         )
-        return over.compile(step)
 
-    thawed = step_of(dataclasses.replace(config, freeze=None, thaw_at=None))
-    kept = step_of(config) if config.freeze else thawed
-    evaluate = task.evaluator(model, eval_set, config, devices)
     make_state = partial(create_state, model, optimizer, ema=config.ema_decay is not None)
+    account = None
+    if config.memory_limit is not None:
+        progress.say(f"compiling, for a step within {config.memory_limit:g} GiB")
+        shapes = (
+            jax.eval_shape(make_state, variables),
+            _batch_shapes(config, task, train_set, labels),
+        )
+        account_of = partial(memory.account, step_of, *shapes, devices or jax.devices())
+        with_norms = memory.takes_batch_statistics(config, variables)
+        config, account = memory.fitted(config, account_of, shares, with_norms)
+        to_say.append(memory.line(config, account, with_norms))
+    thawed = over.compile(step_of(memory.thawed(config)))
+    kept = over.compile(step_of(config)) if config.freeze else thawed
+    evaluate = task.evaluator(model, eval_set, config, devices)
     if over.create is None:
         state = jax.tree.map(np.asarray, make_state(variables))
     else:
@@ -406,6 +443,8 @@ def train(
         clock.begin("ended", clock.step)
         clock.keep()
     result = result._replace(goodput=goodput.account(clock.keep()))
+    if account is not None:
+        result = result._replace(memory=memory.chosen(config, account))
     if config.bad_images == "skip":
         both = {"training": train_set.skipped, "evaluation": eval_set.skipped}
         result = result._replace(skipped={name: len(bad) for name, bad in both.items()})

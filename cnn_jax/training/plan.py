@@ -18,8 +18,10 @@ from cnn_jax.models.registry import find
 from cnn_jax.programs import plan as programs
 from cnn_jax.runtime.parallel import choose
 from cnn_jax.training import config as configs
+from cnn_jax.training import memory
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.detector import settings_of
+from cnn_jax.training.memory import RECOMPUTED
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step
@@ -95,6 +97,29 @@ def lowered_step(config: TrainConfig, devices: Sequence[jax.Device]) -> jax.stag
     )
 
 
+def fitted_step(
+    config: TrainConfig, devices: Sequence[jax.Device], cache: Path | None
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the configuration whose step fits into its memory_limit, and that step's account.
+
+    Args:
+      cache: see programs.plan.compile_for_account.
+
+    Raises:
+      UsageError: no step fits.
+    """
+
+    def account_of(config: TrainConfig) -> dict[str, Any]:
+        return programs.compile_for_account(lowered_step(config, devices), cache)
+
+    state = plan_step(config).state
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    with_norms = memory.takes_batch_statistics(config, variables)
+    config, found = memory.fitted(config, account_of, len(devices), with_norms)
+    print(memory.line(config, found, with_norms), flush=True)
+    return config, found
+
+
 def what_would_fit(
     config: TrainConfig,
     devices: Sequence[jax.Device],
@@ -118,9 +143,9 @@ def what_would_fit(
             held, refused.needed, refused.memory, config.batch_size, len(devices)
         )
         said += f"; about --batch_size={most} would fit" if most else "; not one example fits"
-    if config.remat or config.remat_wide:
+    if any(getattr(config, name) for name in RECOMPUTED):
         return said
-    for name in ("remat_wide", "remat"):
+    for name in RECOMPUTED:
         print(f"compiling with --{name}", flush=True)
         try:
             lowered = lowered_step(dataclasses.replace(config, **{name: True}), devices)
@@ -128,7 +153,7 @@ def what_would_fit(
         except programs.DoesNotFit:
             continue
         return f"{said}; with --{name} it fits, at {found['peak_bytes'] / 2**30:.2f} GiB"
-    return f"{said}; it does not fit with --remat either"
+    return f"{said}; it does not fit with --{RECOMPUTED[-1]} either"
 
 
 def _objects(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:

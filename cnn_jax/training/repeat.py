@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
+from cnn_jax.training import memory
 from cnn_jax.training.config import TrainConfig
 
 
@@ -64,9 +65,13 @@ def override(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     """Return a run's options with others in place, without what followed from those replaced.
 
     A run's file holds what the data set and other options decided too: another data set has its own
-    number of classes, and an evaluation at the size of training stays one.
+    number of classes, and an evaluation at the size of training stays one. Another memory limit
+    chooses anew.
     """
     kept = dict(options)
+    if "memory_limit" in given and kept.get("memory_limit") not in (None, given["memory_limit"]):
+        for name in ("accumulate", *memory.RECOMPUTED):
+            kept.pop(name, None)
     if "dataset" in given and given["dataset"] != kept.get("dataset"):
         kept.pop("num_classes", None)
     if "epochs" in given:
