@@ -13,12 +13,14 @@ from the scope's flags, which `cnn_jax.models.registry.create_model` fills:
   stays: f(path) -> whether the parameter there is not trained, see batch_norm
   norm_epsilon: takes the place of the batch norms' own
   remat: recompute the blocks' insides in the backward pass; "wide": all but the outputs of
-    convolutions to no more channels than they are given, and the batch's moments
+    convolutions to no more channels than they are given, and the batch's moments; "deep": of
+    chains of blocks most of their outputs too, see chain
   initializer: f(key, shape, dtype), takes the place of every parameter's own
 """
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -83,7 +85,46 @@ def rematerialized(scope: Scope, block: Layer) -> Layer:
     if not remat:
         return block
     policy = _KEPT if remat == "wide" else None
-    return lift.remat(with_flags(block, tap=None), policy=policy)
+    again = lift.remat(with_flags(block, tap=None), policy=policy)
+    return lambda scope, *args: _apart(again(scope, *args))
+
+
+def _apart(x: PyTree) -> PyTree:
+    """Return x, not to be fused with what is made of it where that would compute it once more.
+
+    Else the CPU's compiler adds up all residual blocks so far in each block, and keeps their parts.
+    """
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+def chain(scope: Scope, x: Float[Array, "..."], blocks: Mapping[str, Layer]) -> Float[Array, "..."]:
+    """Run blocks one behind the other, each under its name and rematerialized.
+
+    With the call's remat "deep" n of them fall into groups of about the square root of n. The
+    forward pass keeps the groups' inputs; the backward pass computes a group's blocks' inputs
+    again, and then block by block what lies inside: about twice the square root of n arrays at a
+    time, for one forward pass more. Chen et al. 2016, "Training deep nets with sublinear memory
+    cost", section 4.3.
+    """
+
+    names = tuple(blocks)
+    size = round(math.sqrt(len(names)))
+    if scope.get_flag("remat", False) != "deep" or size < 2:
+        for name in names:
+            x = scope.child(rematerialized(scope, blocks[name]), name)(x)
+        return x
+
+    def run(group: Sequence[str], scopes: Sequence[Scope], x: Array) -> Array:
+        for name, inner in zip(group, scopes, strict=True):
+            with jax.named_scope(name):
+                x = rematerialized(inner, blocks[name])(inner, x)
+        return x
+
+    for start in range(0, len(names), size):
+        group = names[start : start + size]
+        # of the blocks' own scopes, for to lift this one takes all variables into each group
+        x = lift.remat(partial(run, group))([scope.push(name) for name in group], x)
+    return x
 
 
 _KEPT = jax.checkpoint_policies.save_only_these_names("narrow", "moments")

@@ -403,3 +403,40 @@ def test_heads_beside_rematerialised_blocks_pass_the_tap_and_the_blocks_insides_
     jax.tree.map(close, with_remat(variables["params"]), without(variables["params"]))
     assert seen[0] == ["aux1"]
     assert "block1/conv" in seen[1]
+
+
+def chained(scope, x, blocks):
+    def block(scope, x):
+        return x + jnp.tanh(scope.child(layers.dense, "dense")(x, x.shape[-1]))
+
+    return layers.chain(scope, x, {f"block{i}": block for i in range(blocks)})
+
+
+def slopes_of_chain(blocks, x):
+    """The variables of a chain of so many blocks, and f(remat) -> the gradient of its square."""
+    network = partial(chained, blocks=blocks)
+
+    def slopes(remat):
+        return jax.grad(lambda variables: jnp.sum(apply(network, variables, x, remat=remat) ** 2))
+
+    return init(network, x), slopes
+
+
+def test_a_chain_whose_blocks_are_recomputed_by_groups_has_the_same_gradients(float64):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+    variables, slopes = slopes_of_chain(5, x)  # groups of 2, 2 and 1
+    close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+    jax.tree.map(close, slopes("deep")(variables), slopes(False)(variables))
+
+
+def test_by_groups_the_memory_of_a_chain_grows_as_the_root_of_its_length():
+    x = jnp.ones((4096, 8))
+
+    def arrays(blocks, remat):
+        """The temporaries of the gradient, in arrays like x."""
+        variables, slopes = slopes_of_chain(blocks, x)
+        compiled = jax.jit(slopes(remat)).lower(variables).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / x.nbytes
+
+    assert arrays(16, True) - arrays(4, True) >= 11  # one a block
+    assert arrays(16, "deep") - arrays(4, "deep") <= 5  # a group's input and a block's, of 2 more

@@ -15,13 +15,13 @@ from jax.nn.initializers import constant, normal, ones, zeros
 from jaxtyping import Array, Float
 
 from cnn_jax.layers import (
+    chain,
     conv,
     dense,
     gelu,
     global_avg_pool,
     layer,
     parameter,
-    rematerialized,
     stochastic_depth,
 )
 from cnn_jax.models.entry import Entry, Timm
@@ -87,11 +87,13 @@ def convnext(
         if stage > 1:
             x = scope.child(layer_norm, f"stage{stage}_norm")(x)
             x = scope.child(downsample, f"stage{stage}_conv")(x, features, size=2, stride=2)
+        bodies = {}
         for i in range(blocks):
             rate = stochastic_depth_rate * done / max(total - 1, 1)
             body = partial(convnext_block, layer_scale=layer_scale, drop_rate=rate)
-            x = scope.child(rematerialized(scope, body), f"stage{stage}_block{i + 1}")(x)
+            bodies[f"stage{stage}_block{i + 1}"] = body
             done += 1
+        x = chain(scope, x, bodies)
     x = scope.child(global_avg_pool, "pool")(x)
     x = scope.child(layer_norm, "norm")(x)
     return scope.child(dense, "head")(x, num_classes, init=weight_init)

@@ -10,7 +10,7 @@ from functools import partial
 from flax.core import Scope
 from jaxtyping import Array, Float
 
-from cnn_jax.layers import Layer, global_avg_pool, rematerialized, with_flags
+from cnn_jax.layers import Layer, chain, global_avg_pool, with_flags
 from cnn_jax.models import fast_rcnn, faster_rcnn, fpn, resnet
 from cnn_jax.models.faster_rcnn import Settings, detector
 
@@ -33,9 +33,11 @@ def last_stage(
     """
 
     def stage(scope: Scope, x: Array) -> Array:
-        for i in range(1, blocks + 1):
-            body = partial(block, features=features, stride=2 if i == 1 else 1)
-            x = scope.child(rematerialized(scope, body), f"stage{number}_block{i}")(x)
+        bodies = {
+            f"stage{number}_block{i}": partial(block, features=features, stride=2 if i == 1 else 1)
+            for i in range(1, blocks + 1)
+        }
+        x = chain(scope, x, bodies)
         return scope.child(global_avg_pool, "pool")(x)
 
     if frozen_norms:

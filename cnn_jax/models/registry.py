@@ -99,7 +99,8 @@ class Model(NamedTuple):
       norm_batch: batch statistics are those of each so many consecutive examples; None: of all.
       remat: keep the blocks' outputs alone and recompute the rest in the backward pass; only what
         lies outside of the blocks passes the tap then, such as auxiliary heads. "wide": keep the
-        outputs of convolutions too that do not widen.
+        outputs of convolutions too that do not widen. "deep": keep few of the blocks' outputs,
+        see cnn_jax.layers.chain.
       stays: f(path) -> whether the parameter there is not trained: a batch norm of which all stays
         normalises by its running statistics in training too.
       inputs: arrays that the family's function takes besides the images, such as the sizes of a

@@ -13,13 +13,13 @@ from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from cnn_jax.layers import (
+    chain,
     conv_bn,
     conv_bn_relu,
     dense,
     global_avg_pool,
     layer,
     relu,
-    rematerialized,
     squeeze_excitation,
 )
 from cnn_jax.models.entry import Entry, Timm
@@ -90,15 +90,13 @@ def regnet(
     x = scope.child(conv_bn_relu, "stem")(images, 32, stride=2)
     table = stages(depth, initial, slope, step, group_width)
     for stage, (features, blocks, group) in enumerate(table, 1):
-        for i in range(blocks):
-            body = partial(
-                bottleneck,
-                features=features,
-                stride=2 if i == 0 else 1,
-                group_width=group,
-                excitation=excitation,
-            )
-            x = scope.child(rematerialized(scope, body), f"stage{stage}_block{i + 1}")(x)
+        body = partial(bottleneck, features=features, group_width=group, excitation=excitation)
+        strides = (2, *[1] * (blocks - 1))
+        bodies = {
+            f"stage{stage}_block{i}": partial(body, stride=stride)
+            for i, stride in enumerate(strides, 1)
+        }
+        x = chain(scope, x, bodies)
     x = scope.child(global_avg_pool, "pool")(x)
     return scope.child(dense, "head")(x, num_classes, init=normal(0.01))
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.layers import (
     Layer,
+    chain,
     conv_bn,
     conv_bn_relu,
     conv_bn_relu_pool,
@@ -24,7 +25,6 @@ from cnn_jax.layers import (
     global_avg_pool,
     layer,
     relu,
-    rematerialized,
 )
 from cnn_jax.models.entry import Entry
 
@@ -134,13 +134,15 @@ def feature_maps(
         stride, before = 1 if stage == 1 else 2, dilation
         if stage in dilated:
             stride, dilation = 1, dilation * stride
+        bodies = {}
         for i in range(1, blocks + 1):
             body = partial(block, features=features * 2 ** (stage - 1), stride=stride)
             spread = before if i == 1 else dilation
             if spread > 1:
                 body = partial(body, dilation=spread)
-            x = scope.child(rematerialized(scope, body), f"stage{stage}_block{i}")(x)
+            bodies[f"stage{stage}_block{i}"] = body
             stride = 1
+        x = chain(scope, x, bodies)
         maps.append(x)
     return maps
 

@@ -62,6 +62,9 @@ def is_outside(optimizer: str) -> bool:
 # Options of the tasks' own losses.
 OF_TASKS_LOSS = ("label_smoothing", "class_weights", "dice_weight")
 
+# What can be recomputed in the backward pass, the least first.
+RECOMPUTED = ("remat_wide", "remat", "remat_deep")
+
 # The metrics by which a checkpoint can be the best, and whether the highest or the lowest is; by
 # "none" no checkpoint is.
 BETTER: dict[str, str | None] = {
@@ -471,8 +474,8 @@ class TrainConfig:
     memory_limit: float | None = option(
         None,
         "Computation",
-        "Memory in GiB that a training step may take on a device, by which --remat_wide, --remat "
-        "and --accumulate are chosen where none is given; by default it is not limited.",
+        "Memory in GiB that a training step may take on a device, by which --remat_wide, --remat, "
+        "--remat_deep and --accumulate are chosen where they are not given.",
     )
     remat: bool | None = option(
         None,
@@ -485,6 +488,13 @@ class TrainConfig:
         "Computation",
         "Whether to recompute in the backward pass what lies in the blocks but the outputs of "
         "convolutions to no more channels than they are given, to save memory for little time.",
+    )
+    remat_deep: bool = option(
+        False,
+        "Computation",
+        "Whether to recompute what --remat does and most of the blocks' outputs too, by groups of "
+        "blocks, so that memory grows as the square root of the depth; in ResNets and their kin, "
+        "RegNets and ConvNeXts, else it is --remat.",
     )
     parallel: str = option(
         "jit",
@@ -572,8 +582,11 @@ class TrainConfig:
                 "--class_weights=balanced and --sampler=balanced would favour rare classes twice; "
                 "give one of them"
             )
-        if self.remat and self.remat_wide:
-            raise UsageError("--remat recomputes what --remat_wide does and more; give one of them")
+        kinds = [name for name in RECOMPUTED if getattr(self, name)]
+        if len(kinds) > 1:
+            raise UsageError(
+                f"--{kinds[1]} recomputes what --{kinds[0]} does and more; give one of them"
+            )
         if self.memory_limit is not None and self.parallel == "pmap":
             raise UsageError(
                 "--memory_limit is of --parallel=jit, whose program is measured; leave one out"
@@ -589,6 +602,8 @@ class TrainConfig:
 
 def rematerialization(config: TrainConfig) -> bool | str:
     """Return what the networks' blocks recompute in the backward pass, see cnn_jax.layers."""
+    if config.remat_deep:
+        return "deep"
     return "wide" if config.remat_wide else bool(config.remat)
 
 

@@ -15,11 +15,8 @@ from jaxtyping import PyTree
 
 from cnn_jax.errors import UsageError
 from cnn_jax.programs.plan import DoesNotFit, compile_for_account, lower_step
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import RECOMPUTED, TrainConfig
 from cnn_jax.training.paths import freezing
-
-# What can be recomputed in the backward pass, the least first.
-RECOMPUTED = ("remat_wide", "remat")
 
 
 def as_before(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:

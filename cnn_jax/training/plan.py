@@ -19,9 +19,8 @@ from cnn_jax.programs import plan as programs
 from cnn_jax.runtime.parallel import choose
 from cnn_jax.training import config as configs
 from cnn_jax.training import memory
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import RECOMPUTED, TrainConfig
 from cnn_jax.training.detector import settings_of
-from cnn_jax.training.memory import RECOMPUTED
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state
 from cnn_jax.training.step import create_train_step

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UsageError
-from cnn_jax.training import memory
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import RECOMPUTED, TrainConfig
 
 
 def options_of_run(path: str | os.PathLike, others: Collection[str] = ()) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def override(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     """
     kept = dict(options)
     if "memory_limit" in given and kept.get("memory_limit") not in (None, given["memory_limit"]):
-        for name in ("accumulate", *memory.RECOMPUTED):
+        for name in ("accumulate", *RECOMPUTED):
             kept.pop(name, None)
     if "dataset" in given and given["dataset"] != kept.get("dataset"):
         kept.pop("num_classes", None)

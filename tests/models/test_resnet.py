@@ -115,3 +115,24 @@ def test_published_names_are_torchvisions():
         "head": "fc",
     }
     assert {path: resnet.torchvision_name(path) for path in names} == names
+
+
+@pytest.mark.slow
+def test_blocks_that_are_recomputed_by_groups_change_no_gradient_and_no_statistic(float64):
+    """Of three blocks a stage, in groups of two and one."""
+    model = create_model("resnet20", 10)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)))
+    variables = model.init(jax.random.key(0), images)
+
+    @partial(jax.jit, static_argnums=1)
+    def slopes(params, remat):
+        def loss(params):
+            settings = {"train": True, "mutable": ["batch_stats"], "remat": remat}
+            logits, updates = model.apply({**variables, "params": params}, images, **settings)
+            return jnp.sum(jax.nn.log_softmax(logits) ** 2), updates
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), variables["params"])
+    close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+    jax.tree.map(close, slopes(params, "deep"), slopes(params, False))

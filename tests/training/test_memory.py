@@ -10,7 +10,7 @@ from cnn_jax.data import datasets
 from cnn_jax.errors import UsageError
 from cnn_jax.programs import plan
 from cnn_jax.training import loop, memory
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import RECOMPUTED, TrainConfig
 from cnn_jax.training.plan import lowered_step, plan_step
 from cnn_jax.training.repeat import override
 
@@ -20,7 +20,7 @@ TINY = TrainConfig(model="lenet5", model_options="filters=(4,), neurons=(16,)", 
 
 
 def chosen(config):
-    again = [name for name in memory.RECOMPUTED if getattr(config, name)]
+    again = [name for name in RECOMPUTED if getattr(config, name)]
     return config.accumulate, *again
 
 
@@ -30,9 +30,9 @@ def choices(*settings, **options):
 
 
 def test_numbers_that_stay_come_first_and_of_the_same_numbers_the_fastest():
-    expected = [(1,), (1, "remat_wide"), (1, "remat"), (2,), (2, "remat_wide"), (2, "remat")]
-    assert choices()[:6] == expected
-    assert choices()[-1] == (8, "remat")
+    assert choices()[:4] == [(1,), (1, "remat_wide"), (1, "remat"), (1, "remat_deep")]
+    assert choices()[4:6] == [(2,), (2, "remat_wide")]
+    assert choices()[-1] == (8, "remat_deep")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_parts_divide_the_batch_among_the_devices_and_keep_the_norms_groups(
 
 
 def test_what_is_given_stays():
-    assert choices(accumulate=4) == [(4,), (4, "remat_wide"), (4, "remat")]
+    assert choices(accumulate=4) == [(4,), (4, "remat_wide"), (4, "remat"), (4, "remat_deep")]
     assert choices(remat=True)[:2] == [(1, "remat"), (2, "remat")]
     assert choices(remat=False, accumulate=1) == [(1,)]
 
@@ -79,7 +79,8 @@ def test_the_first_that_fits_is_taken():
 
 def test_what_cannot_fit_by_its_share_of_the_batch_is_not_compiled():
     compiled = []
-    peaks = {(1,): 4.2, (1, "remat_wide"): 2.2, (1, "remat"): 2.1, (4, "remat_wide"): 0.8}
+    peaks = {(1,): 4.2, (1, "remat_wide"): 2.2, (1, "remat"): 2.1, (1, "remat_deep"): 2.0}
+    peaks |= {(4, "remat_wide"): 0.8}
     config, _ = memory.fitted(CONFIG, account_of(peaks, compiled))
     assert compiled == list(peaks)
     assert chosen(config) == (4, "remat_wide")
@@ -95,7 +96,7 @@ def test_what_cannot_fit_is_told_with_the_smallest_peak():
 
     message = (
         "^--memory_limit=0.1 is too little for resnet20: the smallest step, with --accumulate=8 "
-        r"and --remat, takes 0.325 GiB; raise it, or lower --batch_size or --image_size$"
+        r"and --remat_deep, takes 0.325 GiB; raise it, or lower --batch_size or --image_size$"
     )
     with pytest.raises(UsageError, match=message):
         memory.fitted(config, account)

@@ -12,7 +12,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.models import create_model
 from cnn_jax.runtime import parallel
 from cnn_jax.tasks.classification import cross_entropy
-from cnn_jax.training.config import TrainConfig
+from cnn_jax.training.config import RECOMPUTED, TrainConfig
 from cnn_jax.training.objective import normalize_images
 from cnn_jax.training.optimizer import create_optimizer
 from cnn_jax.training.state import create_state, evaluated_variables
@@ -218,7 +218,7 @@ def test_bfloat16_computes_low_and_keeps_the_state_high(model, variables, refere
     assert metrics[0]["loss"] != reference[1][0]["loss"]
 
 
-@pytest.mark.parametrize("option", ["remat", "remat_wide"])
+@pytest.mark.parametrize("option", RECOMPUTED)
 def test_rematerialisation_changes_no_number(model, variables, option):
     """After one update: in float32, the next may round a unit to the other side of its ReLU."""
     config = dataclasses.replace(CONFIG, **{option: True})
