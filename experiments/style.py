@@ -2,7 +2,8 @@
 
 python -m experiments.style --workdir=runs/digits --image=photo.jpg --style=painting.jpg
 python -m experiments.style --model=vgg19 --weights=vgg19.pth --content_layers=relu4_2 \\
-    --style_layers=relu1_1,relu2_1,relu3_1,relu4_1,relu5_1 --image=... --style=... --keep_color
+    --style_layers=relu1_1,relu2_1,relu3_1,relu4_1,relu5_1 --image=... --style=... \\
+    --parameterization=pixels --content_weight=1 --keep_color
 """
 
 import time
@@ -29,6 +30,7 @@ subjects.define_images()
 subjects.define_output()
 memory_flags.define()
 _OPTIMIZERS = {"lbfgs": lambda steps: lbfgs(), "adam": lambda steps: inversion.adam(0.05, steps)}
+_USUAL = {"spectrum": "adam", "pixels": "lbfgs"}
 _STYLE = flags.DEFINE_string(
     "style", None, "Image whose style is transferred.", module_name="Style"
 )
@@ -51,7 +53,7 @@ _STYLE_LAYERS = flags.DEFINE_list(
     module_name="Style",
 )
 _CONTENT_WEIGHT = flags.DEFINE_float(
-    "content_weight", 1.0, "Relative weight of the content loss.", module_name="Style"
+    "content_weight", 0.1, "Relative weight of the content loss.", module_name="Style"
 )
 _STYLE_WEIGHT = flags.DEFINE_float(
     "style_weight", 1.0, "Relative weight of the style loss.", module_name="Style"
@@ -72,12 +74,24 @@ _KEEP_COLOR = flags.DEFINE_boolean(
     "Whether to keep the photograph's colours, so that only its luminance takes the style.",
     module_name="Style",
 )
+_PARAMETERIZATION = flags.DEFINE_enum(
+    "parameterization",
+    "spectrum",
+    list(_USUAL),
+    "Whether the image is sought by its spectrum in decorrelated colours, which serves networks "
+    "of any family, or by its pixels, as Gatys et al. did with VGG.",
+    module_name="Style",
+)
 _OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", "lbfgs", list(_OPTIMIZERS), "Optimizer of the image.", module_name="Style"
+    "optimizer",
+    None,
+    list(_OPTIMIZERS),
+    "Optimizer of the image; by default adam of a spectrum, and lbfgs of pixels.",
+    module_name="Style",
 )
 _STEPS = flags.DEFINE_integer(
     "steps",
-    300,
+    200,
     "Number of evaluations of the network at each scale.",
     lower_bound=1,
     module_name="Style",
@@ -106,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
     if not flags.FLAGS.image:
         files = files[:1]
     style_file = _STYLE.value
-    if style_file is None and not flags.FLAGS.image and files:
+    if style_file is None and network.config is None:
         style_file = str(sample_photographs.STYLE.path)
     if len(files) != 1 or style_file is None:
         raise UsageError("give one --image=FILE, whose content is kept, and --style=FILE")
@@ -133,7 +147,8 @@ def main(argv: Sequence[str]) -> None:
         variation_weight=_VARIATION_WEIGHT.value,
         scales=_SCALES.value,
         keep_color=_KEEP_COLOR.value,
-        optimizer=_OPTIMIZERS[_OPTIMIZER.value](_STEPS.value),
+        spectrum=_PARAMETERIZATION.value == "spectrum",
+        optimizer=_OPTIMIZERS[_OPTIMIZER.value or _USUAL[_PARAMETERIZATION.value]](_STEPS.value),
         steps=_STEPS.value,
         progress=bar("step"),
     )

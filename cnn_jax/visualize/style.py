@@ -2,10 +2,14 @@
 
 Gatys, Ecker & Bethge 2016, "Image style transfer using convolutional neural networks": an image is
 sought whose activations are the content's at one layer and whose Gram matrices are the style's at
-several. Works from coarse to fine, and keeps the content's colours if asked, as in Gatys et al.
-2017, "Controlling perceptual factors in neural style transfer", section 5 (luminance only).
+several. Over its spectrum in decorrelated colours this serves networks other than VGG as well,
+whose gradients to the pixels are mostly fine noise (Mordvintsev et al. 2018, "Differentiable image
+parameterizations", section 2). Works from coarse to fine, and keeps the content's colours if asked,
+as in Gatys et al. 2017, "Controlling perceptual factors in neural style transfer", section 5
+(luminance only).
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -83,6 +87,7 @@ def transfer(
     scales: int = 1,
     keep_color: bool = False,
     start: Float[Array, "h w c"] | None = None,
+    spectrum: bool = False,
     optimizer: optax.GradientTransformation | None = None,
     steps: int = 300,
     progress: Progress | None = None,
@@ -99,7 +104,8 @@ def transfer(
       scales: sizes, each half of the next; the result of one is the start of the next.
       keep_color: only the luminance takes the style.
       start: by default the content.
-      optimizer: of optax, or `lbfgs()`, which is the default.
+      spectrum: seek the image by its spectrum; else by its pixels, as Gatys et al.
+      optimizer: of optax, or `lbfgs()`; by default Adam for spectra, else the latter.
       steps: evaluations at each scale.
     """
     content, style = jnp.asarray(content), jnp.asarray(style)
@@ -107,19 +113,24 @@ def transfer(
         style = _with_luminance_of(style, content)
     image, histories = content if start is None else jnp.asarray(start), []
     f, run = as_partial(f), jax.jit(f)
+    if optimizer is None:
+        optimizer = optax.adam(0.05) if spectrum else lbfgs()
     weights = (dict(content_weights), dict(style_weights))
     factors = (content_weight, style_weight, variation_weight)
     for k in reversed(range(scales)):
         small = [_shrink(each, 2**k) for each in (content, style)]
         shape = (1, *small[0].shape)
-        parameterization = image_parameterization.pixels(shape, bounded=True)
+        if spectrum:
+            parameterization = image_parameterization.fourier(shape)
+        else:
+            parameterization = image_parameterization.pixels(shape, bounded=True)
         seen, styled = (run(each[None]) for each in small)
         targets = (
             {path: seen[path] for path in content_weights},
             {path: _mean_gram(styled[path]) for path in style_weights},
         )
         found = minimize(
-            _loss,
+            _loss_over(parameterization.decode),
             # black and white, the ends of a sigmoid, could hardly be left again
             parameterization.encode(
                 jnp.clip(jax.image.resize(image[None], shape, "linear"), 0.1, 0.9)
@@ -127,7 +138,7 @@ def transfer(
             None,
             *(f, targets, weights, factors),
             steps=steps,
-            optimizer=lbfgs() if optimizer is None else optimizer,
+            optimizer=optimizer,
             progress=progress,
         )
         image = parameterization.decode(found.params)[0]
@@ -147,13 +158,18 @@ def transfer(
     return Style(image, grams, distance, tuple(histories))
 
 
-def _loss(params, _, f, targets, weights, factors):
-    images = jax.nn.sigmoid(params)
+@functools.lru_cache(maxsize=16)  # so that the next image of the size compiles nothing
+def _loss_over(decode):
+    return functools.partial(_loss, decode)
+
+
+def _loss(decode, params, _, f, targets, weights, factors):
+    images = decode(params)
     contents, grams = targets
     content_weight, style_weight, variation_weight = factors
     seen, total = f(images), 0.0
     for path, target in contents.items():
-        loss = content_loss(seen[path], target) / content_loss(target, 0)
+        loss = content_loss(seen[path], target) / content_loss(target, jnp.zeros_like(target))
         total = total + content_weight * weights[0][path] * loss
     for path, target in grams.items():
         none = jnp.sum(target**2) / (4 * target.shape[-1] ** 2)

@@ -29,7 +29,9 @@ on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
 on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
 on patch images --attack_steps=150 --examples=16
 on embedding neighbours
+on dream dream
 samples=cnn_jax/data/sample_photographs
+on style result --image=$samples/coffee.jpg
 on feature_inversion feature_inversion --layers=stage2_block2,stage4_block3,stage6_block4,last --steps=100 \
   --image=$samples/chelsea.jpg --image=$samples/flower.jpg
 
@@ -46,8 +48,6 @@ of_shapes() { # the same, with the network that was trained on shapes
 }
 
 of_shapes saliency maps --image="$china" --image="$flower"
-of_shapes dream dream --image="$flower" --layers=group2 --octaves=4
-of_shapes style result --image="$china" --style="$flower" --longest_side=320
 of_shapes fooling fooling --image="$flower"
 
 # the playground, in training and with a layer opened; needs Chromium, node and `npm ci`

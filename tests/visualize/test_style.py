@@ -62,6 +62,16 @@ def test_the_gram_error_falls_and_the_content_stays(transferred):
     assert [len(history) for history in transferred.history] == [40, 40]
 
 
+def test_a_spectrum_takes_the_style_too():
+    found = style.transfer(
+        network, BLOB, STRIPES, content_weights={"two": 1.0}, style_weight=100.0,
+        style_weights={"one": 0.5, "two": 0.5}, start=NOISE, steps=60, spectrum=True,
+    )  # fmt: skip
+    assert 0 <= found.image.min() <= found.image.max() <= 1
+    for before, after in found.gram_error.values():
+        assert after < 0.5 * before
+
+
 def test_a_heavy_content_keeps_more_of_it(transferred):
     faithful = style.transfer(
         network, BLOB, STRIPES, content_weights={"two": 1.0}, content_weight=1e4,
