@@ -324,9 +324,7 @@ def _open_records(name: str, info, split: str) -> "ExampleSource":
     try:
         files = file_instructions(info, split)
     except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(
-            f"cannot read the split {split!r}; write it as train, train[:90%] or train[1000:]"
-        ) from error
+        raise slices.unreadable(split, error) from error
     for file in files:
         if not Path(file.filename).exists():
             raise UsageError(f"missing file {file.filename}: copy or prepare {name!r} again")

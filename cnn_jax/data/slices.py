@@ -1,9 +1,20 @@
 """Parts of a split in TFDS's notation: "train[:90%]", "train[1000:]", "train+test"."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnn_jax.errors import UsageError
+
+
+def unreadable(split: str, error: Exception) -> UsageError:
+    """Return what to say of a split that TFDS refuses."""
+    beyond = re.search(r"incompatible with (\d+) examples", str(error))
+    if beyond:
+        return UsageError(f"{split!r} reaches beyond the {beyond[1]} examples of its split")
+    return UsageError(
+        f"cannot read the split {split!r}; write it as train, train[:90%] or train[1000:]"
+    )
 
 
 def of_split(split: str, lengths: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -24,9 +35,7 @@ def of_split(split: str, lengths: Mapping[str, int]) -> list[tuple[str, int]]:
     try:
         parts = splits.ReadInstruction.from_spec(split).to_absolute(infos)
     except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(
-            f"cannot read the split {split!r}; write it as train, train[:90%] or train[1000:]"
-        ) from error
+        raise unreadable(split, error) from error
     return [
         (part.splitname, i)
         for part in parts

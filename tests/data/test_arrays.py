@@ -76,6 +76,9 @@ def test_its_splits_are_sliced_as_those_of_every_data_set(dots):
     np.testing.assert_array_equal(labels, datasets.labels(datasets.load(dots, "train")))
     with pytest.raises(UsageError, match=r"^cannot read the split"):
         datasets.load(dots, "train[oops]")
+    beyond = r"^'train\[:11\]' reaches beyond the 10 examples of its split"
+    with pytest.raises(UsageError, match=beyond):
+        datasets.load(dots, "train[:11]")
 
 
 def test_a_function_that_returns_no_data_set_is_refused(dots):

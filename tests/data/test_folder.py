@@ -162,6 +162,8 @@ def test_unknown_split(animals):
         datasets.load(f"folder:{animals}", "validation")
     with pytest.raises(UsageError, match=r"cannot read the split 'train\[half\]'"):
         datasets.load(f"folder:{animals}", "train[half]")
+    with pytest.raises(UsageError, match="reaches beyond the"):
+        datasets.load(f"folder:{animals}", "train[:1000]")
 
 
 def test_labels_are_known_without_reading_the_images(animals):
