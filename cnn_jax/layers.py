@@ -506,11 +506,10 @@ def _convolve_and_normalize(
 ):
     axes = x.ndim - 2
     pointwise = per_axis(size, axes) == (1,) * axes and padding == "same" and groups == 1
-    # of fewer channels the moments are cheap
-    if pointwise and features > x.shape[-1] and x.dtype == jnp.bfloat16 and _unseen(scope, x):
-        kernel = parameter(scope, "kernel", init, (*(1,) * axes, x.shape[-1], features))
+    if pointwise and _widens(scope, x, features):
         x = x[:, *(slice(None, None, step) for step in per_axis(stride, axes))]
-        return scope.child(_normalized_product, "bn")(x, kernel.reshape(kernel.shape[-2:]), **norm)
+        kernel, shift = _product(scope, x, features, init=init, **norm)
+        return (ops.pointwise(x, kernel) + shift).astype(x.dtype)
     x = _convolve(scope, x, features, size, stride, padding, dilation, groups, init)
     x = tapped(scope, x, "conv")
     return scope.child(batch_norm, "bn")(x, **norm)
@@ -522,8 +521,26 @@ def _unseen(scope, x):
     return untapped and scope.get_flag("train", False) and _groups(scope, len(x)) is None
 
 
-def _normalized_product(scope, x, kernel, *, epsilon=1e-5, momentum=0.9, scale_init=ones):
-    """Return batch_norm of x @ kernel, without making that."""
+def _widens(scope, x, features):
+    """Whether a 1x1 convolution and its norm are one product: of fewer channels moments are cheap.
+
+    Only in bfloat16, as the moments are no more exact than that.
+    """
+    return features > x.shape[-1] and x.dtype == jnp.bfloat16 and _unseen(scope, x)
+
+
+def _product(scope, x, features, *, init=he_normal, **norm):
+    """Return the kernel and the shift that are this scope's conv_bn of x, 1x1.
+
+    The shift is added in float32, in which its gradient, a sum over all positions, is needed.
+    """
+    axes = x.ndim - 2
+    kernel = parameter(scope, "kernel", init, (*(1,) * axes, x.shape[-1], features))
+    return scope.child(_scaled_kernel, "bn")(x, kernel.reshape(kernel.shape[-2:]), **norm)
+
+
+def _scaled_kernel(scope, x, kernel, *, epsilon=1e-5, momentum=0.9, scale_init=ones):
+    """Return a kernel and a shift with which batch_norm of x @ kernel is one product of x."""
 
     def moments(_):
         axis_name, named = scope.get_flag("axis_name", None), partial(_kept, scope, "moments")
@@ -533,7 +550,8 @@ def _normalized_product(scope, x, kernel, *, epsilon=1e-5, momentum=0.9, scale_i
     scale, bias = _scale_and_bias(scope, kernel.shape[-1], scale_init)
     mean, var = _statistics(scope, kernel.shape[-1], moments, momentum)
     epsilon = scope.get_flag("norm_epsilon", epsilon)
-    return ops.pointwise_normalize(x, kernel, mean, var, scale, bias, epsilon)
+    slope, shift = ops.slope_and_shift(x.dtype, mean, var, scale, bias, epsilon)
+    return kernel * slope, shift
 
 
 @layer
@@ -545,6 +563,36 @@ def conv_bn(
     Settings: those of conv but bias, and those of batch_norm.
     """
     return _convolve_and_normalize(scope, x, features, **settings)
+
+
+def conv_bn_sum(
+    scope: Scope,
+    branches: Mapping[str, tuple[Float[Array, "n *spatial _c"], Mapping[str, Any]]],
+    features: int,
+) -> Float[Array, "n *spatial features"]:
+    """Return the sum of conv_bn, 1x1, of several arrays, each under its name.
+
+    Where all widen, in bfloat16 in training, they are one product of the joined channels, so that
+    none of the summands is written or read.
+
+    Args:
+      branches: name -> the array, and conv_bn's settings for it.
+    """
+    if not all(_widens(scope, x, features) for x, _ in branches.values()):
+        summed = (
+            scope.child(conv_bn, name)(x, features, size=1, **settings)
+            for name, (x, settings) in branches.items()
+        )
+        return functools.reduce(jnp.add, summed)
+    kernels, shifts = zip(
+        *(
+            scope.child(_product, name)(x, features, **settings)
+            for name, (x, settings) in branches.items()
+        ),
+        strict=True,
+    )
+    x = jnp.concatenate([x for x, _ in branches.values()], axis=-1)
+    return (ops.pointwise(x, jnp.concatenate(kernels)) + sum(shifts)).astype(x.dtype)
 
 
 @layer

@@ -98,13 +98,22 @@ def test_batch_norm_of_bfloat16_trains_by_the_batch_wherever_the_running_mean_li
         np.testing.assert_allclose(ours, theirs, rtol=close)
 
 
+def joined(scope, x):
+    narrow = x[..., :4], {"scale_init": jax.nn.initializers.constant(0.5)}
+    return layers.conv_bn_sum(scope, {"conv": narrow, "shortcut": (x, {})}, 32)
+
+
+strided = partial(layers.conv_bn, features=32, size=1, stride=2)
+
+
 @pytest.mark.parametrize("options", [{}, {"stays": lambda path: True}])
-def test_a_convolution_that_widens_trains_with_its_norm_in_bfloat16_as_in_float32(options):
+@pytest.mark.parametrize("layer", [strided, joined])
+def test_convolutions_that_widen_train_with_their_norms_in_bfloat16_as_in_float32(layer, options):
     rng = np.random.default_rng(0)
     images = jnp.asarray(np.maximum(rng.normal(0.3, 1, (16, 8, 8, 8)), 0), jnp.float32)
-    weights = jnp.asarray(rng.normal(size=(16, 4, 4, 32)), jnp.float32)
-    layer = partial(layers.conv_bn, features=32, size=1, stride=2)
     variables = init(layer, images)
+    shape = jax.eval_shape(partial(apply, layer), variables, images).shape
+    weights = jnp.asarray(rng.normal(size=shape), jnp.float32)
 
     def loss(params, dtype):
         flags = {"train": True, "mutable": ["batch_stats"], **options}
@@ -119,6 +128,14 @@ def test_a_convolution_that_widens_trains_with_its_norm_in_bfloat16_as_in_float3
         assert np.abs(one - other).max() <= 0.03 * np.abs(other).max()
 
     jax.tree.map(close, ours, expected)
+
+
+def test_summands_that_widen_are_one_product_in_bfloat16():
+    images = jnp.ones((4, 8, 8, 8))
+    variables = init(joined, images)
+    train = partial(apply, joined, variables, train=True, mutable=["batch_stats"])
+    programs = [str(jax.make_jaxpr(train)(images.astype(t))) for t in ("bfloat16", "float32")]
+    assert [program.count("[4,8,8,32] = conv_general_dilated") for program in programs] == [1, 2]
 
 
 @pytest.mark.parametrize("groups", [None, 2])

@@ -21,6 +21,7 @@ from cnn_jax.layers import (
     conv_bn,
     conv_bn_relu,
     conv_bn_relu_pool,
+    conv_bn_sum,
     dense,
     global_avg_pool,
     layer,
@@ -81,6 +82,7 @@ def bottleneck(
     dilation: int = 1,
     stride_in_3x3: bool = True,
     zero_init_residual: bool = False,
+    projected: Float[Array, "n h2 w2 d"] | None = None,
 ) -> Float[Array, "n h2 w2 4*features"]:
     """1x1 to few channels, 3x3, 1x1 to four times as many (figure 5, right), without the sum.
 
@@ -89,13 +91,16 @@ def bottleneck(
       group_width: a group's channels where `features` is 64; 64 in one group are He et al.'s.
       first_divisor: how many times narrower the first 1x1 convolution is than the 3x3 one.
       dilation: of the 3x3 convolution.
+      projected: what a projection shortcut without a stride takes, if its output is to be added.
     """
     width = features * group_width // 64 * groups
     outer, inner = (1, stride) if stride_in_3x3 else (stride, 1)
     last_init = zeros if zero_init_residual else ones
     y = scope.child(conv_bn_relu, "conv1")(x, width // first_divisor, size=1, stride=outer)
     y = scope.child(conv_bn_relu, "conv2")(y, width, stride=inner, groups=groups, dilation=dilation)
-    return scope.child(conv_bn, "conv3")(y, 4 * features, size=1, scale_init=last_init)
+    last = {"conv3": (y, {"scale_init": last_init})}
+    shortcut = {} if projected is None else {"shortcut": (projected, {})}
+    return conv_bn_sum(scope, last | shortcut, 4 * features)
 
 
 @layer
@@ -103,8 +108,10 @@ def bottleneck_block(
     scope: Scope, x: Float[Array, "n h w c"], *, features: int, stride: int = 1, **settings: Any
 ) -> Float[Array, "n h2 w2 4*features"]:
     """The bottleneck, with its settings, and the sum (figure 5, right)."""
-    y = bottleneck(scope, x, features=features, stride=stride, **settings)
-    return residual_sum(scope, x, y, stride)
+    body = partial(bottleneck, scope, x, features=features, stride=stride, **settings)
+    if stride == 1 and x.shape[-1] != 4 * features:
+        return scope.child(relu, "relu")(body(projected=x))
+    return residual_sum(scope, x, body(), stride)
 
 
 def stem(

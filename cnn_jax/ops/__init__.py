@@ -42,7 +42,7 @@ from cnn_jax.ops.normalization import (
     normalize,
     pointwise,
     pointwise_moments,
-    pointwise_normalize,
+    slope_and_shift,
 )
 from cnn_jax.ops.pooling import (
     avg_pool,
@@ -113,7 +113,6 @@ __all__ = [
     "paste_masks",
     "pointwise",
     "pointwise_moments",
-    "pointwise_normalize",
     "portable",
     "pyramid_level",
     "pyramid_roi_align",
@@ -122,6 +121,7 @@ __all__ = [
     "roi_align",
     "roi_pool",
     "separable_conv",
+    "slope_and_shift",
     "spatial_pyramid_pool",
     "strides",
     "tiled_conv",

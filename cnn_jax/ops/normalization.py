@@ -112,20 +112,6 @@ def pointwise_moments(
     return exact(means, kernel), jnp.maximum(variance, 0)
 
 
-def pointwise_normalize(
-    x: Float[Array, "n *spatial c"],
-    kernel: Float[Array, "c f"],
-    mean: Float[Array, " f"],
-    variance: Float[Array, " f"],
-    scale: Float[Array, " f"],
-    offset: Float[Array, " f"],
-    epsilon: float = 1e-5,
-) -> Float[Array, "n *spatial f"]:
-    """Return normalize(x @ kernel, ...) in x's dtype, as one product."""
-    slope, shift = _affine(x.dtype, mean, variance, scale, offset, epsilon)
-    return pointwise(x, kernel * slope) + shift.astype(x.dtype)
-
-
 def normalize(
     x: Float[Array, "n *spatial c"],
     mean: Float[Array, " c"],
@@ -138,19 +124,19 @@ def normalize(
 
     Ioffe & Szegedy 2015, algorithm 1; the two affine maps are folded into one multiply-add.
     """
-    slope, shift = _affine(x.dtype, mean, variance, scale, offset, epsilon)
+    slope, shift = slope_and_shift(x.dtype, mean, variance, scale, offset, epsilon)
     return x * slope.astype(x.dtype) + shift.astype(x.dtype)
 
 
-def _affine(
+def slope_and_shift(
     dtype: jnp.dtype,
     mean: Float[Array, " c"],
     variance: Float[Array, " c"],
     scale: Float[Array, " c"],
     offset: Float[Array, " c"],
-    epsilon: float,
+    epsilon: float = 1e-5,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Return the factor and the summand that normalize and then scale, at least in float32."""
+    """Return the slope and the shift that are normalize's map of x, at least in float32."""
     precision = jnp.promote_types(dtype, jnp.float32)
     slope = scale * jax.lax.rsqrt(variance.astype(precision) + epsilon)
     return slope, offset - mean * slope

@@ -147,7 +147,8 @@ def test_moments_and_normalisation_of_a_product_are_those_of_the_product_made(sh
         def loss(x, kernel, scale, offset, pointwise):
             if pointwise:
                 moments = ops.pointwise_moments(x, kernel)
-                out = ops.pointwise_normalize(x, kernel, *moments, scale, offset)
+                slope, shift = ops.slope_and_shift(x.dtype, *moments, scale, offset)
+                out = ops.pointwise(x, kernel * slope) + shift
             else:
                 out = ops.normalize(x @ kernel, *ops.batch_moments(x @ kernel), scale, offset)
             return jnp.sum(weights * jnp.sin(out)), out
