@@ -20,7 +20,7 @@ _NAMES = {
 _TRAFFIC = ["side", "operations", "GB of the main memory", "share", "GB of all memories"]
 _TRAFFIC_NOTE = (
     "What operations read and write, each operand once, with all that is fused into them. The GB "
-    "accessed above are the compiler's sum: of all memories, an operand as often as it is used."
+    "accessed above are the compiler's sum: of all memories, an operand twice if used in two ways."
 )
 
 
