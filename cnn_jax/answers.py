@@ -60,17 +60,22 @@ def class_names(network: Trained) -> tuple[str, ...]:
 
 
 def asker(
-    network: Trained, *, top: int | None = None, least: float | None = None, batch_size: int = 32
+    network: Trained,
+    *,
+    top: int | None = None,
+    least: float | None = None,
+    batch_size: int | None = None,
 ) -> Ask:
     """Return ask(photographs) -> an Answer for each.
 
-    Photographs have the network's number of channels, any size, and come in lists of batch_size at
-    most, so that one program serves all.
+    Photographs have the network's number of channels and any size.
 
     Args:
       top: how much is told of each at most; by default five classes, all objects and regions.
       least: what is less likely, or a smaller share, is left out; by default only objects of a
         score below .5 are.
+      batch_size: photographs at a time, filled up to it so that one program serves all; by default
+        as many as a call is given, and a program for each number of them.
 
     Raises:
       UsageError: a network for another task than those of MEASURES, or a detector that needs
@@ -86,7 +91,7 @@ def asker(
         top = 5
     if least is None:
         least = 0.5 if task == "detection" else 0.0
-    ask = _ASKERS[task](network, class_names(network), batch_size)
+    ask = _ASKERS[task](network, class_names(network), top, batch_size)
 
     def told(answer: Answer) -> Answer:
         keep = [i for i, each in enumerate(answer.found) if each[MEASURES[task]] >= least][:top]
@@ -96,31 +101,33 @@ def asker(
     return lambda photographs: [told(answer) for answer in ask(photographs)]
 
 
-def _classes(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
+def _classes(
+    network: Trained, names: Sequence[str], top: int | None, batch_size: int | None
+) -> Ask:
     """The classes and their probabilities, of the central crop that evaluation takes."""
     run = _in_batches(jax.jit(lambda f, pixels: jax.nn.softmax(f(pixels))), network, batch_size)
 
     def ask(photographs: Sequence[Image.Image]) -> list[Answer]:
         seen = [preprocess(photograph, network.preprocessing) for photograph in photographs]
-        odds = run(seen)
-        return [
-            Answer(
-                [_found(names, i, "probability", row[i]) for i in np.argsort(-row, kind="stable")],
-                seen=image,
-            )
-            for image, row in zip(seen, odds, strict=True)
-        ]
+        answers = []
+        for image, row in zip(seen, run(seen), strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            found = [_found(names, i, "probability", row[i]) for i in best]
+            answers.append(Answer(found, seen=image))
+        return answers
 
     return ask
 
 
-def _located(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
+def _located(
+    network: Trained, names: Sequence[str], top: int | None, batch_size: int | None
+) -> Ask:
     """The classes, their probabilities and boxes, of the whole photograph."""
 
     @jax.jit
     def locate(f: Callable, pixels: Float[Array, "n h w c"]):
         outputs = f(pixels)
-        order, boxes = localization.guesses(outputs, len(names))
+        order, boxes = localization.guesses(outputs, top or len(names))
         odds = jnp.take_along_axis(jax.nn.softmax(outputs["logits"]), order, axis=1)
         return order, odds, boxes
 
@@ -150,9 +157,11 @@ def _located(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
     return ask
 
 
-def _objects(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
+def _objects(
+    network: Trained, names: Sequence[str], top: int | None, batch_size: int | None
+) -> Ask:
     """The objects, their scores and boxes, and of a network with a mask head their masks."""
-    del batch_size  # each photograph lies on the canvas that it fits
+    del top, batch_size  # each photograph lies on the canvas that it fits
     detect = object_detection.detector(network)
 
     def ask(photographs: Sequence[Image.Image]) -> list[Answer]:
@@ -172,12 +181,15 @@ def _objects(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
     return ask
 
 
-def _regions(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
+def _regions(
+    network: Trained, names: Sequence[str], top: int | None, batch_size: int | None
+) -> Ask:
     """The class of every pixel, and each class's share of them.
 
     A run's network sees photographs as its evaluation does, fitted into a square; a published one
     of torchvision as torchvision's, whose shorter side has a fixed length.
     """
+    del top  # regions are few
     segment = jax.jit(lambda f, pixels: f(pixels).argmax(axis=-1))
     whole = network.config is None and network.preprocessing.resize is not None
     run = _in_batches(segment, network, 1 if whole else batch_size)
@@ -211,7 +223,7 @@ def _regions(network: Trained, names: Sequence[str], batch_size: int) -> Ask:
     return ask
 
 
-_ASKERS: Mapping[str, Callable[[Trained, Sequence[str], int], Ask]] = {
+_ASKERS: Mapping[str, Callable[[Trained, Sequence[str], int | None, int | None], Ask]] = {
     "classification": _classes,
     "localization": _located,
     "detection": _objects,
@@ -235,14 +247,17 @@ def _canvas(
     return geometry.placed(photograph, placement, resample, mean.tolist())
 
 
-def _in_batches(program: Callable, network: Trained, batch_size: int) -> Callable:
-    """Return run(images) -> the program's outputs on the host, of a batch that is filled up."""
+def _in_batches(program: Callable, network: Trained, batch_size: int | None) -> Callable:
+    """Return run(images) -> the program's outputs on the host, by batches that are filled up."""
     f = trained.classifier(network)
 
     def run(images: Sequence[Image.Image]) -> Any:
-        pixels = np.stack([to_array(image) for image in images])
-        pixels = np.pad(pixels, [(0, batch_size - len(images)), *[(0, 0)] * 3])
-        outputs = program(f, pixels.astype(np.float32) / 255)
-        return jax.tree.map(lambda x: np.asarray(x)[: len(images)], outputs)
+        pixels, size = np.stack([to_array(image) for image in images]), batch_size or len(images)
+        pixels = np.pad(pixels, [(0, -len(images) % size), *[(0, 0)] * 3])
+        outputs = [
+            jax.tree.map(np.asarray, program(f, batch.astype(np.float32) / 255))
+            for batch in np.split(pixels, len(pixels) // size)
+        ]
+        return jax.tree.map(lambda *each: np.concatenate(each)[: len(images)], *outputs)
 
     return run

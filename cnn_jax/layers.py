@@ -106,7 +106,6 @@ def chain(scope: Scope, x: Float[Array, "..."], blocks: Mapping[str, Layer]) -> 
     time, for one forward pass more. Chen et al. 2016, "Training deep nets with sublinear memory
     cost", section 4.3.
     """
-
     names = tuple(blocks)
     size = round(math.sqrt(len(names)))
     if scope.get_flag("remat", False) != "deep" or size < 2:

@@ -46,6 +46,12 @@ def test_a_class_s_probability_is_the_softmax_of_the_central_crop():
         np.exp(0.75) / (np.exp(0.75) + np.exp(0.25) + 1), rel=1e-6
     )
     assert wide.seen.size == (40, 40)
+    several = [photograph(80, 40), photograph(40, 80)] * 3
+    for size in (None, 4):  # the last batch is filled up
+        found = answers.asker(seen, top=2, batch_size=size)(several)
+        assert [each.found[0]["probability"] for each in found] == pytest.approx(
+            [each.found[0]["probability"] for each in (wide, high)] * 3
+        )
 
 
 def test_a_class_s_box_lies_in_the_photographs_own_pixels():

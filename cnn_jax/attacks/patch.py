@@ -155,31 +155,41 @@ def adversarial_patch(
     images = _checked(logits_of, images, target)
     check_areas(*areas)
     logits_of = as_partial(logits_of)
-    optimizer = optax.adam(learning_rate)
     by_start, key = jax.random.split(key)
     parameterization = fourier((1, size, size, images.shape[-1]))
     values = parameterization.init(by_start)
-    state = optimizer.init(values)
-
-    @jax.jit
-    def step(logits_of, values, state, batch, key):
-        places = random_places(key, batch_size, areas=areas, degrees=degrees, light=light)
-
-        def loss(values):
-            logits = logits_of(lay(batch, parameterization.decode(values)[0], places))
-            return log_odds_against(logits, jnp.full(batch_size, target)).mean()
-
-        gradient = jax.grad(loss)(values)
-        updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(values, updates), state
-
+    state = optax.adam(learning_rate).init(values)
+    settings = {"areas": tuple(areas), "degrees": degrees, "light": light}
+    labels = np.full(batch_size, target, np.int32)
     for i in range(steps) if progress is None else progress(range(steps), steps):
         by_image, by_place = jax.random.split(jax.random.fold_in(key, i))
         chosen = np.asarray(jax.random.randint(by_image, (batch_size,), 0, len(images)))
-        values, state = step(logits_of, values, state, images[chosen], by_place)
+        values, state = _step(
+            logits_of,
+            values,
+            state,
+            *(images[chosen], labels, by_place),
+            decode=parameterization.decode,
+            learning_rate=learning_rate,
+            **settings,
+        )
         if watch is not None:
             watch(i + 1, parameterization.decode(values)[0])
     return np.asarray(parameterization.decode(values)[0])
+
+
+@partial(jax.jit, static_argnames=("decode", "learning_rate", "areas", "degrees", "light"))
+def _step(
+    logits_of, values, state, images, labels, key, *, decode, learning_rate, areas, degrees, light
+):
+    """One step down the mean log odds against the labels."""
+    places = random_places(key, len(images), areas=areas, degrees=degrees, light=light)
+
+    def loss(values):
+        return log_odds_against(logits_of(lay(images, decode(values)[0], places)), labels).mean()
+
+    updates, state = optax.adam(learning_rate).update(jax.grad(loss)(values), state)
+    return optax.apply_updates(values, updates), state
 
 
 def laid_at_random(

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from cnn_jax.errors import UsageError, unknown
-from cnn_jax.programs.traffic import array_bytes, traffic
+from cnn_jax.programs.traffic import ARRAY, COLLECTIVES, array_bytes, traffic
 from cnn_jax.runtime.parallel import AXIS, choose, data_mesh, replicated, state_sharding
 
 
@@ -56,9 +56,7 @@ _GENERATIONS = ("v4", "v5e", "v5p", "v6e")
 _SHAPE = re.compile(r"\d+(x\d+){1,2}")
 
 _ACCOUNTED = ("main_memory_bytes", "traffic")
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_OPERATION = re.compile(rf"= (.+?) ({'|'.join(_COLLECTIVES)})(-start)?\(")
-_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
+_OPERATION = re.compile(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
 
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
@@ -230,7 +228,7 @@ def collectives(program: str) -> dict[str, dict[str, int]]:
     """Return kind -> count and bytes of a program's collectives, by their results' shapes."""
     counts, sizes = Counter(), Counter()
     for shape, kind, started in _OPERATION.findall(program):
-        arrays = [array_bytes(*array) for array in _ARRAY.findall(shape)]
+        arrays = [array_bytes(*array[:2]) for array in ARRAY.findall(shape)]
         if started and kind in ("all-gather", "collective-permute"):
             arrays = arrays[len(arrays) // 2 :]  # the operand stands before the result
         counts[kind] += 1

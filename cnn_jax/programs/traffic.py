@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
+# its kind, its lengths, and its layout
+ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
 _BYTES = {"pred": 1, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
@@ -20,7 +21,7 @@ _CALLED = re.compile(r"(?:body|condition|to_apply|calls)=%([\w.\-]+)|branch_comp
 # they name what is there, or wait for it
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
 _CALLS = {"while", "conditional", "call", "async-start"}
-_COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 class Moved(NamedTuple):
@@ -91,9 +92,9 @@ def _operations(computations, name) -> Iterator[tuple[_Instruction, Moved]]:
         elif kind in _FREE or kind.endswith("-done") or "ConcatBitcast" in each.attributes:
             continue
         elif kind in ("copy-start", "slice-start"):
-            arrays = _ARRAY.findall(each.shape)
+            arrays = ARRAY.findall(each.shape)
             result = arrays[0] if kind == "copy-start" else arrays[1]
-            source = _ARRAY.findall(shapes[each.operands()[0]])[0]
+            source = ARRAY.findall(shapes[each.operands()[0]])[0]
             yield each, _moved(*result) + _moved(*result[:2], source[2])
         else:
             moved = _size(each.shape)
@@ -122,7 +123,7 @@ def _read(instruction, index, shape, computations) -> Moved:
 
 
 def _size(shape: str) -> Moved:
-    return sum((_moved(*array) for array in _ARRAY.findall(shape)), Moved())
+    return sum((_moved(*array) for array in ARRAY.findall(shape)), Moved())
 
 
 def _moved(dtype: str, lengths: str, layout: str) -> Moved:
@@ -132,7 +133,7 @@ def _moved(dtype: str, lengths: str, layout: str) -> Moved:
 
 def _kind(instruction, computations) -> str:
     operation = instruction.operation.removesuffix("-start")
-    if operation in _COLLECTIVES:
+    if operation in COLLECTIVES:
         return "collectives"
     if operation in ("copy", "slice", "transpose"):
         return "copies"
