@@ -1,5 +1,7 @@
 """Data sets by name, read example by example in any order, without TensorFlow."""
 
+import bisect
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -340,7 +342,7 @@ def _open_records(name: str, info, split: str) -> "ExampleSource":
             f"data set {name!r} is in {info.file_format.value} format, which is not read here; "
             "prepare it again in another --data_dir"
         )
-    return ExampleSource(records, info.features)
+    return ExampleSource(records, info.features, files)
 
 
 def _allow_open_files(count: int) -> None:
@@ -354,12 +356,16 @@ def _allow_open_files(count: int) -> None:
 
 
 class ExampleSource:
-    """Serialised tf.train.Example records as dicts of features; images stay encoded."""
+    """Serialised tf.train.Example records as dicts of features; images stay encoded.
 
-    def __init__(self, records: Sequence, features):
+    files: that the records lie in, in order, as in tfrecord.TFRecordSource.
+    """
+
+    def __init__(self, records: Sequence, features, files: Sequence):
         import tensorflow_datasets as tfds
 
         self._records = records
+        self._files = files
         self._features = features
         self._decoders = {
             key: tfds.decode.SkipDecoding()
@@ -373,8 +379,19 @@ class ExampleSource:
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except (OSError, RuntimeError) as error:  # array_record's own are RuntimeErrors
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"cannot read example {index}, in {self._file_of(index)}: {reason}; copy or "
+                "prepare the data set again"
+            ) from error
         return self._features.deserialize_example_np(record, decoders=self._decoders)
+
+    def _file_of(self, index: int) -> str:
+        ends = list(itertools.accumulate(file.take for file in self._files))
+        return self._files[bisect.bisect_right(ends, index)].filename
 
 
 def load_coco(name: str, split: str) -> Dataset:

@@ -261,6 +261,19 @@ def test_missing_shard_is_named(data_dir, tmp_path):
         datasets.load("digits", "train", tmp_path)
 
 
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_damaged_records_are_named(data_dir, tmp_path, how):
+    shutil.copytree(data_dir / "digits", tmp_path / "digits")
+    [file] = tmp_path.rglob("digits-train.array_record*")
+    content = bytearray(file.read_bytes())
+    if how == "flipped":
+        content[200] ^= 1  # of the first records
+    file.write_bytes(content[: len(content) // 2] if how == "truncated" else content)
+    source = datasets.load("digits", "train", tmp_path).source
+    with pytest.raises(UsageError, match=rf"cannot read example 0, in {file}: .* prepare the data"):
+        source[0]
+
+
 def test_data_set_without_labelled_images(data_dir, tmp_path):
     folder = as_tfrecord(data_dir, tmp_path)
     features = json.loads((folder / "features.json").read_text())
