@@ -4,7 +4,8 @@ python -m experiments.faults --workdir=runs/faults
 python -m experiments.faults --kills=100 --processes=1,2,4 --workdir=runs/faults
 
 Small networks are trained for each task, once in peace and then with a fault; the same command
-again has to end with the same bits. Where it may, it mounts a small file system to fill it.
+again has to end with the same bits. Where it may, it mounts a small file system to fill it; where
+libfaketime is installed, it lets a process's clock jump.
 """
 
 import os
@@ -45,7 +46,7 @@ _KILLS = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments of the kills.", module_name="Faults")
 
-_USUAL = ("--steps=16", "--checkpoint_every=4", "--log_every=1", "--learning_rate=0.01")
+_USUAL = ("--steps=24", "--checkpoint_every=4", "--log_every=1", "--learning_rate=0.01")
 _SHAPES = (
     *("--dataset=shapes", "--train_split=train[:40]", "--eval_split=test[:8]", "--image_size=32"),
     *("--pictures=1", "--flip"),
@@ -117,22 +118,34 @@ def main(argv: Sequence[str]) -> None:
         share = (_KILLS.value + number) // len(trials)
         for row in faults.killed(each, *peace[each], share, _SEED.value + number):
             tell(row)
+    image, clock = images / "light" / "7.png", faults.faketime()
+    if clock is None:
+        print("no clock jumps: libfaketime is not installed", flush=True)
     for count in counts:
         one = trial("classification", count)
         want, _ = peace[one] if one in peace else faults.in_peace(one)
         for when in ("while it compiles", "while it saves"):
             tell(faults.terminated(one, want, when))
         tell(faults.paused(one, want))
+        tell(faults.stalled(one, want, image, 5))
+        if clock is not None:
+            tell(faults.jumped(one, want, clock))
         if count > 1:
+            tell(faults.stalled(one, want, image, faults.PEER_TIMEOUT + 10))
             tell(faults.stopped(one, want))
             continue
         for how in ("flipped", "truncated", "missing"):
             tell(faults.damaged(one, want, how))
         tell(faults.full_disk(one, want, 150_000))
-        image = images / "light" / "7.png"
         for how in ("missing", "unreadable"):
-            tell(faults.without_image(one, want, image, how))
+            tell(faults.without_file(one, want, image, "an image", how))
         tell(faults.skipping(one, image))
+    for each in trials:
+        if each.processes > 1 or each.task == "classification":
+            continue
+        [records] = data.rglob("shapes-train.array_record*")
+        for how in ("missing", "unreadable"):
+            tell(faults.without_file(each, peace[each][0], records, "a file of records", how))
     print(faults_report.summary(rows))
     run_page.finish(
         workdir,

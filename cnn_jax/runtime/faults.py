@@ -5,7 +5,9 @@ which the same command has to end with the same bits, or to say in a line why it
 """
 
 import contextlib
+import glob
 import json
+import os
 import random
 import resource
 import shutil
@@ -14,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from cnn_jax.training.checkpoint import checkpoint_directory, steps
 Row = dict[str, Any]
 PEER_TIMEOUT = 10
 _LIMIT = 600.0  # seconds after which a process hangs
+_DAY = 24 * 3600
 
 
 class Trial(NamedTuple):
@@ -38,11 +41,17 @@ class Trial(NamedTuple):
     folder: Path
 
 
-def start(trial: Trial, workdir: Path, limit: int | None = None) -> list[subprocess.Popen]:
+def start(
+    trial: Trial,
+    workdir: Path,
+    limit: int | None = None,
+    of_last: Mapping[str, str] = {},
+) -> list[subprocess.Popen]:
     """Start the command's processes, which write what they say beside the workdir.
 
     Args:
       limit: bytes of the largest file that they may write.
+      of_last: environment variables of the last process beside the usual ones.
     """
 
     together = []
@@ -58,10 +67,17 @@ def start(trial: Trial, workdir: Path, limit: int | None = None) -> list[subproc
     workdir.parent.mkdir(parents=True, exist_ok=True)
     started = []
     for number in range(trial.processes):
-        own = [*together, f"--process_id={number}"] if together else []
+        identity = [*together, f"--process_id={number}"] if together else []
+        command = [*trial.command, f"--workdir={workdir}", *identity]
+        variables = of_last if number == trial.processes - 1 else {}
         with _log(workdir, number).open("wb") as log:
-            command = [sys.executable, "-P", "-m", *trial.command, f"--workdir={workdir}", *own]
-            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", *command],
+                stdout=log,
+                stderr=log,
+                env=os.environ | variables,
+            )
+        started.append(process)
         if limit is not None:  # before it has begun to write
             resource.prlimit(started[-1].pid, resource.RLIMIT_FSIZE, (limit, limit))
     return started
@@ -134,6 +150,9 @@ def _row(trial: Trial, fault: str, workdir: Path, told: str, want: str, right: b
 def killed(trial: Trial, want: str, seconds: float, kills: int, seed: int) -> Iterator[Row]:
     """Kill a random process at a random moment, so many times; a row each time the run ends.
 
+    Where training has not begun, the others may still wait for one that starts late: they are
+    killed too, as the one who started them would do.
+
     Args:
       want, seconds: of the run in peace.
     """
@@ -142,29 +161,53 @@ def killed(trial: Trial, want: str, seconds: float, kills: int, seed: int) -> It
         number += 1
         workdir, own, told, right = trial.folder / f"killed_{number}", 0, "", True
         for _ in range(min(left, draw.randint(1, 3))):
+            before, began = _identity(_log_of(workdir)), time.monotonic()
             processes = start(trial, workdir)
-            deadline = time.monotonic() + draw.uniform(0.1, 1.0) * seconds
-            while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+            deadline = began + draw.uniform(0.1, 1.0) * seconds
+            while time.monotonic() < deadline and _any_runs(processes):
                 time.sleep(0.02)
-            if all(p.poll() is not None for p in processes):
-                break  # it was through before
-            victim = draw.randrange(len(processes))
+            alive = [i for i, process in enumerate(processes) if process.poll() is None]
+            if not alive:  # it was through before
+                right = right and not any(process.returncode for process in processes)
+                break
+            victim = draw.choice(alive)
             processes[victim].kill()
             own += 1
+            if _identity(_log_of(workdir)) == before:
+                for process in processes:
+                    process.kill()
             # all others end by themselves
-            right = None not in ended(processes, PEER_TIMEOUT + 30) and right
-            if len(processes) > 1:
+            elif None in ended(processes, PEER_TIMEOUT + 30):
+                right = False
+            elif len(processes) > 1:
                 told = said(workdir, (victim + 1) % len(processes))
+            ended(processes)
+        if own == 0 and right:  # a run takes less by now, as its programs were compiled
+            seconds = min(seconds, time.monotonic() - began)
+            continue
         left -= max(own, 1)
         row = _row(trial, f"killed {own} times", workdir, told, want, right)
         yield row | {"kills": own}
+
+
+def _log_of(workdir: Path) -> Path:
+    """What is written anew each time that training begins."""
+    return workdir / "metrics.jsonl"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that was there before."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def stopped(trial: Trial, want: str) -> Row:
     """A process that stands still: the others end and name it."""
     workdir = trial.folder / "stopped"
     processes = start(trial, workdir)
-    _wait_for(lambda: (workdir / "metrics.jsonl").exists(), processes)
+    _wait_for(_log_of(workdir).exists, processes)
     processes[-1].send_signal(signal.SIGSTOP)
     statuses = ended(processes[:-1], PEER_TIMEOUT + 60)
     processes[-1].kill()
@@ -175,10 +218,10 @@ def stopped(trial: Trial, want: str) -> Row:
 
 
 def paused(trial: Trial, want: str) -> Row:
-    """All stands still for a while, as when the disk of the data stalls."""
+    """All stands still for a while, as when a machine is suspended."""
     workdir = trial.folder / "paused"
     processes = start(trial, workdir)
-    _wait_for(lambda: (workdir / "metrics.jsonl").exists(), processes)
+    _wait_for(_log_of(workdir).exists, processes)
     for process in processes:
         process.send_signal(signal.SIGSTOP)
     time.sleep(3)
@@ -188,13 +231,87 @@ def paused(trial: Trial, want: str) -> Row:
     return _row(trial, "stands still for 3 s and goes on", workdir, "", want, right)
 
 
+def stalled(trial: Trial, want: str, image: Path, seconds: float) -> Row:
+    """The disk of the data does not answer for so many seconds.
+
+    The image becomes a named pipe, which gives what it holds after that time. One process waits for
+    it; of several the others end where it takes longer than they wait for a peer, and name it.
+    """
+    workdir, content = trial.folder / f"stalled_{seconds:g}", image.read_bytes()
+    pipe, whole = trial.folder / "pipe", trial.folder / "image"
+    whole.write_bytes(content)
+    os.mkfifo(pipe)
+    processes = start(trial, workdir)
+    try:  # not at the first update, for which all wait longer
+        _wait_for(lambda: _log_of(workdir).exists() and _size(_log_of(workdir)) > 0, processes)
+        pipe.replace(image)
+        answers = None
+        while answers is None and _any_runs(processes):
+            with contextlib.suppress(OSError):  # nobody reads yet
+                answers = os.open(image, os.O_WRONLY | os.O_NONBLOCK)
+            time.sleep(0.005)
+        whole.replace(image)  # who reads it later finds it as it was
+        if answers is not None:
+            until = time.monotonic() + seconds
+            _wait_for(lambda: time.monotonic() > until, processes)
+            with contextlib.suppress(BrokenPipeError):  # who read is gone
+                os.write(answers, content)
+            os.close(answers)
+        statuses = ended(processes)
+    finally:
+        image.write_bytes(content)
+    told = said(workdir) if any(statuses) else ""
+    gives_up = trial.processes > 1 and seconds > PEER_TIMEOUT
+    right = "by its input" in told if gives_up else not any(statuses)
+    fault = f"the data's disk does not answer for {seconds:g} s"
+    return _row(trial, fault, workdir, told, want, right and answers is not None)
+
+
+def faketime() -> Path | None:
+    """Return the library that gives a process another clock, as far as it is installed."""
+    places = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime")
+    found = (file for place in places for file in glob.glob(f"{place}/libfaketimeMT.so.1"))
+    return next(map(Path, found), None)
+
+
+def jumped(trial: Trial, want: str, library: Path) -> Row:
+    """The last process's clock jumps a day ahead when training begins, and then two days back.
+
+    By libfaketime: what the process reads jumps, the times that the file system writes do not.
+
+    Args:
+      library: see faketime.
+    """
+    workdir, clock = trial.folder / "jumped", trial.folder / "clock"
+    clock.write_text("+0")
+    variables = {
+        "LD_PRELOAD": os.fspath(library),
+        "FAKETIME_TIMESTAMP_FILE": os.fspath(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    processes = start(trial, workdir, of_last=variables)
+    _wait_for(_log_of(workdir).exists, processes)
+    _write_at_once(clock, f"+{_DAY}")
+    _wait_for(lambda: bool(steps(checkpoint_directory(workdir))), processes)
+    _write_at_once(clock, f"-{_DAY}")
+    statuses = ended(processes)
+    return _row(trial, "the clock jumps ahead and back", workdir, "", want, not any(statuses))
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    whole = path.with_name(f"{path.name}.new")
+    whole.write_text(text)
+    whole.replace(path)
+
+
 def terminated(trial: Trial, want: str, when: str) -> Row:
     """SIGTERM, "while it compiles" or "while it saves"."""
     workdir = trial.folder / when.replace(" ", "_")
     processes = start(trial, workdir)
     folder = checkpoint_directory(workdir)
     begun = {
-        "while it compiles": (workdir / "metrics.jsonl").exists,
+        "while it compiles": _log_of(workdir).exists,
         "while it saves": lambda: folder.exists() and any(folder.iterdir()),
     }
     _wait_for(begun[when], processes)
@@ -253,25 +370,29 @@ def damaged(trial: Trial, want: str, how: str) -> Row:
     return row | {"as_it_should": row["as_it_should"] and bool(told)}
 
 
-def without_image(trial: Trial, want: str, image: Path, how: str) -> Row:
-    """An image that is "missing" or "unreadable" until the command is run again."""
-    workdir, content = trial.folder / f"image_{how}", image.read_bytes()
+def without_file(trial: Trial, want: str, file: Path, what: str, how: str) -> Row:
+    """A file of the data that is "missing" or "unreadable" until the command is run again.
+
+    Args:
+      what: it is, as "an image".
+    """
+    workdir, content = trial.folder / f"{what} {how}".replace(" ", "_"), file.read_bytes()
     try:
         if how == "missing":
             # one that goes missing while the run goes on: its name was read
             processes = start(trial, workdir)
             _wait_for(lambda: checkpoint_directory(workdir).exists(), processes)
-            image.unlink()
+            file.unlink()
         else:
-            image.write_bytes(content[: len(content) // 2])
+            file.write_bytes(content[: len(content) // 2])
             processes = start(trial, workdir)
         statuses = ended(processes)
-        told = said(workdir)
+        told = said(workdir) if any(statuses) else ""
     finally:
-        image.write_bytes(content)
-    # it may have been read before
-    right = not any(statuses) or image.name in told
-    return _row(trial, f"an image that is {how}", workdir, told, want, right)
+        file.write_bytes(content)
+    # it may have been read, or opened, before
+    right = not any(statuses) or file.name in told
+    return _row(trial, f"{what} that is {how}", workdir, told, want, right)
 
 
 def skipping(trial: Trial, image: Path) -> Row:
@@ -301,5 +422,9 @@ def _size(path: Path) -> int:
 
 def _wait_for(condition: Callable[[], bool], processes: Sequence[subprocess.Popen]) -> None:
     """Wait until something is there, or all processes have ended."""
-    while not condition() and any(process.poll() is None for process in processes):
+    while not condition() and _any_runs(processes):
         time.sleep(0.005)
+
+
+def _any_runs(processes: Sequence[subprocess.Popen]) -> bool:
+    return any(process.poll() is None for process in processes)
