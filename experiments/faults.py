@@ -4,8 +4,7 @@ python -m experiments.faults --workdir=runs/faults
 python -m experiments.faults --kills=100 --processes=1,2,4 --workdir=runs/faults
 
 Small networks are trained for each task, once in peace and then with a fault; the same command
-again has to end with the same bits. Where it may, it mounts a small file system to fill it; where
-libfaketime is installed, it lets a process's clock jump.
+again has to end with the same bits. Where it may, it mounts a small file system to fill it.
 """
 
 import os
@@ -118,9 +117,7 @@ def main(argv: Sequence[str]) -> None:
         share = (_KILLS.value + number) // len(trials)
         for row in faults.killed(each, *peace[each], share, _SEED.value + number):
             tell(row)
-    image, clock = images / "light" / "7.png", faults.faketime()
-    if clock is None:
-        print("no clock jumps: libfaketime is not installed", flush=True)
+    image = images / "light" / "7.png"
     for count in counts:
         one = trial("classification", count)
         want, _ = peace[one] if one in peace else faults.in_peace(one)
@@ -128,8 +125,7 @@ def main(argv: Sequence[str]) -> None:
             tell(faults.terminated(one, want, when))
         tell(faults.paused(one, want))
         tell(faults.stalled(one, want, image, 5))
-        if clock is not None:
-            tell(faults.jumped(one, want, clock))
+        tell(faults.jumped(one, want))
         if count > 1:
             tell(faults.stalled(one, want, image, faults.PEER_TIMEOUT + 10))
             tell(faults.stopped(one, want))

@@ -5,7 +5,6 @@ which the same command has to end with the same bits, or to say in a line why it
 """
 
 import contextlib
-import glob
 import json
 import os
 import random
@@ -16,10 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cnn_jax.runtime import false_clock
 from cnn_jax.training.checkpoint import checkpoint_directory, steps
 
 Row = dict[str, Any]
@@ -41,17 +41,11 @@ class Trial(NamedTuple):
     folder: Path
 
 
-def start(
-    trial: Trial,
-    workdir: Path,
-    limit: int | None = None,
-    of_last: Mapping[str, str] = {},
-) -> list[subprocess.Popen]:
+def start(trial: Trial, workdir: Path, limit: int | None = None) -> list[subprocess.Popen]:
     """Start the command's processes, which write what they say beside the workdir.
 
     Args:
       limit: bytes of the largest file that they may write.
-      of_last: environment variables of the last process beside the usual ones.
     """
 
     together = []
@@ -68,16 +62,10 @@ def start(
     started = []
     for number in range(trial.processes):
         identity = [*together, f"--process_id={number}"] if together else []
-        command = [*trial.command, f"--workdir={workdir}", *identity]
-        variables = of_last if number == trial.processes - 1 else {}
         with _log(workdir, number).open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *command],
-                stdout=log,
-                stderr=log,
-                env=os.environ | variables,
-            )
-        started.append(process)
+            words = [*trial.command, f"--workdir={workdir}", *identity]
+            command = [sys.executable, "-P", "-m", *words]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
         if limit is not None:  # before it has begun to write
             resource.prlimit(started[-1].pid, resource.RLIMIT_FSIZE, (limit, limit))
     return started
@@ -267,36 +255,22 @@ def stalled(trial: Trial, want: str, image: Path, seconds: float) -> Row:
     return _row(trial, fault, workdir, told, want, right and answers is not None)
 
 
-def faketime() -> Path | None:
-    """Return the library that gives a process another clock, as far as it is installed."""
-    places = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime")
-    found = (file for place in places for file in glob.glob(f"{place}/libfaketimeMT.so.1"))
-    return next(map(Path, found), None)
+def jumped(trial: Trial, want: str) -> Row:
+    """The wall clock jumps a day ahead when training begins, and two days back when it has saved.
 
-
-def jumped(trial: Trial, want: str, library: Path) -> Row:
-    """The last process's clock jumps a day ahead when training begins, and then two days back.
-
-    By libfaketime: what the process reads jumps, the times that the file system writes do not.
-
-    Args:
-      library: see faketime.
+    It is the clock that the command's own process reads, see false_clock.
     """
     workdir, clock = trial.folder / "jumped", trial.folder / "clock"
-    clock.write_text("+0")
-    variables = {
-        "LD_PRELOAD": os.fspath(library),
-        "FAKETIME_TIMESTAMP_FILE": os.fspath(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    processes = start(trial, workdir, of_last=variables)
+    clock.write_text("0")
+    command = (false_clock.__name__, os.fspath(clock), *trial.command)
+    processes = start(trial._replace(command=command), workdir)
     _wait_for(_log_of(workdir).exists, processes)
-    _write_at_once(clock, f"+{_DAY}")
+    _write_at_once(clock, f"{_DAY}")
     _wait_for(lambda: bool(steps(checkpoint_directory(workdir))), processes)
-    _write_at_once(clock, f"-{_DAY}")
+    _write_at_once(clock, f"{-_DAY}")
     statuses = ended(processes)
-    return _row(trial, "the clock jumps ahead and back", workdir, "", want, not any(statuses))
+    told = said(workdir) if any(statuses) else ""
+    return _row(trial, "the clock jumps ahead and back", workdir, told, want, not any(statuses))
 
 
 def _write_at_once(path: Path, text: str) -> None:
