@@ -117,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
         share = (_KILLS.value + number) // len(trials)
         for row in faults.killed(each, *peace[each], share, _SEED.value + number):
             tell(row)
-    image = images / "light" / "7.png"
+    image = datasets.load(f"folder:{images}", "train").source.files[0][0]
     for count in counts:
         one = trial("classification", count)
         want, _ = peace[one] if one in peace else faults.in_peace(one)

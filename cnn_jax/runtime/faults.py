@@ -80,7 +80,8 @@ def said(workdir: Path, number: int = 0) -> str:
     text = _log(workdir, number).read_text(errors="replace").replace("\r", "\n")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "rror: " in line or " failed: " in line]
-    return (errors or lines or [""])[-1]
+    last = (errors or lines or [""])[-1]
+    return last[max(0, last.find("error: ")) :]  # a bar of progress may stand before it
 
 
 def ended(processes: Sequence[subprocess.Popen], limit: float = _LIMIT) -> list[int | None]:
