@@ -185,8 +185,11 @@ def export(
     """
     check_formats(formats)
     function = program.outputs(network)
-    batches = [np.asarray(pixels, np.float32), np.asarray(pixels[:1], np.float32)]
-    expected = _expected(network, batches) if set(formats) - {"safetensors"} else []
+    pixels = np.asarray(pixels, np.float32)
+    batches, expected = [pixels, pixels[:1]], []
+    if set(formats) - {"safetensors"}:
+        of_all = _expected(network, pixels)
+        expected = [of_all, {name: array[:1] for name, array in of_all.items()}]
     shape = tuple(pixels.shape[1:])
 
     def by_running(make: Callable[..., bytes], run: Callable, path: Path) -> float:
@@ -226,30 +229,25 @@ def export(
     return told
 
 
-def _expected(
-    network: Trained, batches: Sequence[Float[np.ndarray, "_n h w c"]]
-) -> list[dict[str, np.ndarray]]:
-    """Return JAX's outputs for each batch.
+def _expected(network: Trained, pixels: Float[np.ndarray, "n h w c"]) -> dict[str, np.ndarray]:
+    """Return JAX's outputs.
 
     Raises:
       UsageError: one of them is zero or not finite, so that nothing can be compared with it.
     """
 
     @jax.jit
-    def run(variables, batch):  # weights as arguments: as constants they take long to compile
-        return program.outputs(network._replace(variables=variables))(batch)
+    def run(variables, pixels):  # weights as arguments: as constants they take long to compile
+        return program.outputs(network._replace(variables=variables))(pixels)
 
-    expected = []
-    for batch in batches:
-        outputs = run(network.variables, batch)
-        expected.append({name: np.asarray(array) for name, array in outputs.items()})
-        for name, array in expected[-1].items():
-            if fault := _incomparable(array):
-                raise UsageError(
-                    f"{name} of {network.model.name} is {fault} for these images, and no file can "
-                    "be compared with that; it is not exported"
-                )
-    return expected
+    outputs = {name: np.asarray(x) for name, x in run(network.variables, pixels).items()}
+    for name, array in outputs.items():
+        if fault := _incomparable(array):
+            raise UsageError(
+                f"{name} of {network.model.name} is {fault} for these images, and no file can be "
+                "compared with that; it is not exported"
+            )
+    return outputs
 
 
 def _description(
