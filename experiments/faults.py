@@ -45,26 +45,29 @@ _KILLS = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments of the kills.", module_name="Faults")
 
-_USUAL = ("--steps=24", "--checkpoint_every=4", "--log_every=1", "--learning_rate=0.01")
+_USUAL = ("--log_every=1", "--learning_rate=0.01")
+_LONG = ("--steps=24", "--checkpoint_every=4")
+_SHORT = ("--steps=8", "--checkpoint_every=2")
 _SHAPES = (
     *("--dataset=shapes", "--train_split=train[:40]", "--eval_split=test[:8]", "--image_size=32"),
-    *("--pictures=1", "--flip"),
+    *("--pictures=1", "--flip", *_SHORT),
 )
 _COMMANDS = {
     "classification": (
         *("train", "--model=lenet5", "--model_options=filters=(8,), neurons=(64,)"),
-        *("--image_size=8", "--batch_size=8", "--ema_decay=0.9", "--flip"),
+        *("--image_size=8", "--batch_size=8", "--ema_decay=0.9", "--flip", *_LONG),
     ),
     "localization": (
         *("localize", "--model=localizer_resnet18", *_SHAPES, "--batch_size=8"),
-        *("--model_options=features=4, stage_sizes=(1, 1, 1, 1)", "--optimizer=sgd"),
+        *("--model_options=features=4, stage_sizes=(1,)", "--optimizer=sgd"),
+        "--norm_batch=2",  # else several processes wait for each other at each norm
     ),
     "segmentation": (
         *("segment", "--model=unet", "--model_options=features=(4, 8)", *_SHAPES, "--batch_size=8"),
     ),
     "detection": (
         *("detect", "--model=maskrcnn_resnet10_fpn", *_SHAPES[:3], "--image_size=64"),
-        *("--pictures=1", "--batch_size=4"),
+        *("--pictures=1", "--batch_size=4", *_SHORT),
     ),
 }
 
@@ -112,9 +115,13 @@ def main(argv: Sequence[str]) -> None:
         print(f"{row['fault']}, {row['task']}, processes: {row['processes']}: {right}", flush=True)
 
     trials = [trial(task, count) for task in _TASKS.value for count in counts]
-    peace = {each: faults.in_peace(each) for each in trials}
-    for number, each in enumerate(trials):
-        share = (_KILLS.value + number) // len(trials)
+    peace = {}
+    for each in trials:
+        peace[each] = faults.in_peace(each)
+        took = f"{peace[each][1]:.0f} s undisturbed"
+        print(f"{each.task}, processes: {each.processes}: {took}", flush=True)
+    shares = faults.shares(_KILLS.value, [seconds for _, seconds in peace.values()])
+    for number, (each, share) in enumerate(zip(trials, shares, strict=True)):
         for row in faults.killed(each, *peace[each], share, _SEED.value + number):
             tell(row)
     image = datasets.load(f"folder:{images}", "train").source.files[0][0]

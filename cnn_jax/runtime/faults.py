@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cnn_jax.runtime import false_clock
 from cnn_jax.training.checkpoint import checkpoint_directory, steps
 
@@ -134,6 +136,22 @@ def _row(trial: Trial, fault: str, workdir: Path, told: str, want: str, right: b
         "same_bits": same,
         "as_it_should": right and same and not any(statuses),
     }
+
+
+def shares(kills: int, seconds: Sequence[float]) -> list[int]:
+    """Return how often each trial is killed, of so many times in all.
+
+    Each as often as another at first, up to twice; of what is left the quick ones get more, so that
+    all take about as long.
+
+    Args:
+      seconds: that each trial takes in peace.
+    """
+    given = [0] * len(seconds)
+    for _ in range(kills):
+        costs = seconds if min(given) >= 2 else [1] * len(given)
+        given[np.argmin(np.multiply(given, costs))] += 1
+    return given
 
 
 def killed(trial: Trial, want: str, seconds: float, kills: int, seed: int) -> Iterator[Row]:

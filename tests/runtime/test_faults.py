@@ -66,6 +66,12 @@ def test_a_command_that_goes_on_ends_with_the_same_bits_however_often_it_is_kill
     assert report.summary(rows).startswith(f"{len(rows)} of {len(rows)} runs ended as they should")
 
 
+def test_quick_trials_are_killed_more_often():
+    assert faults.shares(5, [1, 10, 10]) == [2, 2, 1]
+    assert faults.shares(30, [1, 10, 2]) == [19, 2, 9]
+    assert faults.shares(0, [1, 10]) == [0, 0]
+
+
 def test_a_command_that_forgets_is_told(trial):
     own = trial("--forget")
     want, _ = faults.in_peace(own)
