@@ -13,6 +13,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cnn_jax.errors import UsageError
 
+# The usual formats are tried before all others, also once others are registered.
+Image.preinit()
+
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode of an image by its number of channels
 
 _UPRIGHT = {  # what undoes each orientation of EXIF
