@@ -6,11 +6,17 @@ python -m experiments.benchmark --task=pgd --run=runs/digits --against=foolbox -
 python -m experiments.benchmark --task=universal --run=runs/digits --against=art --workdir=runs/uap
 python -m experiments.benchmark --task=compile --topology=v5e:2x2 --batch_size=512 \\
     --dtype=bfloat16 --against=flax --workdir=runs/counts
-python -m experiments.benchmark --task=input --batch_size=128 --workdir=runs/input
+python -m experiments.benchmark --task=input --batch_size=128 --against=torch --workdir=runs/input
+
+python -m experiments.benchmark --task=curves --workdir=runs/curves
 
 --task=compile runs nothing: the training step is compiled by the devices' own compiler, for a TPU
 without one, and the bytes that it accesses, its arithmetic, its peak memory and its collectives are
 counted.
+
+--task=curves measures the training step several times over: its time against the number of fake
+devices, images a second against the batch, compile time against the depth, and memory against the
+resolution.
 
 Times are medians and quartiles over turns; compile times are those of fresh processes, one with an
 empty compilation cache, one with what the first has left there.
@@ -18,16 +24,18 @@ empty compilation cache, one with what the first has left there.
 
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import jax
 from absl import flags
 
 from cnn_jax import benchmark
-from cnn_jax.benchmark.jax_side import TASKS
+from cnn_jax.benchmark.jax_side import TASKS, Task
 from cnn_jax.benchmark.measurement import resolve
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import benchmark as benchmark_report
 from cnn_jax.reports import compiled as compiled_report
+from cnn_jax.reports import curves as curves_report
 from cnn_jax.reports import run_page
 
 from . import app
@@ -44,7 +52,7 @@ _MODEL = flags.DEFINE_string(
     "model",
     None,
     "Model to measure, a name from cnn_jax.model_names() or package.module:function; by default "
-    "resnet50.",
+    "resnet50, for --task=curves resnet20.",
     module_name="What",
 )
 _MODEL_OPTIONS = flags.DEFINE_string(
@@ -94,7 +102,8 @@ _INPUT = flags.DEFINE_enum(
 _NUM_THREADS = flags.DEFINE_integer(
     "num_threads",
     None,
-    "Number of threads that decode images; by default one a core.",
+    "Number of threads that decode images, and of PyTorch's processes that do; by default one a "
+    "core.",
     module_name="What",
 )
 _AGAINST = flags.DEFINE_string(
@@ -121,6 +130,12 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+def _report_of(task: Task) -> ModuleType:
+    if task.is_counted:
+        return compiled_report
+    return curves_report if task.is_varied else benchmark_report
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
     if _WORKDIR.value is None:
@@ -131,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("--model does not go with --run; a run knows its own model")
     spec = benchmark.Spec(
         task=_TASK.value,
-        model=_MODEL.value or "resnet50",
+        model=_MODEL.value,
         model_options=_MODEL_OPTIONS.value,
         against=_AGAINST.value,
         run=_RUN.value,
@@ -146,8 +161,6 @@ def main(argv: Sequence[str]) -> None:
         torch_compile=_TORCH_COMPILE.value,
         plugin=tuple(flags.FLAGS.plugin),
     )
-    counted = _TASK.value in TASKS and TASKS[_TASK.value].is_counted
-    report = compiled_report if counted else benchmark_report
     config = resolve(spec, _ROUNDS.value)._asdict() | {"rounds": _ROUNDS.value}
     workdir = app.open_workdir(_WORKDIR.value, config)
     results = benchmark.measure(
@@ -155,6 +168,7 @@ def main(argv: Sequence[str]) -> None:
         rounds=_ROUNDS.value,
         say=lambda line: print(line, file=sys.stderr),
     )
+    report = _report_of(TASKS[_TASK.value])
     print("\n".join(report.lines(results)))
     run_page.finish(
         workdir,

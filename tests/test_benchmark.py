@@ -435,7 +435,7 @@ def test_the_published_peak_is_that_of_all_devices():
         ({"image_size": 0}, "--image_size=0 is too small"),
         ({"turn_seconds": -1}, "--turn_seconds=-1 is negative"),
         ({"task": "pgd", "against": "art"}, "pgd is not compared with art; give torchattacks or f"),
-        ({"task": "input", "against": "torch"}, "input has nobody to compare with; leave --agai"),
+        ({"task": "input", "against": "flax"}, "input is not compared with flax; give torch"),
         ({"task": "deepfool", "eps": 0.1}, "--task=deepfool has no budget; leave --eps out"),
         ({"run": "runs/digits"}, "--run goes with another task than train: pgd, deepfool"),
         ({"task": "pgd", "run": "no/run"}, "no/run holds no training run; give"),

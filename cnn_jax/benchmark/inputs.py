@@ -68,12 +68,12 @@ def batches(
 
 def lead(spec: Spec) -> int:
     """Return how many batches the pipeline may have ready when a turn begins, and one more."""
-    if spec.input == "synthetic":
-        return 1
-    threads = spec.num_threads
-    if threads is None:
-        threads = min(os.cpu_count() or 1, 16)
-    return threads + 2
+    return 1 if spec.input == "synthetic" else workers(spec) + 2
+
+
+def workers(spec: Spec) -> int:
+    """Return how many threads, of PyTorch's side processes, decode images."""
+    return min(os.cpu_count() or 1, 16) if spec.num_threads is None else spec.num_threads
 
 
 WIDTH, HEIGHT = 500, 375

@@ -143,6 +143,7 @@ def input_pipeline(spec: Spec) -> Program:
         batches=inputs.decoded_batches(spec, 3, inputs.TRAINING),
         images=spec.batch_size,
         lead=inputs.lead(spec),
+        outcome=lambda batch: {"mean_value": float(batch["image"].mean())},
     )
 
 
@@ -155,6 +156,8 @@ class Task(NamedTuple):
     has_workload: whether both sides are given one network and its images, see workload.py.
     has_budget: whether it takes eps.
     is_counted: whether nothing is run and the compiler for a topology counts, see compiled.py.
+    is_varied: whether the cost is measured at several devices, batches and more, see curves.py.
+    model: that is measured where none is named.
     """
 
     program: Callable[[Spec], Program]
@@ -163,6 +166,8 @@ class Task(NamedTuple):
     has_workload: bool = False
     has_budget: bool = False
     is_counted: bool = False
+    is_varied: bool = False
+    model: str = "resnet50"
 
 
 _with_workload = partial(Task, has_workload=True)
@@ -171,8 +176,9 @@ _bounded = partial(_with_workload, has_budget=True)
 TASKS = {
     "train": Task(train, ("torch",)),
     "compile": Task(train, ("flax",), is_counted=True),
+    "curves": Task(train, is_varied=True, model="resnet20"),
     "inference": Task(inference, ("torch",)),
-    "input": Task(input_pipeline, decodes=True),
+    "input": Task(input_pipeline, ("torch",), decodes=True),
     "pgd": _bounded(jax_tasks.pgd, ("torchattacks", "foolbox")),
     "deepfool": _with_workload(jax_tasks.deepfool, ("adv_lib", "foolbox")),
     "autoattack": _bounded(jax_tasks.autoattack, ("autoattack", "torchattacks")),

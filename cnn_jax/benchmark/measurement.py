@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from cnn_jax import errors, plugins
-from cnn_jax.benchmark import compiled, machine
+from cnn_jax.benchmark import compiled, curves, machine
 from cnn_jax.benchmark.inputs import write_images
 from cnn_jax.benchmark.jax_side import TASKS
 from cnn_jax.benchmark.process import Side, started
@@ -36,6 +36,7 @@ PILOT_ROUNDS, LONG_SECONDS = 3, 5
 PACKAGES = {
     "flax": "flax",
     "torch": "torch",
+    "torchvision": "torchvision",
     "torchattacks": "torchattacks",
     "foolbox": "foolbox",
     "adv_lib": "adv-lib",
@@ -46,7 +47,7 @@ PACKAGES = {
 
 
 def resolve(spec: Spec, rounds: int) -> Spec:
-    """Return the Spec with the run's model and size, or the model's size, and the task's input.
+    """Return the Spec with the run's model and size, or the task's and its size, and its input.
 
     Raises:
       UsageError: an unknown task, model or option, no such run, what does not go together, a
@@ -62,6 +63,7 @@ def resolve(spec: Spec, rounds: int) -> Spec:
         run = _of_run(Path(spec.run))
         plugin = tuple(dict.fromkeys((*spec.plugin, *run["plugin"])))
         spec = spec._replace(input="run", **run | {"plugin": plugin})
+    spec = spec._replace(model=spec.model or task.model)
     plugins.load(spec.plugin)
     check_task(spec.model, "classification")
     model = create_model(spec.model, **literal_options(spec.model_options))
@@ -86,7 +88,8 @@ def _check_opponent(task: str, against: str) -> None:
         raise UsageError(f"--task={task} has nobody to compare with; leave --against out")
     if against not in known:
         raise UsageError(f"--task={task} is not compared with {against}; give {' or '.join(known)}")
-    for name in (against,) if TASKS[task].is_counted else ("torch", against):
+    needed = (against,) if TASKS[task].is_counted else ("torch", against)
+    for name in (*needed, "torchvision") if TASKS[task].decodes else needed:
         if importlib.util.find_spec(name) is None:
             raise UsageError(
                 f"--against={against} needs {name}, which is not installed in this environment; "
@@ -153,6 +156,8 @@ def measure(
     spec = resolve(spec, rounds)
     if TASKS[spec.task].is_counted:
         return compiled.measure(spec, say)
+    if TASKS[spec.task].is_varied:
+        return curves.measure(spec, rounds, say)
     described = machine.describe()
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as folder, ExitStack() as stack:
         if spec.input == "decoded":
@@ -201,7 +206,7 @@ def _fastest_torch(
     spinning is faster on an idle machine, and several times slower on one whose cores are shared.
     """
     layouts, policies = ("channels_last",), (os.environ.get("OMP_WAIT_POLICY"),)
-    if jax_facts["platform"] == "cpu":
+    if jax_facts["platform"] == "cpu" and not TASKS[spec.task].decodes:  # nothing is computed there
         layouts = ("nchw", "channels_last")
         policies = (None, "passive") if policies == (None,) else policies
     sides, ends = {}, {}
@@ -236,8 +241,8 @@ def check_comparable(model: str, jax: Mapping[str, Any], torch: Mapping[str, Any
         ("device_count", "let it see one alone, by CUDA_VISIBLE_DEVICES=0"),
         ("parameters", f"{model} is another network there; compare another model"),
     ):
-        if jax[fact] != torch[fact]:
+        if jax.get(fact) != torch.get(fact):
             raise UsageError(
-                f"{fact.replace('_', ' ')} of JAX's side is {jax[fact]}, of PyTorch's "
-                f"{torch[fact]}: {hint}"
+                f"{fact.replace('_', ' ')} of JAX's side is {jax.get(fact)}, of PyTorch's "
+                f"{torch.get(fact)}: {hint}"
             )

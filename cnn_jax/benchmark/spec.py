@@ -8,7 +8,8 @@ class Spec(NamedTuple):
 
       task: a name in jax_side.TASKS.
       plugin: modules that register what the worker needs from outside of this package.
-      model, model_options: as in training.config.TrainConfig; with a run, that run's.
+      model, model_options: as in training.config.TrainConfig; with a run, that run's; no model: the
+        task's usual one.
       against: who does the same, of the task's row; None: nobody.
       run: the folder of a training run, whose network and examples are taken.
       eps: of an attack with a budget, in 0..1 units; None: that of workload.py.
@@ -26,7 +27,7 @@ class Spec(NamedTuple):
     """
 
     task: str
-    model: str
+    model: str | None = None
     model_options: str = ""
     against: str | None = None
     run: str | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import data
 
 from cnn_jax.benchmark import inputs, torch_models, torch_tasks
 from cnn_jax.benchmark.jax_side import LEARNING_RATE
@@ -98,9 +99,37 @@ def inference(spec: Spec, device: torch.device) -> Program:
     return _program(spec, device, net, logits, batches)
 
 
+def input_pipeline(spec: Spec, device: torch.device) -> Program:
+    """A batch of training images by torchvision's transforms and DataLoader; no device.
+
+    The same files, crops and flips, uint8 as ours, from as many processes as ours has threads.
+    """
+    from torchvision import datasets, transforms  # no other task needs it
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(spec.image_size),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        ]
+    )
+    images, workers = datasets.ImageFolder(spec.images, transform), inputs.workers(spec)
+    without_end = data.RandomSampler(images, num_samples=2**40)
+    loader = data.DataLoader(images, spec.batch_size, sampler=without_end, num_workers=workers)
+    return Program(
+        call=lambda state, batch: batch,
+        state=None,
+        batches=iter(loader),
+        images=spec.batch_size,
+        lead=2 * workers + 1,  # each process reads two batches ahead
+        outcome=lambda batch: {"mean_value": float(batch[0].float().mean())},
+    )
+
+
 TASKS: dict[tuple[str, str], Callable[[Spec, torch.device], Program]] = {
     ("train", "torch"): train,
     ("inference", "torch"): inference,
+    ("input", "torch"): input_pipeline,
     ("pgd", "torchattacks"): torch_tasks.pgd_torchattacks,
     ("pgd", "foolbox"): torch_tasks.pgd_foolbox,
     ("deepfool", "adv_lib"): torch_tasks.deepfool_adv_lib,

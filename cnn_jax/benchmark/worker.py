@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_jax import plugins
-from cnn_jax.benchmark.machine import MATRIX_SIDE
+from cnn_jax.benchmark.machine import MATRIX_SIDE, processor_seconds
 from cnn_jax.benchmark.program import calls_in, create_turn
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.errors import UsageError
@@ -32,7 +32,7 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
     to the Spec: what side.prepare found out, and images_per_call.
     to "warm_up": first_call_seconds and calls (of a turn).
     to "turn": seconds (of a call), and since the turn before idle_seconds and idle_cpu_seconds,
-      the processor time that this process took meanwhile.
+      the processor time that this process, and those that work for it, took meanwhile.
     to "finish": peak_device_bytes and peak_rss_bytes, on a CPU matrix_flops, a second, and the
       outcome of a call, where the task has one.
     """
@@ -42,7 +42,7 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
     yield facts | {"images_per_call": program.images}
     turn = create_turn(program)
     calls = 1
-    idle_since, idle_cpu = time.perf_counter(), time.process_time()
+    idle_since, idle_cpu = time.perf_counter(), processor_seconds()
     for command in commands:
         name = json.loads(command)
         if name == "warm_up":
@@ -53,7 +53,7 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
             answer = {"first_call_seconds": first, "calls": calls}
         elif name == "turn":
             idle = time.perf_counter() - idle_since
-            idle_cpu = time.process_time() - idle_cpu
+            idle_cpu = processor_seconds() - idle_cpu
             answer = {
                 "seconds": turn(calls),
                 "idle_seconds": idle,
@@ -71,7 +71,7 @@ def answers(side: ModuleType, commands: Iterator[str]) -> Iterator[dict[str, Any
                 product = side.matrix_product(MATRIX_SIDE, spec.dtype)
                 answer["matrix_flops"] = 2 * MATRIX_SIDE**3 / shortest(product)
         _wait_until_quiet()
-        idle_since, idle_cpu = time.perf_counter(), time.process_time()
+        idle_since, idle_cpu = time.perf_counter(), processor_seconds()
         yield answer
 
 
@@ -88,9 +88,9 @@ def shortest(function: Callable[[], None], times: int = 10) -> float:
 def _wait_until_quiet() -> None:
     """Return when this process has all but stopped computing."""
     for _ in range(int(PATIENCE_SECONDS / QUIET_SECONDS)):
-        before = time.process_time()
+        before = processor_seconds()
         time.sleep(QUIET_SECONDS)
-        if time.process_time() - before < QUIET_SHARE * QUIET_SECONDS:
+        if processor_seconds() - before < QUIET_SHARE * QUIET_SECONDS:
             return
 
 

@@ -129,7 +129,9 @@ def _comparison(results: Results) -> list[str]:
                 if way["milliseconds"]
             ],
             "The ways to run PyTorch, of which the fastest is measured.",
-        ),
+        )
+        if len(results["pilot"]) > 1
+        else "",
     ]
 
 
