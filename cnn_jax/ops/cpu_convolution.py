@@ -253,6 +253,10 @@ def _convolve(x, kernel, pairs, strides):
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _depthwise(x, rows, windows, outputs):
     """Convolve x [n, *spatial, c] by rows [taps, c]."""
+    return _sum_of_taps(x, rows, windows, outputs)
+
+
+def _sum_of_taps(x, rows, windows, outputs):
     windows = [Window(1), *windows, Window(1)]
     outputs = (x.shape[0], *outputs, x.shape[-1])
     padded = pad(x, windows, 0)
@@ -261,6 +265,36 @@ def _depthwise(x, rows, windows, outputs):
         for taps, row in zip(_taps(windows), rows, strict=True)
     )
     return functools.reduce(jnp.add, products)
+
+
+def _depthwise_input_gradient(g, rows, windows, spatial):
+    """Return dL/dx for g = dL/dout, as convolutions of g.
+
+    Pixels that lie a stride apart are under the same taps: each such phase is a convolution, and
+    the phases are laid side by side. What transposing the sum of taps gives, a padded g a tap, XLA
+    computes tap by tap from wherever g comes from.
+    """
+    kernel = rows.reshape(*(window.size for window in windows), -1)
+    strides = [window.stride for window in windows]
+    blocks = [-(-size // stride) for size, stride in zip(spatial, strides, strict=True)]
+    phases = []
+    for phase in itertools.product(*map(range, strides)):
+        met, of_phase = kernel, []
+        for axis, (window, place, count) in enumerate(zip(windows, phase, blocks, strict=True)):
+            # where g[q - back / stride] is under the tap in block q
+            backs = [tap * window.dilation - window.zeros[0] - place for tap in range(window.size)]
+            taps = [tap for tap, back in enumerate(backs) if back % window.stride == 0]
+            met = jnp.take(met, np.array(taps[::-1], int), axis=axis)
+            dilation = window.dilation // math.gcd(window.dilation, window.stride)
+            before = backs[taps[-1]] // window.stride if taps else 0
+            after = count + (len(taps) - 1) * dilation - before - g.shape[1 + axis]
+            of_phase.append(Window(len(taps), 1, (before, after), dilation))
+        if met.size:
+            phases.append(_sum_of_taps(g, met.reshape(-1, met.shape[-1]), of_phase, blocks))
+        else:  # no tap ever sees these pixels
+            phases.append(jnp.zeros((len(g), *blocks, g.shape[-1]), g.dtype))
+    patches = jnp.stack(phases, axis=-2).reshape(len(g), *blocks, *strides, -1)
+    return tiled(patches, [Window(1)] * len(windows), spatial)
 
 
 def _depthwise_of_rows(x, rows, windows, outputs):
@@ -294,7 +328,9 @@ def _depthwise_jvp(windows, outputs, primals, tangents):
     out = _depthwise(x, rows, windows, outputs)
 
     def of_x(x_dot):
-        return _depthwise(x_dot, rows, windows, outputs)
+        spatial = x.shape[1:-1]
+        pull_back = partial(_depthwise_input_gradient, rows=rows, windows=windows, spatial=spatial)
+        return jax.linear_transpose(pull_back, out)(x_dot)[0]
 
     def of_rows(rows_dot):
         return _depthwise_of_rows(x, rows_dot, windows, outputs)

@@ -1,6 +1,7 @@
 """The CPU's forms of convolutions against XLA's own."""
 
 import json
+import math
 import re
 from functools import partial
 
@@ -20,6 +21,15 @@ CASES = {
     "depthwise": ((7, 6), (3, 3), 4, 4, 4, {}),
     "depthwise_strided": ((9, 8), (3, 5), 4, 4, 4, {"stride": (2, 3), "padding": 1}),
     "depthwise_dilated": ((11, 9), (3, 2), 3, 3, 3, {"dilation": (2, 3), "padding": "full"}),
+    "depthwise_strided_and_dilated": (
+        (13, 12),
+        (3, 2),
+        3,
+        3,
+        3,
+        {"stride": (2, 4), "dilation": (2, 6), "padding": [(-1, 3), (6, 2)]},
+    ),
+    "depthwise_of_some_pixels": ((6, 7), (1, 2), 3, 3, 3, {"stride": (2, 3), "padding": 0}),
     "two_kernels_a_channel": ((6, 6), (3, 3), 3, 6, 3, {"padding": [(-1, 2), (0, 1)]}),
     "depthwise_signal": ((12,), (4,), 5, 5, 5, {"stride": 2}),
     "depthwise_volume": ((5, 4, 6), (3, 2, 3), 2, 2, 2, {"stride": (1, 2, 1)}),
@@ -125,8 +135,10 @@ def test_other_platforms_take_xlas_own(platform, plain):
 
 def gradient_program(case):
     """The lowered gradient of a function of the case's convolution, by its images alone."""
-    spatial, sizes, channels, features, _, settings = CASES[case]
-    x, kernel = jnp.zeros((2, *spatial, channels)), jnp.zeros((*sizes, channels, features))
+    spatial, sizes, channels, features, groups, settings = CASES[case]
+    x = jnp.zeros((2, *spatial, channels))
+    kernel = jnp.zeros((*sizes, channels // groups, features))
+    settings = settings | {"groups": groups}
     gradient = jax.grad(lambda x: (ops.conv(x, kernel, **settings) ** 2).sum())
     return jax.jit(gradient).lower(x).as_text()
 
@@ -150,3 +162,17 @@ def test_the_gradient_of_images_computes_blocks_and_dilates_nothing(case):
     assert program.count("stablehlo.convolution") == 2
     dilations = re.findall(r"lhs_dilate = \[([\d, ]+)\]", program)
     assert set(dilations) == {"1, 1"}
+
+
+@pytest.mark.parametrize("case", ["depthwise", "depthwise_strided"])
+def test_the_gradient_of_a_depthwise_convolution_pads_once_a_phase_of_the_strides(case):
+    """Not once a tap, and nothing is dilated."""
+    program, settings = gradient_program(case), CASES[case][-1]
+    pads = re.findall(
+        r"stablehlo.pad .*low = \[([-\d, ]+)\], high = \[([-\d, ]+)\], interior = \[([\d, ]+)\]",
+        program,
+    )
+    widening = [low for low, high, _ in pads if max(map(int, f"{low}, {high}".split(", "))) > 0]
+    phases = math.prod(per_axis(settings.get("stride", 1), 2))
+    assert len(widening) == 1 + phases  # of the convolution itself, and of its gradient
+    assert {interior for *_, interior in pads} == {"0, 0, 0, 0"}
