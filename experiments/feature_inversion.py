@@ -2,12 +2,14 @@
 
 python -m experiments.feature_inversion --workdir=runs/digits
 python -m experiments.feature_inversion --workdir=runs/shapes --image=photo.jpg --layers=stem,head
+python -m experiments.feature_inversion --judge=tf_efficientnet_lite2
 
 Minimises ||phi(x) - phi0||^2 / ||phi0||^2 + R(x) from noise, for every layer in one run; R is the
 alpha-norm and the total variation of Mahendran & Vedaldi 2015. The figure has a column a layer,
 with the normalised error ||phi(x) - phi0||^2 / ||phi0||^2 under each picture. What is moved are
-pixels, or spectra in decorrelated colours, which shows shapes where a layer tells little of the
-image (--moved).
+pixels, or spectra in decorrelated colours, by which large shapes and colours are found as soon as
+the grain (--moved). With --judge another network, which was not matched, says how far each picture
+is from its image.
 """
 
 import time
@@ -20,12 +22,13 @@ from absl import flags
 from cnn_jax import trained
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import inversion as inversion_report
-from cnn_jax.reports import run_page
+from cnn_jax.reports import judged, run_page
 from cnn_jax.runtime.progress import bar
 from cnn_jax.visualize import batching, inversion
 from cnn_jax.visualize.lbfgs import lbfgs
 
 from . import app
+from .flags import judge as judge_flags
 from .flags import layers as layer_flags
 from .flags import memory as memory_flags
 from .flags import subject as subjects
@@ -34,6 +37,7 @@ SMALL, LAYERS, PHOTOGRAPHS = 64, 10, 2  # of what is shown where nothing is aske
 subjects.define()
 layer_flags.define()
 memory_flags.define()
+judge_flags.define()
 _OPTIMIZERS = {
     "lbfgs": lambda rate, steps: lbfgs(),
     "adam": lambda rate, steps: inversion.adam(rate or 0.05, steps),
@@ -43,7 +47,7 @@ _MOVED = flags.DEFINE_enum(
     "moved",
     None,
     ["pixels", "spectrum"],
-    "What the optimizer moves: pixels, or spectra that are shifted about; by default the former, "
+    "What the optimizer moves: pixels, or spectra in decorrelated colours; by default the former, "
     f"and of images of more than {SMALL} pixels' side the latter.",
     module_name="Inversion",
 )
@@ -93,6 +97,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     weights = variation_weights()
     subject = subjects.load("feature_inversion", answers=False)
+    judge = judge_flags.load_any()
     network, pixels, names = subject.network, subject.pixels, subject.names
     if subject.labels is None and not flags.FLAGS.image:
         pixels, names = pixels[:PHOTOGRAPHS], names[:PHOTOGRAPHS]
@@ -132,7 +137,15 @@ def main(argv: Sequence[str]) -> None:
         "seconds": seconds,
         "source": network.source,
     }
-    section = inversion_report.section(inversions, pixels, names, rows, subject.folder)
+    if judge:
+        pictures = {path: np.asarray(found.images) for path, found in inversions.items()}
+        results["judge"] = {
+            "model": judge.model.name,
+            "source": judge.source,
+        } | judged.differences(judge, pixels, pictures)
+    section = inversion_report.section(
+        inversions, pixels, names, rows, subject.folder, results.get("judge")
+    )
     for row in rows:
         print(f"{row['layer']:<28} normalised error {np.mean(row['error']):.2e}")
     run_page.finish(

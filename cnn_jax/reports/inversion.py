@@ -35,8 +35,14 @@ def section(
     names: Sequence[str],
     numbers: Sequence[Mapping[str, Any]],
     folder: Path,
+    judge: Mapping[str, Any] | None = None,
 ) -> html.Html:
-    """Return the figure, a row an image and a column a layer, and the table of errors."""
+    """Return the figure, a row an image and a column a layer, and the table of errors.
+
+    Args:
+      judge: model, and how far each layer's pictures are from the images to another network, see
+        `judged.differences`.
+    """
     columns = [("image", pixels, None)]
     columns += [(path, found.images, found.error) for path, found in inversions.items()]
     grid = figures.labelled_grid(
@@ -46,11 +52,25 @@ def section(
         ],
         [path.replace("_", "\n") for path, _, _ in columns],
         [
-            [name] + [f"{float(error[i]):.1e}" for _, _, error in columns[1:]]
+            [name] + [_caption(path, i, float(error[i]), judge) for path, _, error in columns[1:]]
             for i, name in enumerate(names)
         ],
     )
     png = html.figure_png(grid, folder / "feature_inversion.png")
+    header = ["layer", "activation", "error at the start", "error", "pixels' RMS difference"]
+    lines = [
+        (
+            row["layer"],
+            " x ".join(map(str, row["shape"])),
+            float(np.mean(row["start"])),
+            float(np.mean(row["error"])),
+            float(np.mean(row["pixel_rms"])),
+        )
+        for row in numbers
+    ]
+    if judge:
+        header.append(f"distance to {judge['model']}")
+        lines = [(*line, float(np.mean(judge["distance"][line[0]]))) for line in lines]
     return html.section(
         "Feature inversion",
         "Each picture was found by descent from the same noise, until its activations at the layer "
@@ -58,17 +78,21 @@ def section(
         "each. What the picture shows beyond that is the penalty's choice, not the layer's.",
         html.figure(png, "A column a layer, from the first to the last."),
         html.table(
-            ["layer", "activation", "error at the start", "error", "pixels' RMS difference"],
-            [
-                (
-                    row["layer"],
-                    " x ".join(map(str, row["shape"])),
-                    float(np.mean(row["start"])),
-                    float(np.mean(row["error"])),
-                    float(np.mean(row["pixel_rms"])),
-                )
-                for row in numbers
-            ],
-            "Means over the images; the error at the start includes the penalty.",
+            header, lines, "Means over the images; the error at the start includes the penalty."
         ),
+        *([html.paragraph(_explained(judge))] if judge else []),
+    )
+
+
+def _caption(path: str, i: int, error: float, judge: Mapping[str, Any] | None) -> str:
+    return f"{error:.1e}" + (f"\n{float(judge['distance'][path][i]):.2f} away" if judge else "")
+
+
+def _explained(judge: Mapping[str, Any]) -> str:
+    return (
+        f"How far away a picture is from its image is told by {judge['model']}, which had no part "
+        "in it: of its features the channels of each place are scaled to unit length, and their "
+        "squared differences averaged over the places and summed over the layers "
+        f"{', '.join(judge['layers'])} (Zhang et al. 2018, without weights). The images' mean "
+        f"colours alone are {float(np.mean(judge['mean_color'])):.2f} away."
     )

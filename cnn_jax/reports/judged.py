@@ -1,6 +1,6 @@
 """What another network sees in pictures that were made with one network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,9 @@ from jaxtyping import Float
 
 from cnn_jax import trained
 from cnn_jax.data import photographs, preprocessing
+from cnn_jax.errors import UsageError
 from cnn_jax.trained import Trained
+from cnn_jax.visualize import perceptual
 
 IN_TOP = 5
 
@@ -28,10 +30,6 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Return of each picture its best class, and the rank and probability of the one it is to show.
 
-    The judge sees the very pixels, at their own size where it takes that: enlarged to its own size
-    a picture's details are of another scale than those that the network put there. Otherwise it
-    sees them as it would a file.
-
     Args:
       images: in 0..1.
       classes: the names of what they are to show, known to the judge.
@@ -39,11 +37,8 @@ def judge(
     Returns:
       Of each image best (a name), rank (1 is the best) and probability.
     """
-    f, pixels = trained.classifier(network), np.stack(list(images)).astype(np.float32)
-    if not takes(f, pixels.shape[1:]):
-        files = (photographs.to_pillow(image) for image in images)
-        seen = [preprocessing.preprocess(file, network.preprocessing) for file in files]
-        pixels = np.stack(list(map(preprocessing.to_array, seen))).astype(np.float32) / 255
+    f = trained.classifier(network)
+    pixels = _as_seen(network, f, images)
     classify = jax.jit(lambda f, pixels: jax.nn.softmax(f(pixels)))
     probabilities = np.asarray(classify(f, pixels))
     rows = []
@@ -57,6 +52,59 @@ def judge(
             }
         )
     return rows
+
+
+def differences(
+    network: Trained,
+    originals: Float[np.ndarray, "m h w c"],
+    pictures: Mapping[str, Float[np.ndarray, "m h w c"]],
+) -> dict[str, Any]:
+    """Return how far pictures are from their originals in the judge's features.
+
+    Args:
+      originals, pictures: in 0..1.
+
+    Returns:
+      layers, the paths that are compared, see `perceptual.stages`; distance, of each kind of
+      pictures the m distances, see `perceptual.perceptual_distance`; mean_color, those of the
+      originals' mean colours, which show nothing.
+
+    Raises:
+      UsageError: the judge has no layer with rows and columns.
+    """
+    classify = trained.classifier(network)
+    pixels = _as_seen(network, classify, originals)
+    paths = perceptual.stages(trained.layer_shapes(network, pixels.shape[1:]))
+    if not paths:
+        raise UsageError(f"{network.model.name} has no maps to compare; give another --judge")
+    f = trained.layers(network, paths)
+    measure = jax.jit(lambda f, a, b: perceptual.perceptual_distance(f(a), f(b)))
+
+    def distance(others):
+        return np.asarray(measure(f, pixels, _as_seen(network, classify, others)))
+
+    mean = np.broadcast_to(originals.mean(axis=(1, 2), keepdims=True), originals.shape)
+    return {
+        "layers": paths,
+        "distance": {kind: distance(each) for kind, each in pictures.items()},
+        "mean_color": distance(mean),
+    }
+
+
+def _as_seen(
+    network: Trained, f: Callable, images: Sequence[Float[np.ndarray, "h w c"]]
+) -> Float[np.ndarray, "n h w c"]:
+    """Return the very pixels, at their own size where the judge takes that, else as from a file.
+
+    Enlarged to its own size a picture's details are of another scale than those that the network
+    put there.
+    """
+    pixels = np.clip(np.stack(list(images)), 0, 1).astype(np.float32)
+    if takes(f, pixels.shape[1:]):
+        return pixels
+    files = (photographs.to_pillow(image) for image in pixels)
+    seen = [preprocessing.preprocess(file, network.preprocessing) for file in files]
+    return np.stack(list(map(preprocessing.to_array, seen))).astype(np.float32) / 255
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:

@@ -25,14 +25,9 @@ def load(network: Trained) -> Trained | None:
     Raises:
       UsageError: no such network, run or weights, or one that does not know the classes.
     """
-    named = flags.FLAGS.judge
-    if named is None:
+    named, judge = flags.FLAGS.judge, load_any()
+    if judge is None:
         return None
-    if "/" in named.partition(":")[0]:
-        judge = trained.from_workdir(named)
-    else:
-        model, _, weights = named.partition(":")
-        judge = trained.from_weights(model, weights or "pretrained")
     missing = [name for name in network.class_names if name not in judge.class_names]
     if missing or not network.class_names:
         example = f", as {missing[0]!r}" if missing else ""
@@ -41,3 +36,18 @@ def load(network: Trained) -> Trained | None:
             "give a network of the same classes"
         )
     return judge
+
+
+def load_any() -> Trained | None:
+    """Return the network of --judge, whatever its classes; None without the flag.
+
+    Raises:
+      UsageError: no such network, run or weights.
+    """
+    named = flags.FLAGS.judge
+    if named is None:
+        return None
+    if "/" in named.partition(":")[0]:
+        return trained.from_workdir(named)
+    model, _, weights = named.partition(":")
+    return trained.from_weights(model, weights or "pretrained")

@@ -46,6 +46,17 @@ def test_feature_inversion_has_a_column_a_layer_and_repeats(run, tmp_path):
         assert picture.width > picture.height
 
 
+def test_another_network_says_how_far_inversions_are_from_their_images(run, tmp_path):
+    flags = [f"--workdir={run}", "--examples=2", "--layers=conv1,head", "--steps=40"]
+    done = start("feature_inversion", *flags, f"--judge={run}", f"--output={tmp_path}")
+    judge = results(done, tmp_path)["judge"]
+    assert judge["model"] == "lenet5"
+    assert judge["layers"] == ["relu1", "pool1"]
+    assert list(judge["distance"]) == ["conv1", "head"]
+    assert np.all(np.array(judge["distance"]["conv1"]) > 0)
+    assert np.all(np.array(judge["distance"]["conv1"]) < judge["mean_color"])
+
+
 def test_an_unknown_layer_is_an_error_of_use(run, tmp_path):
     output = tmp_path / "results"
     done = start("feature_inversion", f"--workdir={run}", "--layers=con1", f"--output={output}")
