@@ -98,7 +98,7 @@ def run(
 
     state = jax.tree.map(np.array, state)
     taken = np.zeros(len(jax.tree.leaves(state)[0]), np.int32)
-    sizes = _sizes(batching.size, len(devices))
+    sizes = _sizes(min(batching.size, _slots_for(len(taken))), len(devices))
     owner, queue = np.empty(0, int), np.arange(len(taken) if steps else 0)
     while len(owner) + len(queue):
         smaller = [size for size in sizes[:-1] if size >= len(owner) + len(queue)]
@@ -172,6 +172,12 @@ def predictions(
 ) -> Int[np.ndarray, " n"]:
     """Return the class of each image, of equal logits the first."""
     return logits(logits_of, images, batching).argmax(axis=1)
+
+
+def _slots_for(count: int) -> int:
+    """Return the count or somewhat more, of four sizes an octave, which share their programs."""
+    step = 2 ** max(0, count.bit_length() - 3)
+    return max(1, -(-count // step) * step)
 
 
 def _sizes(largest: int, devices: int) -> list[int]:

@@ -54,6 +54,12 @@ def test_finished_examples_make_room_and_the_batch_shrinks():
     assert sum(SLOTS_OF_A_STEP) < most
 
 
+@pytest.mark.parametrize(("examples", "slots"), [(1, 1), (10, 10), (11, 12), (33, 40), (64, 64)])
+def test_few_examples_have_few_slots(examples, slots):
+    run([1] * examples, batching=Batching(128))
+    assert set(SLOTS_OF_A_STEP) == {slots}
+
+
 def test_no_step_and_no_example_leave_all_as_it_is():
     np.testing.assert_array_equal(run([3, 4], steps=0), [0, 0])
     assert run(np.empty(0, int)).shape == (0,)
