@@ -28,7 +28,7 @@ Activations = Array | Mapping[str, Array]
 Regularizer = Callable[[Float[Array, "n h w c"]], Float[Array, " n"]]
 
 
-VECTOR_PLACES = 14  # of a layer without rows, by which its image may be moved
+START = 0.1  # of the spectrum: from Lucid's .01 L-BFGS meets deep layers by faint pictures
 
 
 class Inversion(NamedTuple):
@@ -158,15 +158,16 @@ def invert_by_spectra(
     alpha_weight: float = 3e-3,
     variation_weight: float = 0.03,
     learning_rate: float = 0.05,
-    steps: tuple[int, int] = (100, 400),
+    steps: tuple[int, int] = (50, 200),
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Inversion]:
-    """Invert images from each of several layers so that deep ones give shapes, not grain.
+    """Invert images from each of several layers, moving spectra in decorrelated colours.
 
-    What is moved is a spectrum in decorrelated colours (Olah et al. 2017), and it is moved about by
-    up to half a place of the layer's map before each step: a layer that tells little of an image
-    is then satisfied by large shapes alone.
+    Over spectra (Olah et al. 2017) L-BFGS finds the large shapes and the colours as soon as the
+    grain. A layer without rows and columns does not say where anything is, and fine grain alone
+    would meet it: there Adam moves the spectrum while the image is shifted, scaled and turned at
+    random before each step, so that only larger shapes will do.
 
     Args:
       f: images -> {path: activation}.
@@ -175,7 +176,7 @@ def invert_by_spectra(
       alpha_weight, variation_weight: of `natural_image`.
       learning_rate: of Adam, at first.
       steps: for the first and for the last layer, growing geometrically in between.
-      batch_size: images at a time, on which the moves that are drawn depend; None: all.
+      batch_size: images at a time, on which what is drawn depends; None: all.
 
     Returns:
       Of each path the inversions of the m images; the errors are of the images as they are.
@@ -198,15 +199,16 @@ def _from_spectrum(f, key, images, *, penalty, learning_rate, steps, progress) -
     """Return the inversions of a layer; their history is [n, steps], as batches are joined."""
     drawn, key = jax.random.split(key)
     target = jax.jit(lambda f, images: f(images))(f, images)
-    parameterization = image_parameterization.fourier(images.shape)
-    places = target.shape[1] if target.ndim == 4 else VECTOR_PLACES
+    tells_where = target.ndim > 2
+    deviation = START if tells_where else 0.01
+    parameterization = image_parameterization.fourier(images.shape, deviation)
     found = minimize(
-        _spectrum_loss(parameterization, images.shape[1] // places // 2),
+        _spectrum_loss(parameterization, None if tells_where else moved(images.shape[1])),
         parameterization.init(drawn).astype(images.dtype),
-        key,
+        None if tells_where else key,
         *(f, target, natural_image(*penalty)),
         steps=steps,
-        optimizer=adam(learning_rate, steps),
+        optimizer=lbfgs() if tells_where else adam(learning_rate, steps),
         progress=progress,
     )
     inverse = parameterization.decode(found.params)
@@ -214,14 +216,28 @@ def _from_spectrum(f, key, images, *, penalty, learning_rate, steps, progress) -
     return Inversion(inverse, error, found.history.T)
 
 
+@lru_cache(maxsize=16)  # one object for a size, by which programs are found again
+def moved(size: int) -> image_transforms.Transform:
+    """Return the random transformation under which a vector of features is met.
+
+    Scales of .9 to 1.1, turns of -10 to 10 degrees, and shifts by up to a fourteenth of the size,
+    mirrored at the edges.
+    """
+    distance = max(1, size // 14)
+    return image_transforms.compose(
+        image_transforms.pad(distance, None),
+        image_transforms.random_affine((0.9, 1.1), (-10.0, 10.0)),
+        image_transforms.jitter(2 * distance),
+    )
+
+
 @lru_cache(maxsize=64)  # so that another batch compiles nothing
-def _spectrum_loss(parameterization: Parameterization, distance: int):
+def _spectrum_loss(
+    parameterization: Parameterization, transform: image_transforms.Transform | None
+):
     def loss(params, key, f, target, regularizer):
         images = parameterization.decode(params)
-        seen = images
-        if distance:
-            wide = image_transforms.pad(distance, None)(key, images)
-            seen = image_transforms.jitter(2 * distance)(key, wide)
+        seen = images if transform is None else transform(key, images)
         return normalized_error(f(seen), target) + regularizer(images)
 
     return loss
