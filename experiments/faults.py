@@ -10,6 +10,7 @@ again has to end with the same bits. Where it may, it mounts a small file system
 import os
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,13 @@ def main(argv: Sequence[str]) -> None:
         place = workdir.absolute() / "runs" / f"{task}_{processes}"
         return Trial(task, (f"{package}.{command}", *own), processes, place)
 
+    @cache
+    def in_peace(one: Trial) -> tuple[str, float]:
+        want, seconds = faults.in_peace(one)
+        took = f"{seconds:.0f} s undisturbed"
+        print(f"{one.task}, processes: {one.processes}: {took}", flush=True)
+        return want, seconds
+
     rows = []
 
     def tell(row: faults.Row) -> None:
@@ -115,19 +123,15 @@ def main(argv: Sequence[str]) -> None:
         print(f"{row['fault']}, {row['task']}, processes: {row['processes']}: {right}", flush=True)
 
     trials = [trial(task, count) for task in _TASKS.value for count in counts]
-    peace = {}
-    for each in trials:
-        peace[each] = faults.in_peace(each)
-        took = f"{peace[each][1]:.0f} s undisturbed"
-        print(f"{each.task}, processes: {each.processes}: {took}", flush=True)
-    shares = faults.shares(_KILLS.value, [seconds for _, seconds in peace.values()])
-    for number, (each, share) in enumerate(zip(trials, shares, strict=True)):
-        for row in faults.killed(each, *peace[each], share, _SEED.value + number):
-            tell(row)
+    if _KILLS.value:
+        shares = faults.shares(_KILLS.value, [in_peace(each)[1] for each in trials])
+        for number, (each, share) in enumerate(zip(trials, shares, strict=True)):
+            for row in faults.killed(each, *in_peace(each), share, _SEED.value + number):
+                tell(row)
     image = datasets.load(f"folder:{images}", "train").source.files[0][0]
     for count in counts:
         one = trial("classification", count)
-        want, _ = peace[one] if one in peace else faults.in_peace(one)
+        want, _ = in_peace(one)
         for when in ("while it compiles", "while it saves"):
             tell(faults.terminated(one, want, when))
         tell(faults.paused(one, want))
@@ -148,7 +152,7 @@ def main(argv: Sequence[str]) -> None:
             continue
         [records] = data.rglob("shapes-train.array_record*")
         for how in ("missing", "unreadable"):
-            tell(faults.without_file(each, peace[each][0], records, "a file of records", how))
+            tell(faults.without_file(each, in_peace(each)[0], records, "a file of records", how))
     print(faults_report.summary(rows))
     run_page.finish(
         workdir,
