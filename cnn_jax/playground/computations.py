@@ -299,19 +299,17 @@ def ascend(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         liked = subject.class_names[index]
     steps = integer(options, "steps", 128, 1, MOST_STEPS)
     way = _text(options, "way", "spectrum")
+    frame = _image_frame(
+        subject,
+        liked,
+        steps,
+        "what is maximised",
+        f"For {liked}",
+        f"the image that excites {liked}",
+    )
 
-    def frame(made: int, image: np.ndarray, score: float) -> Frame:
-        return Frame(
-            step=made,
-            steps=steps,
-            numbers={"what is maximised": score},
-            classes=_classes(subject, np.asarray(image, np.float32)),
-            pictures=(picture(f"For {liked}", f"the image that excites {liked}", image),),
-            text=f"{liked}: {score:.3g}",
-        )
-
-    def watch(made, images, values) -> None:
-        show(lambda: frame(made, np.asarray(images[0]), float(values[0])))
+    def watch(*state) -> None:
+        show(partial(frame, *state))
 
     shape, objective = (1, *subject.shape), ascent.channel([index])
     if way == "spectrum":
@@ -321,7 +319,7 @@ def ascend(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         found = ascent.simonyan(f, objective, shape, steps=steps, watch=watch)
     else:
         raise unknown("way", way, ("spectrum", "zeros"))
-    return frame(steps, np.asarray(found.images[0]), float(found.score[0]))
+    return frame(steps, found.images, found.score)
 
 
 def invert(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
@@ -334,18 +332,17 @@ def invert(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
     # as much of it as inversion.invert_layers gives the layers of a whole network
     regularizer = inversion.natural_image(3e-3, float(1e-4 * 1e3**depth))
 
-    def frame(made: int, image: np.ndarray, loss: float) -> Frame:
-        return Frame(
-            step=made,
-            steps=steps,
-            numbers={"error and penalty": loss},
-            classes=_classes(subject, np.asarray(image, np.float32)),
-            pictures=(picture(f"From {layer}", f"what {layer} keeps of {shown.name}", image),),
-            text=f"{layer}: {loss:.3g} after {made} steps",
-        )
+    frame = _image_frame(
+        subject,
+        layer,
+        steps,
+        "error and penalty",
+        f"From {layer}",
+        f"what {layer} keeps of {shown.name}",
+    )
 
-    def watch(made, found, values) -> None:
-        show(lambda: frame(made, np.asarray(found[0]), float(values[0])))
+    def watch(*state) -> None:
+        show(partial(frame, *state))
 
     key = jax.random.key(integer(options, "seed", 0, 0, 2**31 - 1))
     found = inversion.invert(
@@ -356,7 +353,7 @@ def invert(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         steps=steps,
         watch=watch,
     )
-    last = frame(steps, np.asarray(found.images[0]), float(found.history[:, 0].min()))
+    last = frame(steps, found.images, found.history.min(0))
     return last._replace(text=f"{layer}: normalised error {float(found.error[0]):.3g}")
 
 
@@ -524,6 +521,29 @@ def _ranked(subject: Subject, probabilities) -> list[dict[str, Any]]:
         {"name": subject.class_names[i], "index": int(i), "probability": float(probabilities[i])}
         for i in np.argsort(-probabilities, kind="stable")[:TOP]
     ]
+
+
+def _image_frame(
+    subject: Subject, of: str, steps: int, number: str, title: str, alt: str
+) -> Callable[[int, Float[Array, "1 h w c"], Float[Array, "1"]], Frame]:
+    """Return f(step, images, values) -> the frame of an image that is being made.
+
+    Args:
+      of: what it is made for.  number: what the values are.  title, alt: of the picture.
+    """
+
+    def frame(step: int, images: Array, values: Array) -> Frame:
+        image, value = np.asarray(images[0]), float(values[0])
+        return Frame(
+            step=step,
+            steps=steps,
+            numbers={number: value},
+            classes=_classes(subject, image.astype(np.float32)),
+            pictures=(picture(title, alt, image),),
+            text=f"{of}: {value:.3g} after {step} steps",
+        )
+
+    return frame
 
 
 def picture(title: str, alt: str, image: Float[np.ndarray, "h w c"]) -> Picture:
