@@ -26,44 +26,59 @@ The largest difference of any output, as a share of that output's own largest va
 photographs in batches of two and of one, on a CPU. Weights are drawn so that photographs reach the
 outputs (`tests/models/trained_like.py`); the last column tells how far apart the outputs of the two
 photographs are, as the same share, for the output where they are closest. Of detectors the
-backbone's maps and the raw heads of the first stage are compared, of R-CNN the network of a region.
-Networks that are not listed were not run yet: `python -m docs.export_table` adds them.
+backbone's maps and the raw heads of the first stage are compared, and in rows of their own the
+heads on regions, on 9 or 18 boxes of one photograph and on the first alone; there the last column
+is of the first two boxes. Of R-CNN it is the network of a region. Networks that are not listed were
+not run yet: `python -m docs.export_table` adds them.
 
 | network | pixels | ONNX | StableHLO | between photographs |
 | --- | --- | --- | --- | --- |
 """
+ROW = re.compile(r"^\| (?!network |---)(\S+) (\|.*)$", re.MULTILINE)
 
 
-def row(name: str) -> str:
-    """Return the network's row."""
+def rows_of(name: str) -> list[str]:
+    """Return the network's row, and one for each of its heads on regions."""
     own = MODELS[name].image_size
     try:
         network = trained_like.network(name, min(64, own))
     except (UsageError, ValueError):  # too small for this network
         network = trained_like.network(name, own)
     size = program.image_size(network)
-    pixels = trained_like.photographs(size, network.model.channels)[:2]
+    known, rows = {"pixels": trained_like.photographs(size, network.model.channels)[:2]}, []
+    if program.head_maps(network):
+        known["boxes"] = program.sample_boxes(network, size, size)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            told = files.export(network, pixels, Path(folder), ["onnx", "stablehlo"])
+            told = files.export(network, known["pixels"], Path(folder), ["onnx", "stablehlo"])
         except UsageError as error:
-            return f"| {name} | {size} | {str(error).replace('|', '/')} | | |"
-        (outputs,) = files.run_onnx(Path(folder) / f"{name}.onnx", [pixels])
-    apart = min(np.abs(a - b).max() / np.abs([a, b]).max() for a, b in outputs.values())
-    differences = (f"{each['difference_from_jax']:.1e}" for each in told.values())
-    return f"| {name} | {size} | {' | '.join(differences)} | {apart:.2f} |"
+            return [f"| {name} | {size} | {str(error).replace('|', '/')} | | |"]
+        for ending in told:
+            part = ending.removesuffix("onnx")
+            if part == ending:
+                continue
+            path = Path(folder) / f"{name}.{ending}"
+            (outputs,) = files.run_onnx(path, [{i: known[i] for i in told[ending]["inputs"]}])
+            if not part:
+                known |= {i: outputs[i][:1] for i in program.head_maps(network)}
+            apart = min(np.abs(a - b).max() / np.abs([a, b]).max() for a, b, *_ in outputs.values())
+            both = (told[f"{part}{each}"] for each in ("onnx", "stablehlo"))
+            differences = (f"{each['difference_from_jax']:.1e}" for each in both)
+            stem = f"{name}.{part}".rstrip(".")
+            rows.append(f"| {stem} | {size} | {' | '.join(differences)} | {apart:.2f} |")
+    return rows
 
 
 def main(names: list[str]) -> None:
     text = TABLE.read_text() if TABLE.exists() else ""
-    rows = dict(re.findall(r"^(\| (?!network|---)(?:\S+) )(\|.*)$", text, re.MULTILINE))
+    rows = dict(ROW.findall(text))
     for name in names or model_names():
-        key = f"| {name} "
-        if key not in rows or names:
-            rows[key] = row(name)[len(key) :]
-            lines = "\n".join(key + rows[key] for key in sorted(rows))
+        if name not in rows or names:
+            new = rows_of(name)
+            rows |= dict(ROW.findall("\n".join(new)))
+            lines = "\n".join(f"| {name} {rows[name]}" for name in sorted(rows))
             TABLE.write_text(TITLE + lines + "\n")
-            print(key + rows[key], flush=True)
+            print(*new, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

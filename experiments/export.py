@@ -5,10 +5,13 @@ python -m experiments.export --model=resnet50 --weights=resnet50.safetensors \
     --format=onnx,stablehlo --image=photograph.jpg
 
 Each file is run on real images beside JAX before it is kept, and NAME.json beside it says its
-inputs, preprocessing, class names, hash and versions. ONNX and StableHLO take any number of images.
+inputs, preprocessing, class names, hash and versions. ONNX and StableHLO take any number of images;
+a detector's heads on regions are files of their own, and take any number of regions.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -52,12 +55,12 @@ def main(argv: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
-    for each in formats:
-        told = files.export(network, pixels, folder, [each])[each]
-        print(
-            f"{folder}/{network.model.name}.{each}: {told['bytes'] / 2**20:.1f} MiB, "
-            f"differs from JAX by {told['difference_from_jax']:.1e}"
-        )
+    files.export(network, pixels, folder, formats, watch=_tell)
+
+
+def _tell(path: Path, told: dict[str, Any]) -> None:
+    size, apart = told["bytes"] / 2**20, told["difference_from_jax"]
+    print(f"{path}: {size:.1f} MiB, differs from JAX by {apart:.1e}", flush=True)
 
 
 def _pixels(network: Trained) -> Float[np.ndarray, "n h w c"]:

@@ -9,18 +9,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import safetensors.numpy
-from jaxtyping import Array, Float
+from flax.errors import ScopeParamShapeError
+from jaxtyping import Float
 
 from cnn_jax import weights
 from cnn_jax.errors import UsageError, unknown
 from cnn_jax.export import onnx, program
+from cnn_jax.export.program import Program
 from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
 from cnn_jax.training.config import literal_options
@@ -29,54 +30,60 @@ from cnn_jax.weights import convert
 # What may differ, as a share of an output's own largest value, however small that is.
 TOLERANCE = 1e-5
 
-# What runs a program without this project: its file, the pixels', the outputs'.
+# What runs a program without this project: its file, the folder of inputs, that of outputs.
 RUN_ALONE = """
-import sys
+import pathlib, sys
 import jax, jax.export, numpy
-program, pixels, outputs = sys.argv[1:]
-with open(program, "rb") as file:
-    exported = jax.export.deserialize(bytearray(file.read()))
-for number, batch in numpy.load(pixels).items():
-    found = exported.call(batch)
-    numpy.savez(f"{outputs}/{number}.npz", **found)
+program, inputs, outputs = map(pathlib.Path, sys.argv[1:])
+exported = jax.export.deserialize(bytearray(program.read_bytes()))
+for file in inputs.iterdir():
+    found = exported.call(*numpy.load(file).values())
+    numpy.savez(outputs / file.name, **found)
 assert not {"cnn_jax", "flax"} & set(sys.modules)
 """
 
-Outputs = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 
-def run_stablehlo(
-    path: Path, batches: Sequence[Float[np.ndarray, "_n h w c"]]
-) -> list[dict[str, np.ndarray]]:
-    """Return the program's outputs for each batch, run in a process that has JAX alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        pixels = Path(folder) / "pixels.npz"
-        np.savez(pixels, **{str(i): batch for i, batch in enumerate(batches)})
-        command = [sys.executable, "-I", "-c", RUN_ALONE, os.path.abspath(path), pixels, folder]
-        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+class Compared(NamedTuple):
+    """A program, the arrays that it is compared on, by name and in its order, and JAX's outputs."""
+
+    program: Program
+    arrays: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray]
+
+
+def run_stablehlo(path: Path, inputs: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
+    """Return the program's outputs for each of the inputs, run in a process that has JAX alone.
+
+    Args:
+      inputs: arrays by name, in the program's order.
+    """
+    with tempfile.TemporaryDirectory() as given, tempfile.TemporaryDirectory() as outputs:
+        files = [f"{i}.npz" for i in range(len(inputs))]
+        for file, arrays in zip(files, inputs, strict=True):
+            np.savez(Path(given) / file, **arrays)
+        command = [sys.executable, "-I", "-c", RUN_ALONE, os.path.abspath(path), given, outputs]
+        ended = subprocess.run(command, cwd=outputs, capture_output=True, text=True)
         if ended.returncode:
             raise RuntimeError(f"the exported program does not run: {ended.stderr[-2000:]}")
         found = []
-        for i in range(len(batches)):
-            with np.load(Path(folder) / f"{i}.npz") as arrays:
+        for file in files:
+            with np.load(Path(outputs) / file) as arrays:
                 found.append(dict(arrays))
         return found
 
 
-def run_onnx(
-    path: Path, batches: Sequence[Float[np.ndarray, "_n h w c"]]
-) -> list[dict[str, np.ndarray]]:
-    """Return the model's outputs for each batch, by onnxruntime on the CPU."""
+def run_onnx(path: Path, inputs: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
+    """Return the model's outputs for each of the inputs, by onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return [
-        dict(zip(names, session.run(names, {"pixels": batch}), strict=True)) for batch in batches
-    ]
+    return [dict(zip(names, session.run(names, dict(each)), strict=True)) for each in inputs]
 
 
-def difference(found: Outputs, expected: Outputs) -> float:
+def difference(found: Arrays, expected: Arrays) -> float:
     """Return the largest difference of any output, as a share of its largest expected value.
 
     Each output counts by itself. It is inf where nothing can be compared: other names or shapes,
@@ -169,96 +176,137 @@ def export(
     pixels: Float[np.ndarray, "n h w c"],
     folder: Path,
     formats: Sequence[str] = FORMATS,
+    watch: Callable[[Path, dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Write the network in each format into the folder, once it agrees with JAX on the pixels.
 
-    A batch of all pixels and one of the first alone are run. Files there of the same names are
-    replaced; NAME.FORMAT.json beside each says what it takes, gives and is.
+    NAME.FORMAT is the network, NAME.HEAD.FORMAT a detector's head on regions, see
+    program.region_heads; a format of weights has no heads of its own. All pixels and the first
+    alone are run, the heads on regions of the first. Files there of the same names are replaced;
+    a JSON file beside each, .json after its name, says what it takes, gives and is.
+
+    Args:
+      watch: called with each file that is kept and what its JSON file says.
 
     Returns:
-      format -> what its JSON file says.
+      what follows "NAME." in a file's name, as "onnx" -> what its JSON file says.
 
     Raises:
-      UsageError: an unknown format, a library that is missing, a network that has no such form,
-        one whose outputs are zero or not finite, with which nothing can agree, or one whose
-        exported form differs from JAX by more than TOLERANCE; nothing is kept of it.
+      UsageError: an unknown format, a library that is missing, pixels of a size that the network
+        does not take, a network that has no such form, one whose outputs are zero or not finite,
+        with which nothing can agree, or one whose exported form differs from JAX by more than
+        TOLERANCE; nothing is kept of it.
     """
     check_formats(formats)
-    function = program.outputs(network)
-    pixels = np.asarray(pixels, np.float32)
-    batches, expected = [pixels, pixels[:1]], []
-    if set(formats) - {"safetensors"}:
-        of_all = _expected(network, pixels)
-        expected = [of_all, {name: array[:1] for name, array in of_all.items()}]
-    shape = tuple(pixels.shape[1:])
-
-    def by_running(make: Callable[..., bytes], run: Callable, path: Path) -> float:
-        path.write_bytes(make(function, shape))
-        found = run(path, batches)
-        return max(difference(*pair) for pair in zip(found, expected, strict=True))
-
-    def tensors(path: Path) -> float:
-        _write_safetensors(network, path)
-        _check_tensors(network, path)
-        return 0.0
-
-    ways = {
-        "onnx": partial(by_running, partial(onnx.converted, title=network.model.name), run_onnx),
-        "stablehlo": partial(by_running, program.serialized, run_stablehlo),
-        "safetensors": tensors,
-    }
-    told = {}
+    programs = [each for each in formats if each != "safetensors"]
+    parts = compared(network, np.asarray(pixels, np.float32)) if programs else {}
+    files: dict[str, tuple[str, Compared | None]] = {}
     for each in formats:
-        path = folder / f"{network.model.name.replace(':', '_')}.{each}"
+        if each in programs:
+            files |= {".".join(filter(None, (p, each))): (each, parts[p]) for p in parts}
+        else:
+            files[each] = each, None
+    told = {}
+    for ending, (kind, part) in files.items():
+        path = folder / f"{network.model.name.replace(':', '_')}.{ending}"
         unchecked = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            apart = ways[each](unchecked)
+            apart = _write_and_compare(network, kind, part, unchecked)
             if not apart <= TOLERANCE:
                 raise UsageError(
                     f"{path.name} would differ from JAX by {apart:.1e} of its largest output, more "
                     f"than {TOLERANCE}; it is not kept"
                 )
-            told[each] = _description(network, each, unchecked, apart, shape, expected)
+            told[ending] = _description(network, kind, part, unchecked, apart)
             unchecked.replace(path)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
         finally:
             unchecked.unlink(missing_ok=True)
-        text = json.dumps(told[each], indent=2, ensure_ascii=False)
+        text = json.dumps(told[ending], indent=2, ensure_ascii=False)
         path.with_name(f"{path.name}.json").write_text(text + "\n")
+        if watch is not None:
+            watch(path, told[ending])
     return told
 
 
-def _expected(network: Trained, pixels: Float[np.ndarray, "n h w c"]) -> dict[str, np.ndarray]:
-    """Return JAX's outputs.
+def _write_and_compare(network: Trained, kind: str, part: Compared | None, path: Path) -> float:
+    """Write the file, run it, and return how far it is from JAX."""
+    if part is None:
+        _write_safetensors(network, path)
+        _check_tensors(network, path)
+        return 0.0
+    if kind == "onnx":
+        path.write_bytes(onnx.converted(part.program, title=network.model.name))
+    else:
+        path.write_bytes(program.serialized(part.program))
+    run = run_onnx if kind == "onnx" else run_stablehlo
+    # fixed inputs have a first size of one
+    alone = {name: array[:1] for name, array in part.arrays.items()}
+    expected = part.expected, {name: array[:1] for name, array in part.expected.items()}
+    found = run(path, [part.arrays, alone])
+    return max(difference(*pair) for pair in zip(found, expected, strict=True))
+
+
+def compared(network: Trained, pixels: Float[np.ndarray, "n h w c"]) -> dict[str, Compared]:
+    """Return what is exported of the network: "" is itself, others are heads on regions by name.
 
     Raises:
-      UsageError: one of them is zero or not finite, so that nothing can be compared with it.
+      UsageError: pixels of a size that it does not take; an output that is zero or not finite, so
+        that nothing can be compared with it.
     """
+    try:
+        parts = {"": _by_jax(network, program.outputs, {"pixels": pixels})}
+    except ScopeParamShapeError:
+        shape, own = "x".join(map(str, pixels.shape[1:])), program.image_size(network)
+        raise UsageError(
+            f"{network.model.name} takes no images of {shape}; give {own}x{own}"
+        ) from None
+    maps = {name: parts[""].expected[name][:1] for name in program.head_maps(network)}
+    for head in program.region_heads(network):
+        boxes = program.sample_boxes(network, *pixels.shape[1:3])
+        parts[head] = _by_jax(
+            network,
+            lambda each, head=head: program.region_heads(each)[head],
+            maps | {"boxes": boxes},
+        )
+    return parts
+
+
+def _by_jax(
+    network: Trained, function: Callable[[Trained], Callable], arrays: dict[str, np.ndarray]
+) -> Compared:
+    """Return the program function(network), run on the arrays."""
 
     @jax.jit
-    def run(variables, pixels):  # weights as arguments: as constants they take long to compile
-        return program.outputs(network._replace(variables=variables))(pixels)
+    def run(variables, *arrays):  # weights as arguments: as constants they take long to compile
+        return function(network._replace(variables=variables))(*arrays)
 
-    outputs = {name: np.asarray(x) for name, x in run(network.variables, pixels).items()}
-    for name, array in outputs.items():
+    found = run(network.variables, *arrays.values())
+    expected = {name: np.asarray(array) for name, array in found.items()}
+    for name, array in expected.items():
         if fault := _incomparable(array):
             raise UsageError(
                 f"{name} of {network.model.name} is {fault} for these images, and no file can be "
                 "compared with that; it is not exported"
             )
-    return outputs
+    shapes = {
+        name: (program.FREE[name], *array.shape[1:]) if name in program.FREE else array.shape
+        for name, array in arrays.items()
+    }
+    return Compared(Program(function(network), shapes), arrays, expected)
+
+
+MEANING = {
+    "pixels": "in 0..1",
+    "boxes": "x1, y1, x2, y2, in the image's pixels",
+    "map": "of the network's own program, one image",
+}
 
 
 def _description(
-    network: Trained,
-    kind: str,
-    path: Path,
-    apart: float,
-    shape: tuple[int, ...],
-    expected: Sequence[Mapping[str, Array]],
+    network: Trained, kind: str, part: Compared | None, path: Path, apart: float
 ) -> dict[str, Any]:
-    examples = len(next(iter(expected[0].values()))) if expected else 0
     packages = {
         "onnx": ("jax", "onnx", "onnxruntime"),
         "stablehlo": ("jax", "flatbuffers"),
@@ -266,26 +314,35 @@ def _description(
     }[kind]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    runs = {
-        "inputs": {"pixels": {"shape": ["batch", *shape], "dtype": "float32", "range": [0, 1]}},
-        "outputs": {
-            name: {"shape": ["batch", *array.shape[1:]], "dtype": str(array.dtype)}
-            for name, array in (expected[0] if expected else {}).items()
-        },
-    }
+    runs: dict[str, Any] = {}
+    if part is not None:
+        inputs = part.program.inputs
+        free = next(shape[0] for shape in inputs.values() if isinstance(shape[0], str))
+        runs["inputs"] = {
+            name: {
+                "shape": list(shape),
+                "dtype": "float32",
+                "what": MEANING[name.rstrip("0123456789")],
+            }
+            for name, shape in inputs.items()
+        }
+        runs["outputs"] = {
+            name: {"shape": [free, *array.shape[1:]], "dtype": str(array.dtype)}
+            for name, array in part.expected.items()
+        }
+        runs["examples_compared"] = len(next(iter(part.expected.values())))
     if kind == "stablehlo":
         runs["platforms"] = list(program.PLATFORMS)
     return {
         "model": network.model.name,
         "task": network.model.task,
         "format": kind,
-        **({} if kind == "safetensors" else runs),
+        **runs,
         "preprocessing": preprocessing(network),
         "class_names": list(network.class_names),
         "bytes": path.stat().st_size,
         "sha256": digest,
         "source": dict(network.source),
         "difference_from_jax": apart,
-        **({} if kind == "safetensors" else {"examples_compared": examples}),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }

@@ -15,7 +15,7 @@ from jax.extend.core import Literal
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.export.program import symbolic_pixels
+from cnn_jax.export.program import Program, symbolic
 
 OPSET = 18
 LARGEST = 2**31 - 2**20  # bytes: what a protocol buffer holds, with room for the graph
@@ -62,10 +62,10 @@ Value = "str | np.ndarray"  # the name of what the graph computes, or a constant
 
 
 class Graph:
-    """The nodes and constants so far.  batch: the symbolic size; its value is a node's."""
+    """The nodes and constants so far.  free: the symbolic size; its value is a node's."""
 
-    def __init__(self, helper: Any, numpy_helper: Any, batch: Any) -> None:
-        self.helper, self.numpy_helper, self.batch = helper, numpy_helper, batch
+    def __init__(self, helper: Any, numpy_helper: Any, free: Any) -> None:
+        self.helper, self.numpy_helper, self.free = helper, numpy_helper, free
         self.nodes, self.initializers, self.constants, self.count = [], [], {}, 0
 
     def name(self, value: Value) -> str:
@@ -101,11 +101,11 @@ class Graph:
         return self("Transpose", x, perm=list(order))
 
     def shape(self, sizes: Sequence[Any]) -> Value:
-        """Return a shape, in which some sizes may be multiples of the batch."""
+        """Return a shape, in which some sizes may be multiples of the free one."""
         if not any(map(_is_symbolic, sizes)):
             return self.integers(sizes)
         parts = [
-            self("Mul", "batch", self.integers([int(size // self.batch)]))
+            self("Mul", str(self.free), self.integers([int(size // self.free)]))
             if _is_symbolic(size)
             else self.integers([size])
             for size in sizes
@@ -113,7 +113,7 @@ class Graph:
         return self("Concat", *parts, axis=0)
 
     def reshaped(self, x: Value, sizes: Sequence[Any]) -> Value:
-        """Return x in another shape, in which some sizes may be multiples of the batch."""
+        """Return x in another shape, in which some sizes may be multiples of the free one."""
         free = [i for i, size in enumerate(sizes) if _is_symbolic(size)]
         if len(free) == 1 and 0 not in sizes:
             return self(
@@ -274,12 +274,12 @@ def _select(graph, eqn, which, *cases):
 def _gather(graph, eqn, x, indices):
     """Constant places: a part of some axes, or along each axis a list, as x[:, ::2, ::2] has it.
 
-    Slices become these where the batch is symbolic.
+    Slices become these where the batch is symbolic. Computed ones: see _gather_entries.
     """
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     axes, shape = numbers.start_index_map, eqn.invars[0].aval.shape
     if isinstance(indices, str) or numbers.operand_batching_dims:
-        raise UsageError("indices that are computed have no ONNX form here")
+        return _gather_entries(graph, eqn, x, indices)
     others = [axis for axis in range(len(shape)) if axis not in axes]
     whole = all(sizes[axis] == shape[axis] for axis in others)
     if whole and not numbers.collapsed_slice_dims and indices.ndim == 1:
@@ -309,6 +309,37 @@ def _gather(graph, eqn, x, indices):
     return x
 
 
+def _gather_entries(graph, eqn, x, indices):
+    """Computed places along the axes behind those of a batch, as vmap of x[i, j] has it."""
+    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
+    batch, axes = numbers.operand_batching_dims, numbers.start_index_map
+    places = eqn.invars[1].aval.ndim - 1  # axes of the result that the indices give
+    rank = eqn.outvars[0].aval.ndim
+    if (
+        eqn.params["mode"] != jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+        or (*batch, *axes) != tuple(range(len(batch) + len(axes)))
+        or numbers.start_indices_batching_dims != batch
+        or numbers.collapsed_slice_dims != axes
+        or eqn.params["slice_sizes"][len(batch) + len(axes) :] != shape[len(batch) + len(axes) :]
+        or numbers.offset_dims != tuple(range(places, rank))
+    ):
+        raise UsageError("this kind of indexing by computed numbers has no ONNX form here")
+    indices = graph("Cast", indices, to=graph.helper.np_dtype_to_tensor_dtype(np.dtype(np.int64)))
+    return graph("GatherND", x, indices, batch_dims=len(batch))
+
+
+def _round(graph, eqn, x):
+    """ONNX rounds halves to even numbers."""
+    even = graph("Round", x)
+    if eqn.params["rounding_method"] == jax.lax.RoundingMethod.TO_NEAREST_EVEN:
+        return even
+    sign, half = graph("Sign", x), _like(eqn, 0.5)
+    whole = graph("Floor", graph("Abs", x))
+    is_half = graph("Equal", graph("Sub", graph("Abs", x), whole), half)
+    away = graph("Mul", sign, graph("Add", whole, _like(eqn, 1)))
+    return graph("Where", is_half, away, even)
+
+
 def _split(graph, eqn, x):
     """Return the parts along an axis."""
     axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
@@ -317,6 +348,12 @@ def _split(graph, eqn, x):
         graph("Slice", x, *(graph.integers([each]) for each in (start, end, axis)))
         for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def _stack(graph, eqn, *parts):
+    axis = eqn.params["axis"]
+    rows = [graph("Unsqueeze", part, graph.integers([axis])) for part in parts]
+    return graph("Concat", *rows, axis=axis)
 
 
 def _unpool(graph, eqn, values, indices):
@@ -357,13 +394,16 @@ SEVERAL: dict[str, Callable[..., Value]] = {
     "reduce_window_max": _window_max,
     "reduce_window_sum": _window_sum,
     "reshape": lambda graph, eqn, x, *_: graph.reshaped(x, eqn.outvars[0].aval.shape),
+    "rem": lambda graph, eqn, x, y: graph("Mod", x, y, fmod=1),
     "rev": _reverse,
+    "round": _round,
     "rsqrt": lambda graph, eqn, x: graph("Reciprocal", graph("Sqrt", x)),
     "select_n": _select,
     "slice": _slice,
     "split": _split,
     "square": lambda graph, eqn, x: graph("Mul", x, x),
     "squeeze": lambda graph, eqn, x: graph.reshaped(x, eqn.outvars[0].aval.shape),
+    "stack": _stack,
     "transpose": lambda graph, eqn, x: graph.permuted(x, eqn.params["permutation"]),
 }
 
@@ -402,16 +442,10 @@ def _evaluate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: list[V
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def converted(
-    function: Callable[..., dict[str, Any]], shape: tuple[int, int, int], title: str = "cnn_jax"
-) -> bytes:
-    """Return f(pixels) -> outputs by name as an ONNX model with a free batch size.
+def converted(program: Program, title: str = "cnn_jax") -> bytes:
+    """Return the program as an ONNX model, its free size free.
 
-    Its input is "pixels" [batch, h, w, c], its outputs have the function's names and layouts.
-
-    Args:
-      function: traced in the portable form.
-      shape: height, width and channels.
+    Inputs and outputs have the program's names and layouts.
 
     Raises:
       UsageError: onnx is not installed, an operation that has no ONNX form, or more weights than
@@ -422,15 +456,15 @@ def converted(
         from onnx import helper, numpy_helper
     except ImportError:
         raise UsageError("onnx is not installed: pip install 'cnn_jax[export]'") from None
-    pixels = symbolic_pixels(shape)
+    arrays = dict(zip(program.inputs, symbolic(program.inputs), strict=True))
     with ops.portable():
-        closed, found = jax.make_jaxpr(function, return_shape=True)(pixels)
-    graph = Graph(helper, numpy_helper, pixels.shape[0])
-    sizes = graph("Shape", "pixels", start=0, end=1)
-    graph.nodes[-1].output[0] = "batch"
-    del sizes
+        closed, found = jax.make_jaxpr(program.function, return_shape=True)(*arrays.values())
+    sized = next(name for name, array in arrays.items() if _is_symbolic(array.shape[0]))
+    graph = Graph(helper, numpy_helper, arrays[sized].shape[0])
+    graph("Shape", sized, start=0, end=1)
+    graph.nodes[-1].output[0] = str(graph.free)
     consts = [np.asarray(each) for each in closed.consts]
-    results = _evaluate(graph, closed.jaxpr, consts, ["pixels"])
+    results = _evaluate(graph, closed.jaxpr, consts, list(arrays))
     for name, value in zip(sorted(found), results, strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.name(value)], [name]))
 
@@ -445,7 +479,7 @@ def converted(
         helper.make_graph(
             graph.nodes,
             title,
-            [described("pixels", pixels)],
+            [described(*each) for each in arrays.items()],
             [described(name, found[name]) for name in sorted(found)],
             graph.initializers,
         ),

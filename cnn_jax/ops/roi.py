@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -175,14 +176,19 @@ def roi_pool(
     # [levels of y, levels of x, x, y, c]: a bin is four reads, however large it is
     table = jax.vmap(_running_maxima)(jnp.moveaxis(_running_maxima(features), 2, 1))
 
-    def level_and_starts(first: Array, count: Array) -> tuple[Array, tuple[Array, Array]]:
-        level = 31 - jax.lax.clz(jnp.maximum(count, 1))
-        return level, (first, first + count - (1 << level))
+    def level_and_starts(first: Array, count: Array, size: int) -> tuple[Array, list[Array]]:
+        powers = 2 ** np.arange(size.bit_length(), dtype=np.int32)
+        covered = jnp.maximum(count, 1)[..., None] >= powers
+        length = jnp.where(covered, powers, 1).max(-1)
+        starts = first, first + count - length
+        return covered.sum(-1, dtype=jnp.int32) - 1, [jnp.clip(x, 0, size - 1) for x in starts]
 
-    level_y, starts_y = level_and_starts(tops, rows)
-    level_x, starts_x = level_and_starts(lefts, columns)
+    level_y, starts_y = level_and_starts(tops, rows, height)
+    level_x, starts_x = level_and_starts(lefts, columns, width)
     reads = [
-        table[level_y[:, :, None], level_x[:, None], x[:, None], y[:, :, None]]
+        table.at[level_y[:, :, None], level_x[:, None], x[:, None], y[:, :, None]].get(
+            mode="promise_in_bounds", wrap_negative_indices=False
+        )
         for x in starts_x
         for y in starts_y
     ]

@@ -14,6 +14,8 @@ import safetensors
 from cnn_jax import errors, ops, trained
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.export import files, onnx, program
+from cnn_jax.export.program import Program
+from cnn_jax.models import faster_rcnn
 from cnn_jax.models.registry import MODELS, create_model
 from cnn_jax.trained import Trained
 from tests.models import trained_like
@@ -53,20 +55,28 @@ def small():
 
 
 def symbolic_outputs(name):
-    """The exported function's outputs, traced with a symbolic batch and no weights drawn."""
+    """The exported functions' outputs, traced with a free size and no weights drawn."""
     model, entry = create_model(name), MODELS[name]
     mean, std = entry.mean[: model.channels], entry.std[: model.channels]
     network = Trained(model, {}, Preprocessing(model.image_size), mean, std, (), {}, None)
     images = jnp.zeros((1, model.image_size, model.image_size, model.channels))
     size = program.image_size(network)
 
-    def run(variables, pixels):
-        return program.outputs(network._replace(variables=variables))(pixels)
+    def traced(function, inputs):
+        def run(variables, *arrays):
+            return function(network._replace(variables=variables))(*arrays)
+
+        return jax.eval_shape(run, variables, *program.symbolic(inputs))
 
     with ops.portable():
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        pixels = program.symbolic_pixels((size, size, model.channels))
-        return jax.eval_shape(run, variables, pixels)
+        pixels = {"pixels": ("batch", size, size, model.channels)}
+        found = {"": traced(program.outputs, pixels)}
+        maps = {name: (1, *found[""][name].shape[1:]) for name in program.head_maps(network)}
+        for head in program.region_heads(network):
+            inputs = maps | {"boxes": ("regions", 4)}
+            found[head] = traced(lambda each, head=head: program.region_heads(each)[head], inputs)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -77,10 +87,15 @@ def symbolic_outputs(name):
         if entry.task != "localization" or name == "localizer_resnet18"
     ],
 )
-def test_every_network_is_traced_with_a_symbolic_batch(name):
+def test_every_network_is_traced_with_a_free_number_of_images_and_of_regions(name):
     found = symbolic_outputs(name)
-    assert found
-    assert all(str(output.shape[0]) == "batch" for output in found.values())
+    heads = {"fastrcnn": ["box_head"], "fasterrcnn": ["box_head"]}
+    heads["maskrcnn"] = ["box_head", "mask_head"]
+    assert list(found) == ["", *heads.get(name.partition("_")[0], [])]
+    for part, outputs in found.items():
+        free = "regions" if part else "batch"
+        assert outputs
+        assert all(str(output.shape[0]) == free for output in outputs.values())
 
 
 def test_what_is_traced_in_the_portable_form_is_not_reused_outside_of_it():
@@ -151,8 +166,8 @@ def test_a_small_fault_in_tiny_outputs_is_refused(small, tmp_path, monkeypatch):
     assert files.export(tiny, pixels, tmp_path, ["onnx"])["onnx"]["difference_from_jax"] <= 1e-5
     faultless = files.run_onnx
 
-    def faulty(path, batches):
-        return [{"logits": 1.0001 * each["logits"]} for each in faultless(path, batches)]
+    def faulty(path, inputs):
+        return [{"logits": 1.0001 * each["logits"]} for each in faultless(path, inputs)]
 
     monkeypatch.setattr(files, "run_onnx", faulty)
     with pytest.raises(errors.UsageError, match=r"would differ from JAX by 1\.0e-04"):
@@ -171,6 +186,95 @@ def test_rcnn_is_the_network_of_one_region(tmp_path):
         params[leaf] = jax.tree.map(lambda x: 1.1 * x, params[leaf])
         changed = network._replace(variables={**network.variables, "params": params})
         assert np.abs(program.outputs(changed)(region)["logits"] - logits).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("fastrcnn_resnet10", marks=pytest.mark.slow),
+        pytest.param("maskrcnn_resnet10_fpn", marks=pytest.mark.slow),
+        pytest.param("fasterrcnn_resnet14_c3", marks=pytest.mark.large),
+    ],
+)
+def test_heads_on_regions_take_any_number_of_them(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    network = trained_like.network(name, 64)
+    told = files.export(network, trained_like.photographs(64, 3)[:1], tmp_path, ["onnx"])
+    heads = list(program.region_heads(network))
+    assert list(told) == ["onnx", *(f"{head}.onnx" for head in heads)]
+    for head in heads:
+        each = told[f"{head}.onnx"]
+        assert each["difference_from_jax"] <= 1e-5
+        assert each["inputs"]["boxes"]["shape"] == ["regions", 4]
+        assert all(of["shape"][0] == "regions" for of in each["outputs"].values())
+
+
+@pytest.mark.slow
+def test_every_map_that_regions_are_cut_from_is_felt_by_the_heads():
+    network = trained_like.network("maskrcnn_resnet10_fpn", 64)
+    parts = files.compared(network, trained_like.photographs(64, 3)[:1])
+    for head in ("box_head", "mask_head"):
+        _, arrays, expected = parts[head]
+        for name in ("map0", "map1", "map2", "map3", "boxes"):
+            found = parts[head].program.function(*(arrays | {name: 1.1 * arrays[name]}).values())
+            for output in expected:
+                assert files.difference({"": found[output]}, {"": expected[output]}) > 1e-3
+
+
+def with_near_boxes(network):
+    """The network with small deltas, whose boxes lie about their anchors as trained ones do."""
+    params = network.variables["params"]
+    heads = {name: dict(params[name]) for name in ("rpn", "box_predictor")}
+    for head in heads.values():
+        head["bbox_pred"] = jax.tree.map(lambda x: 0.02 * x, head["bbox_pred"])
+    return network._replace(variables={**network.variables, "params": params | heads})
+
+
+@pytest.mark.slow
+def test_the_files_of_a_detector_and_its_rules_for_boxes_are_the_detector(tmp_path):
+    pytest.importorskip("onnxruntime")
+    network = with_near_boxes(trained_like.network("maskrcnn_resnet10_fpn", 128))
+    settings, pixels = program._settings(network), trained_like.photographs(128, 3)[:1]
+    files.export(network, pixels, tmp_path, ["onnx"])
+
+    def run(ending, **arrays):
+        return files.run_onnx(tmp_path / f"{network.model.name}.{ending}", [arrays])[0]
+
+    sizes = np.array([[128, 128]])
+    seen = run("onnx", pixels=pixels)
+    maps = {f"map{i}": seen[f"map{i}"] for i in range(5)}
+    fixed = faster_rcnn.anchors(list(maps.values()), (128, 128), settings)
+    raw = ([seen[f"{kind}{i}"] for i in range(5)] for kind in ("objectness", "deltas"))
+    proposals, valid = faster_rcnn.propose(*raw, fixed, sizes, settings, train=False)
+    del maps["map4"]
+    told = run("box_head.onnx", **maps, boxes=np.asarray(proposals[0]))
+    found = faster_rcnn.select(
+        told["logits"][None], told["deltas"][None], proposals, valid, sizes, settings
+    )
+    masks = run("mask_head.onnx", **maps, boxes=np.asarray(found.boxes[0]))["masks"]
+    own = np.stack([mask[..., label] for mask, label in zip(masks, found.labels[0], strict=True)])
+    images = (pixels - np.float32(network.mean)) / np.float32(network.std)
+    expected = network.model.apply(network.variables, images)
+    assert expected.valid.sum() > 5
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(jax.nn.sigmoid(own), expected.masks[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "told"),
+    [
+        ("lenet5", 28, "lenet5 takes no images of 28x28x1; give 32x32"),
+        ("rcnn_resnet10", 128, "rcnn_resnet10 takes no images of 128x128x3; give 48x48"),
+    ],
+)
+def test_pixels_of_a_size_that_the_network_does_not_take_are_told(name, size, told, tmp_path):
+    network = trained_like.network(name, MODELS[name].image_size)
+    pixels = trained_like.photographs(size, network.model.channels)
+    with pytest.raises(errors.UsageError, match=told):
+        files.export(network, pixels, tmp_path, ["onnx"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -221,7 +325,7 @@ def test_tensors_that_are_not_the_networks_are_refused(small, tmp_path, monkeypa
 def test_what_differs_from_jax_is_not_kept(small, tmp_path, monkeypatch):
     (tmp_path / "lenet5.onnx").write_bytes(b"an earlier one")
     monkeypatch.setattr(
-        files, "run_onnx", lambda _, batches: [{"logits": b[:, 0, 0]} for b in batches]
+        files, "run_onnx", lambda _, inputs: [{"logits": x["pixels"][:, 0, 0]} for x in inputs]
     )
     with pytest.raises(errors.UsageError, match="it is not kept"):
         files.export(small, photographs(small), tmp_path, ["onnx"])
@@ -244,7 +348,7 @@ def test_an_operation_without_an_onnx_form_is_told():
         return {"sorted": jnp.sort(pixels, axis=1)}
 
     with pytest.raises(errors.UsageError, match="sort has no ONNX form here"):
-        onnx.converted(sorted_pixels, (4, 4, 1))
+        onnx.converted(Program(sorted_pixels, {"pixels": ("batch", 4, 4, 1)}))
 
 
 @pytest.mark.slow
