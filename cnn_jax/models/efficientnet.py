@@ -16,8 +16,8 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax.core import Scope
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from cnn_jax.layers import (
@@ -36,8 +36,16 @@ from cnn_jax.layers import (
 from cnn_jax.models.entry import Entry, Timm
 from cnn_jax.models.mobilenet_v2 import divisible, inverted_residual, relu6, timm_name
 
-# uniform within 1 / sqrt(classes)
-head_init = variance_scaling(1 / 3, "fan_out", "uniform")
+PUBLISHED_CLASSES = 1000
+
+
+def head_init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Draw a head's weights uniformly within 1 / sqrt(classes), as for 1000 where there are fewer.
+
+    Torchvision has it of any number; the logits of eight classes would begin in the tens.
+    """
+    bound = 1 / math.sqrt(max(shape[-1], PUBLISHED_CLASSES))
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 @layer

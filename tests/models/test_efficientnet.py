@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import pytest
 from flax.core import init
 
@@ -107,3 +108,11 @@ def test_resolutions_are_the_published_ones():
     assert efficientnet.MODELS["efficientnet_b2"].image_size == 288
     assert efficientnet.MODELS["tf_efficientnet_b2"].image_size == 260
     assert efficientnet.MODELS["efficientnet_v2_l"].mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "bound"), [(4000, 4000**-0.5), (1000, 1000**-0.5), (8, 1000**-0.5)]
+)
+def test_a_head_of_few_classes_begins_as_small_as_the_published_one(classes, bound):
+    drawn = efficientnet.head_init(jax.random.key(0), (1280, classes), jnp.float32)
+    assert 0.99 * bound < abs(drawn).max() <= bound
