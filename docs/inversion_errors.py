@@ -109,8 +109,7 @@ def invert(f, pixels: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Ten
 def invert_one(f, pixels: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     size, target = pixels.shape[-1], f(pixels)
     still, best = target.ndim == 4, (torch.inf, None)
-    spectrum = torch.randn(1, 3, size, size // 2 + 1, 2) * (inversion.START if still else 0.01)
-    spectrum.requires_grad_()
+    spectrum = (0.01 * torch.randn(1, 3, size, size // 2 + 1, 2)).requires_grad_()
     if still:
         options = {"history_size": 10, "line_search_fn": "strong_wolfe"}
         never = {"tolerance_grad": 0, "tolerance_change": 0}

@@ -28,9 +28,6 @@ Activations = Array | Mapping[str, Array]
 Regularizer = Callable[[Float[Array, "n h w c"]], Float[Array, " n"]]
 
 
-START = 0.1  # of the spectrum: from Lucid's .01 L-BFGS meets deep layers by faint pictures
-
-
 class Inversion(NamedTuple):
     """images: the inverses, in 0..1 and a little beyond.
     error: ||phi(x) - phi0||^2 / ||phi0||^2 of each.  history: error plus penalty, by step.
@@ -200,8 +197,7 @@ def _from_spectrum(f, key, images, *, penalty, learning_rate, steps, progress) -
     drawn, key = jax.random.split(key)
     target = jax.jit(lambda f, images: f(images))(f, images)
     tells_where = target.ndim > 2
-    deviation = START if tells_where else 0.01
-    parameterization = image_parameterization.fourier(images.shape, deviation)
+    parameterization = image_parameterization.fourier(images.shape)
     found = minimize(
         _spectrum_loss(parameterization, None if tells_where else moved(images.shape[1])),
         parameterization.init(drawn).astype(images.dtype),
