@@ -32,8 +32,7 @@ on embedding neighbours
 on dream dream
 samples=cnn_jax/data/sample_photographs
 on style result --image=$samples/coffee.jpg
-on feature_inversion feature_inversion --layers=stage2_block2,stage4_block3,stage6_block4,last --steps=100 \
-  --image=$samples/chelsea.jpg --image=$samples/flower.jpg
+on feature_inversion feature_inversion --judge=tf_efficientnet_lite2
 
 run=runs/shapes
 ./launch.sh train --recipe=shapes --workdir=$run
