@@ -77,6 +77,12 @@ def _log(workdir: Path, number: int) -> Path:
     return workdir.with_name(f"{workdir.name}.{number}.log")
 
 
+def _line(workdir: Path, words: str) -> str:
+    """Return the first line of process 0 with these words, "" where there is none."""
+    text = _log(workdir, 0).read_text(errors="replace").replace("\r", "\n")
+    return next((line.strip() for line in text.splitlines() if words in line), "")
+
+
 def said(workdir: Path, number: int = 0) -> str:
     """Return the last error that a process told, else its last line."""
     text = _log(workdir, number).read_text(errors="replace").replace("\r", "\n")
@@ -313,8 +319,9 @@ def terminated(trial: Trial, want: str, when: str) -> Row:
         time.sleep(0.3)  # from its log to its first update
     processes[0].terminate()
     statuses = ended(processes)
-    right = not any(statuses)
-    return _row(trial, f"SIGTERM {when}", workdir, said(workdir), want, right)
+    told = _line(workdir, "told to stop")
+    right = not any(statuses) and bool(told)  # and did not end before
+    return _row(trial, f"SIGTERM {when}", workdir, told, want, right)
 
 
 def full_disk(trial: Trial, want: str, size: int) -> Row:
@@ -358,8 +365,7 @@ def damaged(trial: Trial, want: str, how: str) -> Row:
     else:
         file.unlink()
     row = _row(trial, f"a checkpoint with a {how} file", workdir, "", want)
-    text = _log(workdir, 0).read_text(errors="replace")
-    told = next((line for line in text.splitlines() if "is damaged" in line), "")
+    told = _line(workdir, "is damaged")
     row["told"] = told.replace(str(trial.folder), "RUNS")
     return row | {"as_it_should": row["as_it_should"] and bool(told)}
 
