@@ -66,10 +66,16 @@ def fitted(
             account = account_of(option)
         except DoesNotFit:
             continue
-        peak = account["peak_bytes"]
+        held, peak = account["argument_bytes"], account["peak_bytes"]
         if peak <= limit:
             return option, account
-        measured[again] = option.accumulate, account["argument_bytes"], peak
+        if held > limit:  # whatever is recomputed, and in any number of parts
+            raise UsageError(
+                f"--memory_limit={config.memory_limit:g} is too little for {config.model}: its "
+                f"parameters, the optimizer's state and a batch alone take {held / 2**30:.3g} GiB; "
+                "raise it, or lower --batch_size or --image_size"
+            )
+        measured[again] = option.accumulate, held, peak
         if peak < least:
             least, smallest = peak, option
     takes = f"takes {least / 2**30:.3g} GiB" if least < math.inf else "does not fit"

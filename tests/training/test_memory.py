@@ -86,8 +86,21 @@ def test_what_cannot_fit_by_its_share_of_the_batch_is_not_compiled():
     assert chosen(config) == (4, "remat_wide")
 
 
+def test_a_limit_below_what_the_step_is_given_is_told_after_one_compilation():
+    compiled = []
+    message = (
+        "^--memory_limit=0.1 is too little for resnet20: its parameters, the optimizer's state and "
+        "a batch alone take 0.2 GiB; raise it, or lower --batch_size or --image_size$"
+    )
+    with pytest.raises(UsageError, match=message):
+        memory.fitted(
+            dataclasses.replace(CONFIG, memory_limit=0.1), account_of({(1,): 1.4}, compiled)
+        )
+    assert compiled == [(1,)]
+
+
 def test_what_cannot_fit_is_told_with_the_smallest_peak():
-    config = dataclasses.replace(CONFIG, memory_limit=0.1)
+    config = dataclasses.replace(CONFIG, memory_limit=0.3)
 
     def account(config):
         if config.accumulate == 1:
@@ -95,7 +108,7 @@ def test_what_cannot_fit_is_told_with_the_smallest_peak():
         return {"argument_bytes": 0.2 * GIB, "peak_bytes": (0.2 + 1 / config.accumulate) * GIB}
 
     message = (
-        "^--memory_limit=0.1 is too little for resnet20: the smallest step, with --accumulate=8 "
+        "^--memory_limit=0.3 is too little for resnet20: the smallest step, with --accumulate=8 "
         r"and --remat_deep, takes 0.325 GiB; raise it, or lower --batch_size or --image_size$"
     )
     with pytest.raises(UsageError, match=message):
