@@ -54,7 +54,7 @@ _LEARNING_RATE = flags.DEFINE_float(
 _GENERATIONS = flags.DEFINE_integer(
     "generations",
     None,
-    f"Number of generations of the evolution; by default 2000, and 250 for images of more than "
+    f"Number of generations of the evolution; by default 2000, and 700 for images of more than "
     f"{SMALL} pixels' side.",
     lower_bound=1,
     module_name="Fooling",
@@ -62,12 +62,12 @@ _GENERATIONS = flags.DEFINE_integer(
 _CHILDREN = flags.DEFINE_integer(
     "children", 64, "Number of images in a generation.", lower_bound=1, module_name="Fooling"
 )
-_CELLS = flags.DEFINE_integer(
-    "cells",
+_MUTATION = flags.DEFINE_enum(
+    "mutation",
     None,
-    "Rows and columns of the patterns that evolution mutates, which are enlarged to the image; by "
-    f"default those of the image, and 16 for images of more than {SMALL} pixels' side.",
-    lower_bound=1,
+    list(fooling.MUTATIONS),
+    "What evolution changes: pixels here and there, or a rectangle as a whole; by default pixels, "
+    f"and squares for images of more than {SMALL} pixels' side.",
     module_name="Fooling",
 )
 _MOST = flags.DEFINE_integer(
@@ -95,8 +95,9 @@ def main(argv: Sequence[str]) -> None:
     found = fooling_report.images(
         f, targets, subject.pixels[0], key, steps=_STEPS.value or (100 if small else 40),
         learning_rate=_LEARNING_RATE.value,
-        generations=_GENERATIONS.value or (2000 if small else 250),
-        children=_CHILDREN.value, cells=_CELLS.value or (None if small else 16),
+        generations=_GENERATIONS.value or (2000 if small else 700),
+        children=_CHILDREN.value,
+        mutation=_MUTATION.value or ("pixels" if small else "squares"),
         progress=bar("step"),
     )  # fmt: skip
     seconds = time.perf_counter() - start

@@ -25,7 +25,7 @@ def images(
     learning_rate: float = 0.01,
     generations: int = 2000,
     children: int = 64,
-    cells: int | None = None,
+    mutation: str = "pixels",
     progress: Progress | None = None,
 ) -> dict[str, Fooling]:
     """Return an image a class of each kind: by gradient, by evolution, and from a photograph."""
@@ -42,7 +42,7 @@ def images(
             jax.random.fold_in(key, 1),
             generations=generations,
             children=children,
-            cells=cells,
+            mutation=mutation,
             targets=targets,
             progress=progress,
         ),

@@ -1,8 +1,8 @@
 """Fooling images: what means nothing to us and is certain to the network.
 
 By gradient, and by evolution, which needs none: MAP-Elites, one elite a class, as in Nguyen,
-Yosinski & Clune 2015, "Deep neural networks are easily fooled", with their direct encoding, or of a
-coarse grid that is enlarged, the simplest encoding whose images are patterns.
+Yosinski & Clune 2015, "Deep neural networks are easily fooled". Its mutations are those of their
+direct encoding, or of the squares by which Andriushchenko et al. 2020 search at random.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
+from cnn_jax.errors import unknown
 from cnn_jax.runtime.partial import as_partial
 from cnn_jax.runtime.platform_loop import Progress, repeat
 from cnn_jax.visualize.minimize import minimize
@@ -88,78 +88,91 @@ def by_evolution(
     *,
     generations: int = 2000,
     children: int = 64,
-    mutation_rate: float = 0.1,
-    deviation: float = 0.15,
-    cells: int | None = None,
+    mutation: str = "pixels",
     targets: Int[Array, " n"] | None = None,
     progress: Progress | None = None,
 ) -> Fooling:
-    """Return an image for each class, found by mutation and selection alone.
+    """Return an image for each target, found by mutation and selection alone.
 
-    Each generation mutates randomly chosen elites; a child takes the place of every class's elite
-    of which the network is less sure than of it. f is evaluated, never differentiated.
+    Each generation mutates every target's elite about as often; a child takes the place of each
+    elite in whose class the network is less sure of it. f is evaluated, never differentiated.
 
     Args:
       shape: h, w, c.
       children: images evaluated in a generation.
-      mutation_rate: the share of pixels that a mutation changes; halved every half of the run.
-      deviation: of the normal change.
-      cells: rows and columns of what is mutated, which is enlarged to the image. Of large images
-        chance improves patterns sooner than pixels; None: pixels.
-      targets: the classes that matter, whose elites are every second child's parents; the others'
-        elites are stones to step on. None: all.
+      mutation: "pixels", from uniform noise: a tenth of the pixels change, and half as many after
+        every half of the run; or "squares", from grey: all of a rectangle gets lighter or darker,
+        each channel by its own amount. Rectangles shrink from about a fifth of the image's side to
+        three hundredths, and reach a network of large images that no change of pixels moves.
+      targets: the classes; None: all.
 
     Returns:
       The images of the targets, in their order.
+
+    Raises:
+      UsageError: an unknown mutation.
     """
-    h, w, c = shape
-    key, drawn = jax.random.split(key)
-    elites = jax.random.uniform(drawn, (classes, cells or h, cells or w, c))
+    if mutation not in MUTATIONS:
+        raise unknown("mutation", mutation, MUTATIONS)
     targets = jnp.arange(classes) if targets is None else jnp.asarray(targets)
-    f = Partial(partial(_of_grids, (h, w)), as_partial(f)) if cells else as_partial(f)
-    found = [
-        jax.jit(_probabilities)(f, elites[i : i + children]) for i in range(0, classes, children)
-    ]
-    scores = jnp.diag(jnp.concatenate(found))
+    key, drawn = jax.random.split(key)
+    start, generation = MUTATIONS[mutation]
+    elites = start(drawn, (len(targets), *shape))
+    scores = jnp.full(len(targets), -jnp.inf, elites.dtype)
     history = jnp.zeros((generations, len(targets)), scores.dtype)
-    sizes = jnp.zeros(children), jnp.float32(mutation_rate), jnp.float32(deviation)
+    places = jnp.zeros(children)  # its length is the number of children
     state = repeat(
-        _generation, (elites, scores, history), generations, *(f, key, sizes, targets),
-        progress=progress,
+        generation, (elites, scores, history), generations,
+        *(as_partial(f), key, places, targets), progress=progress,
     )  # fmt: skip
     elites, scores, history = state
-    images = _enlarged((h, w), elites[targets]) if cells else elites[targets]
-    return Fooling(images, scores[targets], history)
+    return Fooling(elites, jnp.exp(scores), jnp.exp(history))
 
 
-def _of_grids(size, f, grids):
-    return f(_enlarged(size, grids))
-
-
-def _enlarged(size, grids):
-    images = jax.image.resize(grids, (len(grids), *size, grids.shape[-1]), "cubic")
-    return jnp.clip(images, 0, 1)
-
-
-def _probabilities(f, images):
-    return jax.nn.softmax(f(images), axis=-1)
-
-
-def _generation(i, state, f, key, sizes, targets):
+def _generation(mutated, i, state, f, key, places, targets):
     elites, scores, history = state
-    places, mutation_rate, deviation = sizes
-    choose, where, change = jax.random.split(jax.random.fold_in(key, i), 3)
-    rate = mutation_rate * 0.5 ** (2 * i / len(history))
-    chosen = jax.random.randint(choose, places.shape, 0, len(elites))
-    if len(targets) < len(elites):
-        chosen = chosen.at[::2].set(targets[chosen[::2] % len(targets)])
-    parents = elites[chosen]
-    changed = jax.random.bernoulli(where, rate, parents.shape)
-    change = deviation * jax.random.normal(change, parents.shape)
-    offspring = jnp.clip(parents + jnp.where(changed, change, 0), 0, 1)
-    reached = _probabilities(f, offspring)  # [children, classes]
-    best = jnp.argmax(reached, axis=0)
+    children, generations = len(places), len(history)
+    parents = elites[(i * children + jnp.arange(children)) % len(elites)]
+    keys = jax.random.split(jax.random.fold_in(key, i), children)
+    offspring = jax.vmap(mutated, (0, 0, None))(keys, parents, i / generations)
+    reached = jax.nn.log_softmax(f(offspring), axis=-1)[:, targets]  # [children, targets]
     better = jnp.max(reached, axis=0) > scores
-    elites = jnp.where(better[:, None, None, None], offspring[best], elites)
-    scores = jnp.where(better, jnp.max(reached, axis=0), scores)
-    return elites, scores, history.at[i].set(scores[targets])
+    elites = jnp.where(better[:, None, None, None], offspring[jnp.argmax(reached, axis=0)], elites)
+    scores = jnp.maximum(scores, jnp.max(reached, axis=0))
+    return elites, scores, history.at[i].set(scores)
+
+
+def _pixels(key, image, done):
+    """Change some pixels, of which there are fewer the more of the run is done."""
+    where, change = jax.random.split(key)
+    changed = jax.random.bernoulli(where, 0.1 * 0.5 ** (2 * done), image.shape)
+    change = 0.15 * jax.random.normal(change, image.shape)
+    return jnp.clip(image + jnp.where(changed, change, 0), 0, 1)
+
+
+def _squares(key, image, done):
+    """Change all of a rectangle, which is smaller the more of the run is done."""
+    size, aspect, place, change = jax.random.split(key, 4)
+    sizes = jnp.array(image.shape[:2])
+    share = 0.2 * (0.03 / 0.2) ** done * jnp.exp(0.7 * jax.random.normal(size))
+    stretched = jnp.exp(jax.random.uniform(aspect, minval=-0.7, maxval=0.7))
+    sides = jnp.maximum(share * sizes * jnp.array([stretched, 1 / stretched]), 1)
+    corner = jax.random.uniform(place, (2,)) * (sizes + sides) - sides
+    rows, columns = (
+        (jnp.arange(n) >= first) & (jnp.arange(n) < first + side)
+        for n, first, side in zip(image.shape[:2], corner, sides, strict=True)
+    )
+    change = jax.random.uniform(change, image.shape[2:], minval=-1)
+    inside = rows[:, None, None] & columns[None, :, None]
+    return jnp.clip(image + jnp.where(inside, change, 0), 0, 1)
+
+
+def _grey(_, shape):
+    return jnp.full(shape, 0.5)
+
+
+# where evolution starts, and its generation
+MUTATIONS = {
+    "pixels": (jax.random.uniform, partial(_generation, _pixels)),
+    "squares": (_grey, partial(_generation, _squares)),
+}

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from cnn_jax.errors import UsageError
 from cnn_jax.visualize import fooling
 
 CLASSES, SHAPE = 4, (6, 6, 1)
@@ -18,6 +20,10 @@ def classifier(images):
 def rounded(images):
     """The same, of pixels in eight steps: its gradient is nought."""
     return classifier(jnp.round(images * 7) / 7)
+
+
+def first_pixels(images):
+    return images[:, 0, :CLASSES, 0]
 
 
 def test_by_gradient_every_class_is_reached_from_noise():
@@ -54,23 +60,34 @@ def test_evolution_needs_no_gradient_and_never_falls_back():
     np.testing.assert_array_equal(slope, 0)
 
 
-def test_evolution_of_patterns_serves_the_classes_that_matter():
-    settings = {"generations": 60, "children": 16, "cells": 3}
+@pytest.mark.parametrize("mutation", fooling.MUTATIONS)
+def test_evolution_finds_the_targets_in_their_order(mutation):
+    targets = jnp.array([2, 0])
     found = fooling.by_evolution(
-        classifier, CLASSES, SHAPE, KEY, targets=jnp.array([2, 0]), **settings
-    )
+        classifier, CLASSES, SHAPE, KEY,
+        targets=targets, generations=100, children=16, mutation=mutation,
+    )  # fmt: skip
     assert found.images.shape == (2, *SHAPE)
-    assert found.history.shape == (60, 2)
+    assert found.history.shape == (100, 2)
     np.testing.assert_allclose(
-        found.confidence,
-        fooling.confidences(classifier, found.images, jnp.array([2, 0])),
-        rtol=1e-5,
+        found.confidence, fooling.confidences(classifier, found.images, targets), rtol=1e-5
     )
     assert np.all(found.confidence > 0.9)
-    # nine cells enlarged: no finer than that
-    grain = np.abs(np.diff(found.images[..., 0], n=2, axis=1)).max()
-    pixels = fooling.by_evolution(classifier, CLASSES, SHAPE, KEY, **settings | {"cells": None})
-    assert grain < np.abs(np.diff(pixels.images[..., 0], n=2, axis=1)).max()
+
+
+def test_a_square_changes_as_a_whole():
+    settings = {"generations": 1, "children": 1, "mutation": "squares"}
+    image = fooling.by_evolution(first_pixels, CLASSES, (40, 40, 3), KEY, **settings).images[0]
+    changed = np.asarray((image != 0.5).any(-1))
+    rows, columns = changed.any(1), changed.any(0)
+    np.testing.assert_array_equal(changed, np.outer(rows, columns))
+    assert 0 < changed.sum() < 40 * 40
+    assert len(np.unique(image[changed], axis=0)) == 1
+
+
+def test_an_unknown_mutation_is_refused():
+    with pytest.raises(UsageError, match="squares"):
+        fooling.by_evolution(classifier, CLASSES, SHAPE, KEY, mutation="square")
 
 
 def test_evolution_repeats_bit_for_bit():
