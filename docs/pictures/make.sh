@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the documents' pictures of each technique: of the ImageNet network that comes with the set-up
-# and the sample photographs, and some of a small network that is trained on the drawn shapes.
+# Makes the documents' pictures of each technique, of the ImageNet network that comes with the set-up
+# and the sample photographs, and those of the playground.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
 
@@ -34,20 +34,13 @@ samples=cnn_jax/data/sample_photographs
 on style result --image=$samples/coffee.jpg
 on feature_inversion feature_inversion --judge=tf_efficientnet_lite2
 
-run=runs/shapes
-./launch.sh train --recipe=shapes --workdir=$run
-photos=$(.venv/bin/python -c 'import pathlib, sklearn.datasets as d; print(pathlib.Path(d.__file__).parent / "images")')
-flower=$photos/flower.jpg china=$photos/china.jpg
+on saliency maps
+on fooling fooling
 
-of_shapes() { # the same, with the network that was trained on shapes
-  local name=$1 picture=$2
-  shift 2
-  ./launch.sh "$name" --workdir=$run --output="runs/pictures/$name" "$@"
-  cp "runs/pictures/$name/$picture.png" "docs/pictures/$name.png"
-}
-
-of_shapes saliency maps --image="$china" --image="$flower"
-of_shapes fooling fooling --image="$flower"
+# a megapixel, dreamt with a guide
+.venv/bin/python -c "from PIL import Image; Image.open('$samples/china.jpg').resize((1224, 817)).save('runs/pictures/china.png')"
+./launch.sh dream --image=runs/pictures/china.png --guide=$samples/flower.jpg --output=runs/pictures/dream_guided
+keep runs/pictures/dream_guided/dream.png dream_guided
 
 # the playground, in training and with a layer opened; needs Chromium, node and `npm ci`
 mkdir -p build
