@@ -87,7 +87,7 @@ def test_what_has_no_curve_is_refused_at_once(started, change, message):
     assert not started
 
 
-@pytest.mark.slow
+@pytest.mark.large  # a minute and a half of compiling
 def test_a_real_step_takes_more_memory_for_larger_images(monkeypatch):
     few = {name: curve._replace(values=curve.values[:2]) for name, curve in curves.CURVES.items()}
     monkeypatch.setattr(curves, "CURVES", few)
