@@ -78,7 +78,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "--steps=60",
             "--fitted_on=100",
         ),
-        150,
+        120,
         "workdir",
     ),
     "detect": Experiment("detect", ("--steps=100",), 120, "workdir"),
