@@ -106,6 +106,9 @@ set_up() {
 }
 
 make_environment() {
+  # a new environment empties the folder that a link leads to
+  [[ ! -L $venv || ! -s $venv/stamp || $(head -n 1 "$venv/stamp") == "$root "* ]] ||
+    fail "$venv is a link to another project's environment; remove the link, and try again"
   echo "setting up .venv: $("$python" --version), JAX for $device; a few minutes, once" >&2
   [[ $device == cuda || -n ${CNN_JAX_DEVICE:-} ]] || ! nvidia-smi -L &>/dev/null ||
     echo "the NVIDIA driver is older than 580, which CUDA 13 needs: JAX will use the CPU" >&2

@@ -143,6 +143,20 @@ def test_a_moved_project_gets_a_new_environment(launch, installs, project, tmp_p
     assert installs() == ["venv", "cpu"]
 
 
+def test_another_projects_environment_is_not_emptied_through_a_link(launch, project, tmp_path):
+    launch("setup")
+    other = (project / ".venv").rename(tmp_path / "other")
+    stamp = (other / "stamp").read_text()
+    (other / "stamp").write_text(stamp.replace(str(project), str(tmp_path / "another project")))
+    (project / ".venv").symlink_to(other)
+    status, output, errors = launch("setup")
+    assert (status, output) == (ERROR_OF_USE, "")
+    assert errors.endswith(
+        "is a link to another project's environment; remove the link, and try again\n"
+    )
+    assert (other / "bin/python").exists()
+
+
 def test_a_failed_set_up_says_why_and_is_done_anew(launch, installs):
     status, output, errors = launch("setup", PIP_ERROR="no network")
     assert (status, output) == (ERROR_OF_USE, "")
