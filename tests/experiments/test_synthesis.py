@@ -112,7 +112,7 @@ def test_fooling_shows_three_ways_and_the_real_images(run):
 
 
 def test_fooling_makes_the_classes_that_are_named(run, tmp_path):
-    flags = ["--target=7,2", "--steps=5", "--generations=5", "--children=4", "--cells=4"]
+    flags = ["--target=7,2", "--steps=5", "--generations=5", "--children=4", "--mutation=squares"]
     found = results(start("fooling", f"--workdir={run}", f"--output={tmp_path}", *flags), tmp_path)
     assert found["targets"] == ["7", "2"]
     assert [len(values) for values in found["confidences"].values()][:3] == [2, 2, 2]
