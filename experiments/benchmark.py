@@ -7,7 +7,6 @@ python -m experiments.benchmark --task=universal --run=runs/digits --against=art
 python -m experiments.benchmark --task=compile --topology=v5e:2x2 --batch_size=512 \\
     --dtype=bfloat16 --against=flax --workdir=runs/counts
 python -m experiments.benchmark --task=input --batch_size=128 --against=torch --workdir=runs/input
-
 python -m experiments.benchmark --task=curves --workdir=runs/curves
 
 --task=compile runs nothing: the training step is compiled by the devices' own compiler, for a TPU

@@ -286,6 +286,11 @@ def attack(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
     return frame(np.asarray(found)[0])
 
 
+def _shown(show: Show, frame: Callable[..., Frame]) -> Callable[..., None]:
+    """Return a watch that shows the frame of each state."""
+    return lambda *state: show(partial(frame, *state))
+
+
 def ascend(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
     """Show the image that a class, or a channel of a layer, likes best, as it comes about."""
     layer = _text(options, "layer", "")
@@ -308,15 +313,12 @@ def ascend(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         f"the image that excites {liked}",
     )
 
-    def watch(*state) -> None:
-        show(partial(frame, *state))
-
     shape, objective = (1, *subject.shape), ascent.channel([index])
     if way == "spectrum":
         key = jax.random.key(integer(options, "seed", 0, 0, 2**31 - 1))
-        found = ascent.lucid(f, objective, shape, key, steps=steps, watch=watch)
+        found = ascent.lucid(f, objective, shape, key, steps=steps, watch=_shown(show, frame))
     elif way == "zeros":
-        found = ascent.simonyan(f, objective, shape, steps=steps, watch=watch)
+        found = ascent.simonyan(f, objective, shape, steps=steps, watch=_shown(show, frame))
     else:
         raise unknown("way", way, ("spectrum", "zeros"))
     return frame(steps, found.images, found.score)
@@ -341,9 +343,6 @@ def invert(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         f"what {layer} keeps of {shown.name}",
     )
 
-    def watch(*state) -> None:
-        show(partial(frame, *state))
-
     key = jax.random.key(integer(options, "seed", 0, 0, 2**31 - 1))
     found = inversion.invert(
         f,
@@ -351,7 +350,7 @@ def invert(subject: Subject, options: Mapping[str, Any], show: Show) -> Frame:
         inversion.noise(key, images.shape).astype(images.dtype),
         regularizer=regularizer,
         steps=steps,
-        watch=watch,
+        watch=_shown(show, frame),
     )
     last = frame(steps, found.images, found.history.min(0))
     return last._replace(text=f"{layer}: normalised error {float(found.error[0]):.3g}")
