@@ -5,7 +5,6 @@ They may be read of JPEG files of the size, and about the weight, of ImageNet's:
 """
 
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cnn_jax.data import datasets
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.data.pipeline import Batch, train_batches
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.cores import cores
 
 # As ImageNet is trained on: a random-resized crop, mirrored half of the time.
 TRAINING = Augmentation(crop="resized", flip=True)
@@ -73,7 +73,7 @@ def lead(spec: Spec) -> int:
 
 def workers(spec: Spec) -> int:
     """Return how many threads, of PyTorch's side processes, decode images."""
-    return min(os.cpu_count() or 1, 16) if spec.num_threads is None else spec.num_threads
+    return min(cores(), 16) if spec.num_threads is None else spec.num_threads
 
 
 WIDTH, HEIGHT = 500, 375

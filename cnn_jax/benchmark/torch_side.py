@@ -12,19 +12,19 @@ from torch.utils import data
 
 from cnn_jax.benchmark import inputs, torch_models, torch_tasks
 from cnn_jax.benchmark.jax_side import LEARNING_RATE
-from cnn_jax.benchmark.machine import cores
 from cnn_jax.benchmark.program import Program
 from cnn_jax.benchmark.spec import Spec
 from cnn_jax.benchmark.torch_models import memory_format
 from cnn_jax.data.augmentation import Augmentation
 from cnn_jax.models import create_model
+from cnn_jax.runtime.cores import cores
 from cnn_jax.training.config import TrainConfig, literal_options
 
 OutOfMemory = torch.OutOfMemoryError
 
 
 def prepare(spec: Spec) -> tuple[Program, dict[str, Any]]:
-    """Return the program and its facts: threads as many as XLA takes, TF32 as XLA does."""
+    """Return the program and its facts: a thread for each core, TF32 as XLA does."""
     torch.set_num_threads(cores())
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True

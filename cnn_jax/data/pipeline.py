@@ -8,7 +8,6 @@ number of processes.
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -25,6 +24,7 @@ from cnn_jax.data.datasets import Dataset
 from cnn_jax.data.decoding import decode
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UnreadableImage, UsageError
+from cnn_jax.runtime.cores import cores
 
 Batch = dict[str, np.ndarray]
 
@@ -370,7 +370,7 @@ def local_batch_size(
 def iterate(batches: grain.MapDataset, num_threads: int | None) -> Iterator[Batch]:
     """Return an iterator over the batches, read ahead by so many threads, see train_batches."""
     if num_threads is None:
-        num_threads = min(os.cpu_count() or 1, 16)
+        num_threads = min(cores(), 16)
     if num_threads < 0:
         raise UsageError(f"num_threads {num_threads} is negative; give 0 or more")
     # One batch for each thread to work at, and one that waits.

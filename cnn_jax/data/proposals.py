@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from cnn_jax.data import decoding, geometry
 from cnn_jax.data.datasets import Dataset
 from cnn_jax.errors import UsageError
+from cnn_jax.runtime.cores import cores
 
 # Examples a file: a search that is stopped goes on behind the last whole one.
 PART = 250
@@ -83,7 +84,7 @@ def of_split(
         return selective_search(np.asarray(geometry.fit(image, canvas)))
 
     found: list[np.ndarray] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, count, PART):
             stop = min(start + PART, count)
             file = folder / f"{start:06d}.npz"

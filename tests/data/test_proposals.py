@@ -50,7 +50,7 @@ def test_a_split_is_searched_once_and_a_stopped_search_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(proposals, "PART", 2)
     monkeypatch.setattr(proposals, "selective_search", search)
     monkeypatch.setattr(proposals, "_segmentation", lambda: None)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(proposals, "cores", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         proposals.of_split(PARTS, 32, tmp_path)
     found = proposals.of_split(PARTS, 32, tmp_path)
