@@ -19,6 +19,7 @@ from flax.errors import ScopeParamShapeError
 from jaxtyping import Float
 
 from cnn_jax import weights
+from cnn_jax.data import decoding
 from cnn_jax.errors import UsageError, unknown
 from cnn_jax.export import onnx, program
 from cnn_jax.export.program import Program
@@ -144,8 +145,10 @@ def _content(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
 def preprocessing(network: Trained) -> dict[str, Any]:
     """Return what an image goes through before the program, and what is inside of it."""
     return {
+        "mode": decoding.MODES[network.model.channels],
         "resize_shorter_side": network.preprocessing.resize or network.preprocessing.image_size,
-        "interpolation": f"{network.preprocessing.interpolation}, antialiased",
+        "interpolation": network.preprocessing.interpolation,
+        "antialias": True,
         "centre_crop": network.preprocessing.image_size,
         "divide_by": 255,
         "then": "(pixels - mean) / std, inside the onnx and stablehlo programs",
@@ -209,22 +212,22 @@ def export(
     told = {}
     for ending, (kind, part) in files.items():
         path = folder / f"{network.model.name.replace(':', '_')}.{ending}"
-        unchecked = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            apart = _write_and_compare(network, kind, part, unchecked)
-            if not apart <= TOLERANCE:
-                raise UsageError(
-                    f"{path.name} would differ from JAX by {apart:.1e} of its largest output, more "
-                    f"than {TOLERANCE}; it is not kept"
-                )
-            told[ending] = _description(network, kind, part, unchecked, apart)
-            unchecked.replace(path)
+            with tempfile.TemporaryDirectory(prefix=".export", dir=folder) as unchecked:
+                written = Path(unchecked) / path.name
+                apart = _write_and_compare(network, kind, part, written)
+                if not apart <= TOLERANCE:
+                    raise UsageError(
+                        f"{path.name} would differ from JAX by {apart:.1e} of its largest output, "
+                        f"more than {TOLERANCE}; it is not kept"
+                    )
+                told[ending] = _description(network, kind, part, written, apart)
+                text = json.dumps(told[ending], indent=2, ensure_ascii=False)
+                written.with_name(f"{path.name}.json").write_text(text + "\n")
+                for each in Path(unchecked).iterdir():
+                    each.replace(folder / each.name)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
-        finally:
-            unchecked.unlink(missing_ok=True)
-        text = json.dumps(told[ending], indent=2, ensure_ascii=False)
-        path.with_name(f"{path.name}.json").write_text(text + "\n")
         if watch is not None:
             watch(path, told[ending])
     return told
@@ -237,7 +240,7 @@ def _write_and_compare(network: Trained, kind: str, part: Compared | None, path:
         _check_tensors(network, path)
         return 0.0
     if kind == "onnx":
-        path.write_bytes(onnx.converted(part.program, title=network.model.name))
+        onnx.write(part.program, path, network.model.name, _metadata(network))
     else:
         path.write_bytes(program.serialized(part.program))
     run = run_onnx if kind == "onnx" else run_stablehlo
@@ -312,8 +315,7 @@ def _description(
         "stablehlo": ("jax", "flatbuffers"),
         "safetensors": ("safetensors",),
     }[kind]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    beside = onnx.data_file(path)
     runs: dict[str, Any] = {}
     if part is not None:
         inputs = part.program.inputs
@@ -333,6 +335,8 @@ def _description(
         runs["examples_compared"] = len(next(iter(part.expected.values())))
     if kind == "stablehlo":
         runs["platforms"] = list(program.PLATFORMS)
+    if kind == "onnx":
+        runs["opset"] = onnx.OPSET
     return {
         "model": network.model.name,
         "task": network.model.task,
@@ -340,9 +344,15 @@ def _description(
         **runs,
         "preprocessing": preprocessing(network),
         "class_names": list(network.class_names),
-        "bytes": path.stat().st_size,
-        "sha256": digest,
+        **_size_and_hash(path),
+        **({"data": _size_and_hash(beside)} if beside.exists() else {}),
         "source": dict(network.source),
         "difference_from_jax": apart,
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def _size_and_hash(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}

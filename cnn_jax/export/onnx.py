@@ -6,8 +6,10 @@ and windows are NCHW in ONNX and stand between two transpositions, most of which
 
 import math
 import string
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -19,6 +21,7 @@ from cnn_jax.export.program import Program, symbolic
 
 OPSET = 18
 LARGEST = 2**31 - 2**20  # bytes: what a protocol buffer holds, with room for the graph
+SMALL = 1024  # bytes: up to here a constant stays in the graph, also where weights lie beside it
 
 # primitives that are one node of the same operands
 SAME = {
@@ -66,7 +69,7 @@ class Graph:
 
     def __init__(self, helper: Any, numpy_helper: Any, free: Any) -> None:
         self.helper, self.numpy_helper, self.free = helper, numpy_helper, free
-        self.nodes, self.initializers, self.constants, self.count = [], [], {}, 0
+        self.nodes, self.constants, self.count = [], {}, 0
 
     def name(self, value: Value) -> str:
         """Return the value's name; a constant becomes an initializer, once."""
@@ -74,10 +77,7 @@ class Graph:
             return value
         key = id(value)
         if key not in self.constants:
-            name = f"constant{len(self.constants)}"
-            array = np.ascontiguousarray(value).reshape(np.shape(value))
-            self.initializers.append(self.numpy_helper.from_array(array, name))
-            self.constants[key] = name, value  # kept: its id must stay its own
+            self.constants[key] = f"constant{len(self.constants)}", value
         return self.constants[key][0]
 
     def __call__(self, operation: str, *inputs: Value, **attributes: Any) -> str:
@@ -442,14 +442,23 @@ def _evaluate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: list[V
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def converted(program: Program, title: str = "cnn_jax") -> bytes:
-    """Return the program as an ONNX model, its free size free.
+def write(
+    program: Program,
+    path: Path,
+    title: str = "cnn_jax",
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write the program as an ONNX model, its free size free.
 
-    Inputs and outputs have the program's names and layouts.
+    Inputs and outputs have the program's names and layouts. Of weights beyond LARGEST bytes, more
+    than a file of the format holds, all but the smallest lie beside it, in the file whose name has
+    .data behind it.
+
+    Args:
+      metadata: what else the file says, by name.
 
     Raises:
-      UsageError: onnx is not installed, an operation that has no ONNX form, or more weights than
-        a file of the format holds, 2 GiB.
+      UsageError: onnx is not installed, or an operation that has no ONNX form.
     """
     try:
         import onnx
@@ -473,19 +482,47 @@ def converted(program: Program, title: str = "cnn_jax") -> bytes:
         form = [size if isinstance(size, int) else str(size) for size in aval.shape]
         return helper.make_tensor_value_info(name, dtype, form)
 
-    if sum(len(each.raw_data) for each in graph.initializers) > LARGEST:
-        raise UsageError("the weights take more than the 2 GiB of an ONNX file; take safetensors")
+    constants = dict(graph.constants.values())
+    if sum(each.nbytes for each in constants.values()) > LARGEST:
+        with data_file(path).open("wb") as file:
+            initializers = [_initializer(*each, file) for each in constants.items()]
+    else:
+        initializers = [_initializer(*each) for each in constants.items()]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             title,
             [described(*each) for each in arrays.items()],
             [described(name, found[name]) for name in sorted(found)],
-            graph.initializers,
+            initializers,
         ),
         producer_name="cnn_jax",
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=9,
     )
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    helper.set_model_props(model, dict(metadata))
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(path)
+
+
+def data_file(path: Path) -> Path:
+    """Return where weights lie that are too many for the ONNX file at the path."""
+    return path.with_name(f"{path.name}.data")
+
+
+def _initializer(name: str, array: np.ndarray, beside: BinaryIO | None = None) -> Any:
+    """Return the constant as ONNX has it; with a file beside, a large one is appended to that."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    array = np.ascontiguousarray(array).reshape(np.shape(array))
+    if beside is None or array.nbytes <= SMALL:
+        return numpy_helper.from_array(array, name)
+    place = {"location": Path(beside.name).name, "offset": beside.tell(), "length": array.nbytes}
+    beside.write(array.data)
+    return TensorProto(
+        name=name,
+        dims=array.shape,
+        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+        data_location=TensorProto.EXTERNAL,
+        external_data=[{"key": key, "value": str(value)} for key, value in place.items()],
+    )

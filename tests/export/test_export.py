@@ -152,6 +152,26 @@ def test_safetensors_hold_the_weights_the_class_names_and_the_preprocessing(smal
     jax.tree.map(np.testing.assert_array_equal, again.variables, small.variables)
 
 
+def test_the_onnx_file_says_itself_what_it_takes_and_gives(small, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    told = files.export(small, photographs(small), tmp_path, ["onnx"])["onnx"]
+    found = onnxruntime.InferenceSession(tmp_path / "lenet5.onnx").get_modelmeta()
+    said = {name: json.loads(value) for name, value in found.custom_metadata_map.items()}
+    assert said == {name: told[name] for name in ("model", "class_names", "preprocessing")}
+    assert said["preprocessing"]["mode"] == "L"
+
+
+def test_weights_beyond_the_size_of_an_onnx_file_lie_beside_it(small, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx, "LARGEST", 100_000)
+    told = files.export(small, photographs(small), tmp_path, ["onnx"])["onnx"]
+    assert told["difference_from_jax"] <= 1e-5
+    sizes = {each.name: each.stat().st_size for each in tmp_path.iterdir()}
+    assert sizes.keys() == {"lenet5.onnx", "lenet5.onnx.data", "lenet5.onnx.json"}
+    assert sizes["lenet5.onnx"] == told["bytes"] < 20_000
+    assert sizes["lenet5.onnx.data"] == told["data"]["bytes"] > 200_000
+
+
 def with_head(network, change):
     """The network with its last layer changed."""
     params = network.variables["params"]
@@ -341,14 +361,16 @@ def test_a_missing_library_and_an_unknown_format_are_told(monkeypatch):
         files.check_formats(["onnx"])
 
 
-def test_an_operation_without_an_onnx_form_is_told():
+def test_an_operation_without_an_onnx_form_is_told(tmp_path):
     pytest.importorskip("onnx")
 
     def sorted_pixels(pixels):
         return {"sorted": jnp.sort(pixels, axis=1)}
 
+    sorting = Program(sorted_pixels, {"pixels": ("batch", 4, 4, 1)})
     with pytest.raises(errors.UsageError, match="sort has no ONNX form here"):
-        onnx.converted(Program(sorted_pixels, {"pixels": ("batch", 4, 4, 1)}))
+        onnx.write(sorting, tmp_path / "sorted.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
