@@ -42,7 +42,7 @@ def needs_training(page: Path) -> bool:
 WITH_EXAMPLES = [
     pytest.param(page, id=name_of(page), marks=[pytest.mark.large] * needs_training(page))
     for page in PAGES
-    if examples(page)
+    if examples(page) and page.name != "export.md"  # without this project: tests/export
 ]
 
 

@@ -1,8 +1,11 @@
 """Networks as files for others: any batch size, numbers as JAX's, and nothing kept that differs."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.export
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors
 
-from cnn_jax import errors, ops, trained
+from cnn_jax import answers, errors, ops, trained
+from cnn_jax.data import decoding, sample_photographs
 from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.export import files, onnx, program
 from cnn_jax.export.program import Program
@@ -391,3 +395,45 @@ def test_the_command_refuses_an_unknown_format_in_one_line():
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: unknown format 'tflite'")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder as the guide's examples find it: a photograph and the files of the command."""
+    folder = tmp_path_factory.mktemp("guide")
+    photograph = next(e.path for e in sample_photographs.PHOTOGRAPHS if "chelsea" in e.path.name)
+    shutil.copy(photograph, folder / "photo.jpg")
+    network = trained.embedded()
+    pixels = trained_like.photographs(224, 3)[:1]
+    (folder / "exported").mkdir()
+    files.export(network, pixels, folder / "exported")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("examples", [(0, 1, 3), (0, 2, 3)], ids=["onnx", "stablehlo"])
+def test_the_guides_examples_see_on_a_photograph_what_the_network_sees(examples, exported):
+    pytest.importorskip("onnxruntime")
+    network = trained.embedded()
+    ask = answers.asker(network)
+    (answer,) = ask([decoding.read(exported / "photo.jpg", 3)])
+    seen = [f"{each['name']} {each['probability']:.1%}" for each in answer.found]
+    assert run_alone(examples, exported).splitlines() == seen
+
+
+@pytest.mark.slow
+def test_the_guides_example_reads_weights_and_what_they_are_for(exported):
+    told = run_alone([4], exported)
+    assert told.startswith("tf_efficientnet_lite0 {'mode': 'RGB', 'resize_shorter_side': 256, ")
+
+
+def run_alone(examples, folder):
+    """What these of the guide's examples print together, in a process without the project."""
+    page = Path(__file__).parents[2] / "docs/guides/export.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    alone = "import sys\nassert not {'cnn_jax', 'flax'} & set(sys.modules)\n"
+    code = "".join([*(blocks[i] for i in examples), alone])
+    command = [sys.executable, "-I", "-c", code]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
