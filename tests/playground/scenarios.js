@@ -113,7 +113,7 @@ const scenarios = {
     const page = await open(browser, `${SMALL}&seed=1`);
     await stepTo(page, 1);
     for (const [layer, formula] of [["convolution", /Σ x · w/], ["ReLU", /max\(x, 0\)/], ["max pooling", /max\(/], ["dense", /Σ eʸ/]]) {
-      await page.click(`button.open:has-text("${layer}")`);
+      await page.click(`button.open:has-text("${layer}")`); // over the one before
       await page.waitForFunction((source) => new RegExp(source).test(document.querySelector(".operation .formula")?.textContent), formula.source);
       if (layer === "convolution") {
         const text = (await page.textContent(".operation .formula")).replaceAll("−", "-");
@@ -121,6 +121,7 @@ const scenarios = {
         assert.ok(Math.abs(bias + product - sum) < 0.02, text);
       }
     }
+    assert.deepEqual(page.told, []);
   },
 
   async keyboard(browser) {
@@ -137,6 +138,15 @@ const scenarios = {
     await page.waitForFunction(() => playground.step >= 3);
     await page.keyboard.press("Enter");
     await page.waitForFunction(() => !playground.playing);
+    // what a choice makes anew keeps the focus
+    for (const control of ["#batch", "[aria-label='Maps of layer 1']", "[aria-label='Activation of layer 2']"]) {
+      await page.focus(control);
+      const before = await page.evaluate(() => location.hash);
+      await page.keyboard.press("ArrowDown");
+      await page.waitForFunction((hash) => location.hash !== hash, before);
+      await page.waitForFunction((control) => document.activeElement.matches(control), control);
+    }
+    await page.focus("#play");
     await tabTo("button.tile");
     await page.keyboard.press("Enter");
     await page.waitForSelector(".operation:not([hidden])");
@@ -152,6 +162,7 @@ const scenarios = {
     await page.waitForFunction(() => document.querySelector("#subject").textContent.includes("your drawing"));
     await tabTo("#epsilon");
     await tabTo("#train-own");
+    await tabTo("#own-folder");
   },
 
   async bad_input(browser) {
@@ -201,14 +212,77 @@ const scenarios = {
     await page.waitForFunction(() => document.querySelectorAll(".group .thumbnail").length === 3);
     await page.click("#train-own");
     await page.waitForFunction(() => document.querySelector("#notice").textContent.includes("two classes at least"));
+    assert.ok(await page.isHidden("#add-to"), "an example of the data goes into no class");
+    await page.locator("#pad").click();
     for (let i = 1; i <= 3; i++) {
-      await page.locator(".group").nth(1).locator("button.plain").click();
+      await page.click("#add-to button >> nth=1");
       await page.waitForFunction((n) => document.querySelectorAll(".group .thumbnail").length === n, 3 + i);
     }
     await page.click("#train-own");
     await page.waitForFunction(() => document.querySelector("#data").value === "own");
     await stepTo(page, 5);
     assert.equal(await page.evaluate(() => playground.losses.length), 5);
+    const ground = await page.$eval("#pad", (pad) => [...pad.getContext("2d").getImageData(0, 0, 1, 1).data]);
+    assert.deepEqual(ground, [0, 0, 0, 255], "one draws as before the training");
+    assert.deepEqual(page.told, []);
+    const again = await open(browser, await page.evaluate(() => location.hash.slice(1)));
+    assert.match(await notice(again), /does not hold images of your own/);
+    assert.equal(await again.$eval("#data", ({ value }) => value), "digits");
+  },
+
+  async drops(browser) {
+    const page = await open(browser, SMALL);
+    const folder = fs.mkdtempSync(path.join(require("node:os").tmpdir(), "folders-"));
+    for (const name of ["c", "a", "b"]) {
+      fs.mkdirSync(path.join(folder, name));
+      for (const file of ["1.png", "2.png"]) fs.writeFileSync(path.join(folder, name, file), Buffer.from(PNG, "base64"));
+    }
+    await page.setInputFiles("#own-folder", folder);
+    await page.waitForFunction(() => document.querySelectorAll(".group .thumbnail").length === 6);
+    fs.rmSync(folder, { recursive: true });
+    assert.deepEqual(await page.$$eval(".group-name", (all) => all.map(({ value }) => value)), ["a", "b", "c"]);
+    await page.click("[aria-label='Remove class 2, b']");
+    assert.equal(await page.locator(".group").count(), 2);
+    const drop = (selector) => page.evaluate(([selector, text]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "dot.png", { type: "image/png" }));
+      const event = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+      document.querySelector(selector).dispatchEvent(event);
+      return event.defaultPrevented;
+    }, [selector, PNG]);
+    assert.ok(await drop("h1"), "a file that misses its place leaves the page where it is");
+    await drop("#pad");
+    await page.waitForFunction(() => document.querySelector("#subject").textContent.includes("your image “dot.png”"));
+    await drop(".own");
+    await page.waitForFunction(() => document.querySelector("#notice").textContent.includes("a folder for each class"));
+    assert.deepEqual(page.told, []);
+  },
+
+  async tells_what_is_old(browser) {
+    const page = await open(browser, `${SMALL}&seed=1`);
+    await trainTo(page, 30);
+    await page.waitForFunction(() => /^Step \d+: loss [\d.]+, [\d.]+ percent/.test(document.querySelector("[role=status]").textContent));
+    await page.waitForSelector("#look-ascent[data-state=done]");
+    await page.click("#step"); // other weights: what was made of the former ones is made anew
+    await page.waitForSelector("#look-ascent[data-state=waiting]");
+    await page.waitForSelector("#look-ascent[data-state=done]");
+    await page.click("#play");
+    assert.equal(await page.getAttribute("#answer", "aria-live"), "off");
+    await page.click(".subject .thumbnail >> nth=3");
+    for (const part of ["occlusion", "adversarial", "inversion"]) await page.waitForSelector(`#look-${part}[data-state=waiting]`);
+    await page.click("#play");
+    await page.waitForFunction(() => document.querySelector("#answer").getAttribute("aria-live") === "polite");
+    // a cell of the confusion matrix shows its images, and an image is looked at
+    const cell = page.locator(".confusion td button").last();
+    const count = Number(await cell.textContent());
+    await cell.click();
+    await page.waitForFunction((n) => document.querySelectorAll(".mistakes .thumbnail").length === n, Math.min(count, 18));
+    const last = page.locator(".mistakes .thumbnail").last();
+    await last.click();
+    assert.equal(await last.getAttribute("aria-current"), "true");
+    assert.ok((await last.getAttribute("title")).startsWith((await page.textContent("#subject")).replace("Now: ", "").split(",")[0]));
+    await page.click("text=All mistakes");
+    await page.waitForFunction(() => document.querySelector(".mistakes header p").textContent.includes("of 359 test images"));
     assert.deepEqual(page.told, []);
   },
 

@@ -103,6 +103,8 @@ QUICK = [
     "diverges",
     "opens_a_layer",
     "own_data",
+    "drops",
+    "tells_what_is_old",
     "switches",
     "hides",
     "fits",

@@ -1,6 +1,6 @@
 // The bar on top: play, step, begin anew, and what a run is made of.
 import { BATCHES, DECAYS, DEVICES, RATES, rateAt } from "./address.js";
-import { h, select } from "./dom.js";
+import { h, keepFocus, select } from "./dom.js";
 import { OPTIMIZERS } from "./optimizers.js";
 import { changeRate, configure, pause, play, rateNow, remember, restart, stepOnce } from "./page.js";
 
@@ -23,8 +23,8 @@ export function mountControls(page) {
   const playButton = h("button", { class: "play", id: "play", onclick: () => (page.playing ? pause(page) : play(page)) });
   const step = h("button", { class: "round", id: "step", title: "One step", "aria-label": "One step", onclick: () => stepOnce(page) }, icon("step"));
   const reset = h("button", { class: "round", id: "reset", title: "Begin anew", "aria-label": "Begin anew from the first weights", onclick: () => restart(page) }, icon("reset"));
-  const count = h("output", { class: "count", id: "count", "aria-label": "Steps" });
-  const epoch = h("output", { class: "quiet" });
+  const count = h("span", { class: "count", id: "count", title: "Steps" });
+  const epoch = h("span", { class: "quiet" });
   const fields = h("div", { class: "fields" });
 
   const showPlaying = () => {
@@ -36,7 +36,8 @@ export function mountControls(page) {
   const showCount = () => {
     const { session } = page;
     count.textContent = String(session.step).padStart(5, "0");
-    epoch.textContent = `epoch ${((session.step * session.config.batch) / session.dataset.train).toFixed(1)}`;
+    const loss = session.losses.length ? ` · loss ${session.losses.at(-1).toFixed(2)}` : "";
+    epoch.textContent = `epoch ${((session.step * session.config.batch) / session.dataset.train).toFixed(1)}${loss}`;
   };
   const field = (name, label, control) =>
     page.hides(name) ? null : h("label", { class: "field" }, h("span", {}, label), control);
@@ -51,7 +52,7 @@ export function mountControls(page) {
       ...[
         field("data", "Data", select([...page.datasets.keys()], config.data, change("data"), { id: "data" })),
         page.checkpoint && field("start", "Start from", select([["checkpoint", page.checkpoint.name], ["seed", "random weights"]], config.start, (start) =>
-          configure(page, start === "checkpoint" ? { start, data: page.checkpoint.data, network: page.checkpoint.text } : { start }))),
+          configure(page, start === "checkpoint" ? { start, data: page.checkpoint.data, network: page.checkpoint.text } : { start }), { id: "start" })),
         field("optimizer", "Optimizer", select(Object.keys(OPTIMIZERS).map((name) => [name, NAMES[name]]), config.optimizer, change("optimizer"), { id: "optimizer" })),
         field("rate", "Learning rate", select(numbers(RATES, rate), String(rate), (value) => changeRate(page, Number(value)), { id: "rate" })),
         field("batch", "Batch", select(numbers(BATCHES, config.batch), String(config.batch), change("batch", Number), { id: "batch" })),
@@ -75,7 +76,7 @@ export function mountControls(page) {
 
   page.on("playing", showPlaying);
   page.on("session step", showCount);
-  page.on("session rate refused", showFields);
+  page.on("session rate refused", () => keepFocus(fields, showFields));
   showPlaying();
   return h("div", { class: "bar" }, h("div", { class: "transport" }, reset, playButton, step, h("div", { class: "counts" }, count, epoch)), fields);
 }
@@ -85,11 +86,11 @@ export function mountLink(page) {
   const button = h("button", { class: "plain", id: "link", onclick: async () => {
     try {
       await navigator.clipboard.writeText(location.href);
-      button.textContent = "Copied";
+      button.textContent = page.config.data === "own" ? "Copied, without your images" : "Copied";
     } catch {
       button.textContent = "It is in the address bar";
     }
-    setTimeout(() => (button.textContent = "Copy link"), 1500);
+    setTimeout(() => (button.textContent = "Copy link"), 2500);
   } }, "Copy link");
   return button;
 }

@@ -1,5 +1,7 @@
 // HTML elements from functions: h("button", {class: "play", onclick}, "Play").
 
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
 export function h(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
@@ -37,9 +39,36 @@ export function select(options, value, onchange, properties = {}) {
 
 // Changes the page by f, with what has a view-transition-name moving to its new place.
 export function transition(f) {
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  if (!document.startViewTransition || still || document.hidden) return f();
+  if (!document.startViewTransition || still.matches || document.hidden) return f();
   return document.startViewTransition(f);
+}
+
+export function scrollTo(element) {
+  element.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+}
+
+// Calls f with the files that are dropped on the element, after all others that it lies in.
+export function onDrop(element, f) {
+  element.addEventListener("dragover", (event) => (event.preventDefault(), element.classList.add("over")));
+  element.addEventListener("dragleave", () => element.classList.remove("over"));
+  element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    element.classList.remove("over");
+    f([...event.dataTransfer.files], event.dataTransfer);
+  });
+}
+
+// Runs f, which makes the controls of a container anew, and gives the focus back to the one of the
+// same name, else to the one in the same place.
+export function keepFocus(container, f) {
+  const controls = () => [...container.querySelectorAll("button, select, input, [tabindex]")];
+  const name = (control) => control.id || control.getAttribute("aria-label");
+  const at = controls().indexOf(document.activeElement);
+  const held = at < 0 ? null : name(document.activeElement);
+  f();
+  const now = controls();
+  if (at >= 0) (now.find((each) => held && name(each) === held) ?? now[Math.min(at, now.length - 1)])?.focus({ preventScroll: true });
 }
 
 // Lets the browser paint and answer before the work goes on.

@@ -74,7 +74,7 @@ export function mountLooking(page) {
     showEpsilon();
     adversarialCard.run();
   } });
-  const epsilonText = h("output", {});
+  const epsilonText = h("span", {});
   const showEpsilon = () => {
     epsilonText.textContent = `ε ${Number(epsilon.value).toFixed(2)}`;
   };
@@ -130,7 +130,8 @@ export function mountLooking(page) {
       },
       stop() {
         run += 1;
-        made.element.dataset.state = "";
+        made.element.dataset.state = "waiting";
+        if (page.playing) caption.textContent = "Anew when training pauses, or by ↻.";
       },
     };
     made.element = h(
@@ -167,6 +168,8 @@ export function mountLooking(page) {
   });
   page.on("step subject theme", look);
   page.on("subject playing", later);
+  page.on("step", () => page.playing || later()); // of one step by hand
+  page.on("playing", () => answer.setAttribute("aria-live", page.playing ? "off" : "polite"));
 
   return h(
     "section",

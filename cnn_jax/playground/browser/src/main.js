@@ -73,6 +73,8 @@ function mount(page) {
       part("own", mountOwn),
     ].filter(Boolean),
   );
+  // a file that misses its place does not take the browser away from the page
+  for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => page.emit("theme"));
   const server = document.querySelector('meta[name="cnn-jax-server"]');
   if (server) {

@@ -1,7 +1,7 @@
 // The network as columns of pictures, what each layer makes of the image, edited in place and as text.
 import { tree } from "@jax-js/jax";
 import { images, imageShape } from "./datasets.js";
-import { h, select, transition } from "./dom.js";
+import { h, keepFocus, select, transition } from "./dom.js";
 import { ACTIVATIONS, format, formatLayer, parse, thousands } from "./network.js";
 import { mountOperation } from "./operation.js";
 import { configure, rateNow } from "./page.js";
@@ -233,12 +233,13 @@ export function mountNetwork(page) {
 
   function openOperation(layer, channel, origin) {
     const picture = origin.querySelector?.("canvas");
+    operation.leaveTransition();
     if (picture) picture.style.viewTransitionName = "opened";
     const change = transition(() => {
       if (picture) picture.style.viewTransitionName = "";
       operation.open(layer.index, channel, origin);
     });
-    change?.finished?.catch(() => {});
+    for (const end of [change?.ready, change?.finished]) end?.catch(() => {}); // another one may overtake it
   }
 
   const text = h("textarea", { id: "network-text", rows: 2, spellcheck: "false", autocapitalize: "off", "aria-label": "The network as text" });
@@ -263,7 +264,7 @@ export function mountNetwork(page) {
     } }, name)));
 
   page.on("session", () => {
-    rebuild();
+    keepFocus(columns, rebuild);
     text.value = page.config.network;
   });
   page.on("step subject tested", refresh);

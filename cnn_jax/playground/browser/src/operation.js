@@ -1,6 +1,6 @@
 // A layer opened to its operation: which inputs make one output, the products, their sum, the formula.
 import { imageShape } from "./datasets.js";
-import { h, svg, transition } from "./dom.js";
+import { h, scrollTo, svg, transition } from "./dom.js";
 import { EPSILON, paddingBefore } from "./model.js";
 import { formatLayer } from "./network.js";
 import { canvas, css, largest, paintMosaic, paintSigned, signedColor } from "./pictures.js";
@@ -45,7 +45,7 @@ export function mountOperation(page) {
     element.hidden = false;
     build();
     element.querySelector("button")?.focus({ preventScroll: true });
-    element.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    scrollTo(element);
   }
 
   const valuesBefore = (layer) => (layer.index ? page.outputs[layer.index - 1] : normalized(page));
@@ -65,7 +65,7 @@ export function mountOperation(page) {
     refresh();
   }
 
-  let picture, marker, body, sum;
+  let picture, marker, body, sum, named;
   function build() {
     const layer = page.session.plan[shown.index];
     const maps = layer.output.length === 3;
@@ -76,11 +76,12 @@ export function mountOperation(page) {
       const wanted = Number(chooser.value);
       if (Number.isInteger(wanted) && wanted >= 1 && wanted <= layer.output[0]) (shown.channel = wanted - 1), refresh();
     } });
+    named = h("span", {});
     const head = h(
       "header",
       {},
       h("h3", {}, `Layer ${layer.index + 1}: ${formatLayer(layer)}`),
-      h("label", { class: "small" }, maps ? "map " : "output ", chooser, ` of ${layer.output[0]}`),
+      h("label", { class: "small" }, maps ? "map " : "output ", chooser, ` of ${layer.output[0]}`, named),
       maps && height * width > 1 ? h("button", { class: "plain", onclick: slide }, "Slide over the map") : null,
       h("button", { class: "plain close", onclick: () => {
         const origin = shown.origin;
@@ -105,7 +106,7 @@ export function mountOperation(page) {
         refresh();
       };
       target.addEventListener("pointerdown", point);
-      target.addEventListener("pointermove", (event) => event.pointerType === "mouse" && point(event));
+      target.addEventListener("pointermove", point);
       parts.push(h("div", { class: "sides" }, body, h("figure", { class: "output" }, target, h("figcaption", {}, "the output; point at a value"))));
     } else parts.push(body);
     parts.push(sum);
@@ -147,15 +148,19 @@ export function mountOperation(page) {
       picture.setAttribute("aria-label", `Output map ${shown.channel + 1}; the value at row ${y + 1}, column ${x + 1} is ${number(map[y * width + x])}`);
       box(marker, [y, x, 1, 1], height, width);
     }
+    if (layer.index === page.session.plan.length - 1) named.textContent = `: “${page.session.dataset.classes[shown.channel]}”`;
     const { parts, formula } = (WORKINGS[layer.kind] ?? activation)({ page, layer, out, input, own, ...shown });
     body.replaceChildren(...parts);
+    sum.setAttribute("aria-live", page.playing || sliding ? "off" : "polite");
     sum.replaceChildren(...formula);
   }
 
   element.addEventListener("keydown", (event) => {
     if (event.key === "Escape") element.querySelector(".close")?.click();
   });
-  return { element, open, close, refresh };
+  // What is open gives its place in the transition to what is opened next.
+  const leaveTransition = () => picture && (picture.style.viewTransitionName = "");
+  return { element, open, close, refresh, leaveTransition };
 }
 
 const SAID = {

@@ -192,7 +192,12 @@ export function fromAddress(page, defaults) {
   const [config, complaints] = read(location.hash, names, defaults);
   if (!page.checkpoint) config.start = "seed";
   const classes = page.datasets.get(config.data).classes.length;
-  if (!new URLSearchParams(location.hash.slice(1)).has("network")) {
+  const lost = complaints.indexOf("data=own");
+  if (lost >= 0) {
+    complaints.splice(lost, 1);
+    tell(page, "The address does not hold images of your own; bring them again, below. Until then the page takes its own data.", "error");
+  }
+  if (lost >= 0 || !new URLSearchParams(location.hash.slice(1)).has("network")) {
     const layers = parse(config.network);
     config.network = format(withClasses(layers, layers.at(-1).features, classes));
   }

@@ -70,6 +70,9 @@ function put(target, height, width, color) {
   context.putImageData(picture, 0, 0);
 }
 
+// An image file, upright by its EXIF; null where the browser reads none.
+export const decoded = (file) => createImageBitmap(file).catch(() => null);
+
 // Reads a picture on a canvas as an image [c, h, w] in 0..1.
 export function readImage(source, [channels, height, width]) {
   const { data } = source.getContext("2d").getImageData(0, 0, width, height);

@@ -2,10 +2,14 @@
 import { chart, smoothed, thinned } from "./curves.js";
 import { h } from "./dom.js";
 
+const SPEAK_EVERY = 10000; // milliseconds
+
 export function mountProgress(page) {
   const loss = chart("Loss");
   const accuracy = chart("Accuracy on the test images");
-  const big = h("output", { class: "big", id: "accuracy" });
+  const big = h("span", { class: "big", id: "accuracy" });
+  const spoken = h("p", { class: "unseen", role: "status" });
+  let spokenAt = 0;
 
   const draw = () => {
     const { losses, tests, dataset } = page.session;
@@ -27,11 +31,21 @@ export function mountProgress(page) {
     const last = tests.at(-1);
     big.textContent = last ? `${(100 * last.accuracy).toFixed(1)} %` : "–";
   };
+  // The curves change too often to be read out: a sentence now and then, and at every pause.
+  const speak = () => {
+    const { step, losses, tests } = page.session;
+    const now = performance.now();
+    if (!step || (page.playing && now - spokenAt < SPEAK_EVERY)) return;
+    spokenAt = now;
+    spoken.textContent = `Step ${step}: loss ${losses.at(-1).toFixed(3)}, ${(100 * tests.at(-1).accuracy).toFixed(1)} percent of the test images right.`;
+  };
   page.on("session step tested", draw);
+  page.on("playing tested", speak);
   return h(
     "section",
     { class: "card progress", "aria-labelledby": "progress-title" },
     h("header", {}, h("h2", { id: "progress-title" }, "Learning"), h("p", { class: "headline" }, big, h("span", { class: "quiet" }, " of the test images right"))),
+    spoken,
     h("div", { class: "curves" }, loss.element, accuracy.element),
   );
 }

@@ -1,9 +1,9 @@
 // The image that is looked at: an example of the data, or one that the visitor draws.
 import { imageShape, testIndices } from "./datasets.js";
-import { h } from "./dom.js";
+import { h, onDrop } from "./dom.js";
 import { thumbnail } from "./mistakes.js";
-import { chooseImage } from "./page.js";
-import { readImage } from "./pictures.js";
+import { chooseImage, tell } from "./page.js";
+import { decoded, readImage } from "./pictures.js";
 
 const SIDE = 256;
 const STEP = 16; // of the keyboard's pen
@@ -11,6 +11,7 @@ const STEP = 16; // of the keyboard's pen
 export function mountSubject(page) {
   const examples = h("div", { class: "examples few" });
   const caption = h("p", { class: "quiet", id: "subject" });
+  const own = h("div", { id: "add-to", class: "add-to" }); // filled by own.js
   let offset = 0;
 
   const showExamples = () => {
@@ -27,16 +28,21 @@ export function mountSubject(page) {
       pad.clear();
     }
   });
-  page.on("subject", () => (caption.textContent = `Now: ${page.subject.text}`));
-  return h(
+  page.on("subject", () => {
+    caption.textContent = `Now: ${page.subject.text}`;
+    own.hidden = page.subject.label !== null;
+  });
+  const section = h(
     "section",
     { class: "card subject", "aria-labelledby": "subject-title" },
     h("header", {}, h("h2", { id: "subject-title" }, "Choose an image, or draw one"), caption),
     h("div", { class: "choose" },
       h("div", {}, examples, h("button", { class: "plain", onclick: () => ((offset += 10), showExamples()) }, "Other examples")),
-      pad.element,
+      h("div", { class: "drawing" }, pad.element, own),
     ),
   );
+  onDrop(section, (files) => pad.open(files[0]));
+  return section;
 }
 
 // A square to draw in by pointer or by keys; what is drawn becomes the image that is looked at.
@@ -45,14 +51,16 @@ function drawingPad(page) {
     "aria-label": "Draw here: with the pointer, or move by the arrow keys and draw by holding shift; Delete clears" });
   const context = paper.getContext("2d", { willReadFrequently: true });
   const cursor = h("div", { class: "cursor", hidden: true });
+  const hint = h("span", { class: "hint", "aria-hidden": "true" }, "Draw here");
   let at = null; // of the pen
   let drawn = false;
 
-  const colors = () => (page.dataset.shape[2] === 3 ? { ground: "#2a4d69", ink: "#ffc14d" } : { ground: "#000", ink: "#fff" });
+  const colors = () => (page.dataset.name.startsWith("shapes") ? { ground: "#2a4d69", ink: "#ffc14d" } : { ground: "#000", ink: "#fff" });
   const clear = () => {
     context.fillStyle = colors().ground;
     context.fillRect(0, 0, SIDE, SIDE);
     drawn = false;
+    hint.hidden = false;
   };
   const line = (from, to) => {
     Object.assign(context, { strokeStyle: colors().ink, lineWidth: SIDE / 9, lineCap: "round", lineJoin: "round" });
@@ -60,16 +68,32 @@ function drawingPad(page) {
     context.moveTo(...from);
     context.lineTo(to[0] + 0.01, to[1]);
     context.stroke();
-    drawn = true;
-    give();
+    drawn = hint.hidden = true;
+    give("your drawing");
+  };
+  // The middle square of an image file. The digits are light on dark: ink on paper is turned over.
+  const open = async (file) => {
+    const bitmap = file && (await decoded(file));
+    if (!bitmap) return file && tell(page, `“${file.name}” is no image that this browser reads.`, "error");
+    const side = Math.min(bitmap.width, bitmap.height);
+    context.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, SIDE, SIDE);
+    bitmap.close();
+    const onPaper = page.dataset.shape[2] === 1 && isLight(context);
+    if (onPaper) {
+      Object.assign(context, { globalCompositeOperation: "difference", fillStyle: "#fff" });
+      context.fillRect(0, 0, SIDE, SIDE);
+      context.globalCompositeOperation = "source-over";
+    }
+    drawn = hint.hidden = true;
+    give(`your image “${file.name}”${onPaper ? ", light and dark exchanged as in the data" : ""}`);
   };
   let waiting = false;
-  const give = () => {
+  const give = (text) => {
     if (waiting) return;
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
-      if (drawn) chooseImage(page, reduced(paper, imageShape(page.dataset), colors().ground), "your drawing");
+      if (drawn) chooseImage(page, reduced(paper, imageShape(page.dataset), colors().ground), text);
     });
   };
   const place = (event) => {
@@ -102,9 +126,14 @@ function drawingPad(page) {
     Object.assign(cursor.style, { left: `${(100 * x) / SIDE}%`, top: `${(100 * y) / SIDE}%` });
   });
   paper.addEventListener("blur", () => (cursor.hidden = true));
+  const file = h("input", { type: "file", accept: "image/*", class: "unseen", id: "open-image", onchange: () => open(file.files[0]).then(() => (file.value = "")) });
   return {
     clear,
-    element: h("div", { class: "drawing" }, h("div", { class: "paper" }, paper, cursor), h("button", { class: "plain", onclick: clear }, "Clear")),
+    open,
+    element: [
+      h("div", { class: "paper" }, paper, hint, cursor),
+      h("div", { class: "buttons" }, h("button", { class: "plain", onclick: clear }, "Clear"), h("label", { class: "plain" }, "Open an image", file)),
+    ],
   };
 }
 
@@ -133,6 +162,11 @@ function reduced(paper, [channels, height, width], ground) {
   context.drawImage(source, left, top, sw, sh, (width - w) / 2, (height - t) / 2, w, t);
   return readImage(small, [channels, height, width]);
 }
+
+const isLight = (context) => {
+  const { data } = context.getImageData(0, 0, SIDE, SIDE);
+  return data.reduce((sum, value, i) => sum + (i % 4 === 3 ? 0 : value), 0) / (3 * SIDE * SIDE) > 127;
+};
 
 function inkBox(paper) {
   const { data } = paper.getContext("2d").getImageData(0, 0, SIDE, SIDE);
