@@ -48,11 +48,19 @@ def rows_of(name: str) -> list[str]:
     known, rows = {"pixels": trained_like.photographs(size, network.model.channels)[:2]}, []
     if program.head_maps(network):
         known["boxes"] = program.sample_boxes(network, size, size)
+    told, fault = {}, ""
+
+    def keep(path: Path, each: dict) -> None:
+        told[path.name.removeprefix(f"{name}.")] = each
+
     with tempfile.TemporaryDirectory() as folder:
+        formats = ["onnx", "stablehlo"]
         try:
-            told = files.export(network, known["pixels"], Path(folder), ["onnx", "stablehlo"])
+            files.export(network, known["pixels"], Path(folder), formats, watch=keep)
         except UsageError as error:
-            return [f"| {name} | {size} | {str(error).replace('|', '/')} | | |"]
+            fault = str(error).partition(";")[0].replace("|", "/")
+            if not told:
+                return [f"| {name} | {size} | {fault} | | |"]
         for ending in told:
             part = ending.removesuffix("onnx")
             if part == ending:
@@ -62,8 +70,8 @@ def rows_of(name: str) -> list[str]:
             if not part:
                 known |= {i: outputs[i][:1] for i in program.head_maps(network)}
             apart = min(np.abs(a - b).max() / np.abs([a, b]).max() for a, b, *_ in outputs.values())
-            both = (told[f"{part}{each}"] for each in ("onnx", "stablehlo"))
-            differences = (f"{each['difference_from_jax']:.1e}" for each in both)
+            both = (told.get(f"{part}{each}") for each in formats)
+            differences = (f"{each['difference_from_jax']:.1e}" if each else fault for each in both)
             stem = f"{name}.{part}".rstrip(".")
             rows.append(f"| {stem} | {size} | {' | '.join(differences)} | {apart:.2f} |")
     return rows

@@ -17,10 +17,9 @@ from jax.extend.core import Literal
 
 from cnn_jax import ops
 from cnn_jax.errors import UsageError
-from cnn_jax.export.program import Program, symbolic
+from cnn_jax.export.program import LARGEST, Program, symbolic
 
 OPSET = 18
-LARGEST = 2**31 - 2**20  # bytes: what a protocol buffer holds, with room for the graph
 SMALL = 1024  # bytes: up to here a constant stays in the graph, also where weights lie beside it
 
 # primitives that are one node of the same operands

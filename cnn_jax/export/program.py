@@ -19,6 +19,7 @@ from cnn_jax.models.registry import Model, find
 from cnn_jax.trained import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+LARGEST = 2**31 - 2**20  # bytes: what protocol and flat buffers hold, with room for the graph
 
 # inputs whose first size is free -> the name of that size
 FREE = {"pixels": "batch", "boxes": "regions"}
@@ -180,5 +181,10 @@ def serialized(program: Program) -> bytes:
     except ImportError:
         raise UsageError("stablehlo needs flatbuffers: pip install flatbuffers") from None
     with ops.portable():
-        exported = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)
-        return bytes(exported(*symbolic(program.inputs)).serialize())
+        exporting = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)
+        exported = exporting(*symbolic(program.inputs))
+    if len(exported.mlir_module_serialized) > LARGEST:
+        raise UsageError(
+            "the weights exceed the 2 GiB of a stablehlo file; give --format=onnx,safetensors"
+        )
+    return bytes(exported.serialize())

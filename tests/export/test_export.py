@@ -176,6 +176,13 @@ def test_weights_beyond_the_size_of_an_onnx_file_lie_beside_it(small, tmp_path, 
     assert sizes["lenet5.onnx.data"] == told["data"]["bytes"] > 200_000
 
 
+def test_weights_beyond_the_size_of_a_program_are_told(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "LARGEST", 100_000)
+    with pytest.raises(errors.UsageError, match="exceed the 2 GiB of a stablehlo file; give"):
+        files.export(small, photographs(small), tmp_path, ["stablehlo"])
+    assert not list(tmp_path.iterdir())
+
+
 def with_head(network, change):
     """The network with its last layer changed."""
     params = network.variables["params"]
