@@ -40,7 +40,6 @@ SAME = {
     "log": "Log",
     "logistic": "Sigmoid",
     "lt": "Less",
-    "max": "Max",
     "min": "Min",
     "mul": "Mul",
     "neg": "Neg",
@@ -355,8 +354,14 @@ def _stack(graph, eqn, *parts):
     return graph("Concat", *rows, axis=axis)
 
 
+def _max(graph, eqn, x, y):
+    """A ReLU by its name, as runtimes fuse that with a convolution."""
+    known, other = (x, y) if isinstance(x, np.ndarray) else (y, x)
+    relu = isinstance(known, np.ndarray) and not known.shape and known == 0
+    return graph("Relu", other) if relu else graph("Max", x, y)
+
+
 def _unpool(graph, eqn, values, indices):
-    """ops.max_unpool, which names itself in the jaxpr."""
     n, *spatial, c = eqn.outvars[0].aval.shape
     pixels = eqn.invars[0].aval.shape[1:-1]
     shape = graph.shape([n, math.prod(spatial), c])
@@ -384,7 +389,7 @@ SEVERAL: dict[str, Callable[..., Value]] = {
     "gather": _gather,
     "integer_pow": lambda graph, eqn, x: graph("Pow", x, _like(eqn, eqn.params["y"])),
     "log1p": lambda graph, eqn, x: graph("Log", graph("Add", _like(eqn, 1), x)),
-    "max_unpool": _unpool,
+    "max": _max,
     "ne": lambda graph, eqn, x, y: graph("Not", graph("Equal", x, y)),
     "pad": _pad,
     "reduce_max": _reduce("ReduceMax"),
@@ -406,6 +411,12 @@ SEVERAL: dict[str, Callable[..., Value]] = {
     "transpose": lambda graph, eqn, x: graph.permuted(x, eqn.params["permutation"]),
 }
 
+# name of a jitted function -> the same, where ONNX has a node for what is several primitives
+NAMED: dict[str, Callable[..., Value]] = {
+    "max_unpool": _unpool,
+    "relu6": lambda graph, eqn, x: graph("Clip", x, _like(eqn, 0), _like(eqn, 6)),
+}
+
 
 def _evaluate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: list[Value]) -> list:
     """Return the values of the jaxpr's outputs."""
@@ -424,8 +435,8 @@ def _evaluate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: list[V
             results = eqn.primitive.bind(*operands, **eqn.params)
             results = results if eqn.primitive.multiple_results else [results]
             results = [np.asarray(each) for each in results]
-        elif called in SEVERAL:
-            results = [SEVERAL[called](graph, eqn, *operands)]
+        elif called in NAMED:
+            results = [NAMED[called](graph, eqn, *operands)]
         elif inner is not None:
             closed = hasattr(inner, "consts")
             inner_consts = [np.asarray(each) for each in inner.consts] if closed else []

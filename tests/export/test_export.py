@@ -384,6 +384,31 @@ def test_an_operation_without_an_onnx_form_is_told(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_activations_are_the_nodes_that_runtimes_fuse_with_convolutions(tmp_path):
+    onnx_itself = pytest.importorskip("onnx")
+
+    def activated(pixels):
+        return {"y": ops.relu(pixels) + jax.nn.relu6(pixels)}
+
+    onnx.write(Program(activated, {"pixels": ("batch", 4)}), tmp_path / "y.onnx")
+    kinds = {each.op_type for each in onnx_itself.load(tmp_path / "y.onnx").graph.node}
+    assert kinds >= {"Relu", "Clip"}
+    assert kinds.isdisjoint({"Max", "Min"})
+
+
+def test_a_function_is_not_taken_for_the_primitive_of_its_name(tmp_path):
+    pytest.importorskip("onnxruntime")
+
+    @jax.jit
+    def pad(pixels):
+        return {"y": jnp.round(3 * pixels)}
+
+    onnx.write(Program(pad, {"pixels": ("batch", 4)}), tmp_path / "y.onnx")
+    pixels = np.float32([[-0.4, 0.1, 0.3, 0.9]])
+    (found,) = files.run_onnx(tmp_path / "y.onnx", [{"pixels": pixels}])
+    np.testing.assert_array_equal(found["y"], pad(pixels)["y"])
+
+
 @pytest.mark.slow
 def test_the_command_writes_a_weights_file_in_every_format(small, tmp_path):
     files.export(small, photographs(small), tmp_path, ["safetensors"])
