@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from jax._src import distributed
 
 from cnn_jax import errors, plugins, workdir
-from cnn_jax.runtime import peers, xla
+from cnn_jax.runtime import agreement, peers, xla
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address",
@@ -127,6 +127,8 @@ def run(
             logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every step they take
         together = _join_processes()
         try:
+            if together:
+                agreement.check(_flags_alike() | agreement.versions())
             main(argv)
         except BaseException as error:
             if together:
@@ -218,6 +220,11 @@ def _join_processes() -> bool:
         host = state.coordinator_address.rpartition(":")[0]
         peers.watch(state.process_id, state.num_processes, host, state.client, timeout)
     return True
+
+
+def _flags_alike() -> dict[str, Any]:
+    """What is the same in all processes of a run: the command's flags, as they were given."""
+    return {f"--{name}": str(value) for name, value in flag_values().items()}
 
 
 def _end_alone(wait: int) -> None:

@@ -1,7 +1,10 @@
 """Data sets by name, read example by example in any order, without TensorFlow."""
 
 import bisect
+import contextlib
+import hashlib
 import itertools
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +17,7 @@ from cnn_jax import errors, plugins
 from cnn_jax.data import coco, decoding, folder, slices
 from cnn_jax.data.preparation import EMBEDDED, FROM_ORIGINALS, locate, prepare
 from cnn_jax.data.tfrecord import TFRecordSource
-from cnn_jax.errors import UsageError
+from cnn_jax.errors import UnreadableImage, UsageError
 
 __all__ = [
     "Dataset",
@@ -250,6 +253,20 @@ def labels(dataset: Dataset) -> Int[np.ndarray, " n"]:
 def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
     """Return the number of examples of each class."""
     return np.bincount(labels(dataset), minlength=dataset.num_classes)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return how many examples and classes there are, and a digest of some images and all names.
+
+    Raises:
+      UsageError: an image is missing.
+    """
+    count = len(dataset.source)
+    digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
+    for index in np.unique(np.linspace(0, count - 1, 16).astype(int)):
+        with contextlib.suppress(UnreadableImage):  # told, or skipped, where it is read
+            digest.update(dataset.source[int(index)]["image"])
+    return f"{count} examples of {dataset.num_classes} classes, {digest.hexdigest()[:8]}"
 
 
 def training_split(name: str, data_dir: str | None = None) -> str:

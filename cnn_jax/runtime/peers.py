@@ -152,6 +152,11 @@ def fail(error: BaseException, deliberate: bool) -> str | None:
     return None
 
 
+def end_by_themselves() -> None:
+    """Watch no longer: all processes are about to fail for a reason that each knows."""
+    _ending.set()
+
+
 def leave(shut_down: Callable[[], None]) -> None:
     """End together: shut_down waits for all, and who is gone after it is not missed."""
     at(END, _status.step)

@@ -25,7 +25,7 @@ from cnn_jax.data.preprocessing import Preprocessing
 from cnn_jax.errors import UsageError
 from cnn_jax.models import Model
 from cnn_jax.models.registry import check_task
-from cnn_jax.runtime import parallel, peers
+from cnn_jax.runtime import agreement, parallel, peers
 from cnn_jax.training import checkpoint, class_weights, extension, goodput, memory
 from cnn_jax.training import config as configs
 from cnn_jax.training.callbacks import Callbacks
@@ -334,6 +334,9 @@ def train(
     before = checkpoint.newest_config(checkpoint_directory(workdir)) or {}
     known, owner = before.get("class_names", ()), f"the run in {workdir}"
     train_set, eval_set = load_datasets(config, task, known, owner)
+    if jax.process_count() > 1:
+        both = {"training": train_set, "evaluation": eval_set}
+        agreement.check({f"{x} data": datasets.fingerprint(both[x]) for x in both})
     given = configs.identity(config)
     config = _keeping_best(configs.resolve(config, train_set), task, before)
     config = task.resolve(config, train_set, eval_set)
@@ -400,7 +403,8 @@ def train(
     open_workdir(workdir, now, growing="steps", defaults=defaults)
     for line in to_say:
         progress.say(line)
-    peers.meet()  # the data of one may take longer than those of another
+    # meets the others before the first collective: the data of one may take longer than another's
+    agreement.check_shared(workdir)
     manager = checkpoint.open_checkpoints(
         checkpoint_directory(workdir),
         keep=config.keep,
@@ -419,6 +423,7 @@ def train(
                 progress.say(line)
         else:
             start = 0
+        agreement.check({"the update it goes on from": start}, f"see that all read {workdir} alike")
         state = over.put_state(state)
         del variables
         clock.goes_on_from(start)

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cnn_jax.data import datasets, preparation
+from cnn_jax.data.arrays import from_arrays
 from cnn_jax.errors import UsageError
 from tests.data.test_tfrecord import write_tfrecord
 
@@ -322,6 +323,19 @@ def test_labels_and_class_counts_are_the_examples_own(data_dir):
     expected = [dataset.source[i]["label"] for i in range(40)]
     np.testing.assert_array_equal(datasets.labels(dataset), expected)
     assert datasets.class_counts(dataset).tolist() == [expected.count(i) for i in range(10)]
+
+
+def test_a_fingerprint_tells_data_apart():
+    images = np.arange(64 * 4, dtype=np.uint8).reshape(4, 8, 8, 1)
+    other = images.copy()
+    other[3, 0, 0] = 0
+
+    def fingerprint(images, names=("a", "b")):
+        return datasets.fingerprint(from_arrays(images, np.array([0, 1, 0, 1]), names))
+
+    assert fingerprint(images).startswith("4 examples of 2 classes, ")
+    assert fingerprint(images.copy()) == fingerprint(images)
+    assert len({fingerprint(images), fingerprint(other), fingerprint(images, ("a", "c"))}) == 3
 
 
 def test_a_split_without_labels_has_no_classes_to_count(data_dir):
