@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
         if count > 1:
             tell(faults.stalled(one, want, image, faults.PEER_TIMEOUT + 10))
             tell(faults.stopped(one, want))
-            continue
+            tell(faults.late(one, want, 10))
         for how in ("flipped", "truncated", "missing"):
             tell(faults.damaged(one, want, how))
         tell(faults.full_disk(one, want, 150_000))
@@ -148,7 +148,7 @@ def main(argv: Sequence[str]) -> None:
             tell(faults.without_file(one, want, image, "an image", how))
         tell(faults.skipping(one, image))
     for each in trials:
-        if each.processes > 1 or each.task == "classification":
+        if each.task == "classification":
             continue
         [records] = data.rglob("shapes-train.array_record*")
         for how in ("missing", "unreadable"):

@@ -43,11 +43,14 @@ class Trial(NamedTuple):
     folder: Path
 
 
-def start(trial: Trial, workdir: Path, limit: int | None = None) -> list[subprocess.Popen]:
+def start(
+    trial: Trial, workdir: Path, limit: int | None = None, late: float = 0.0
+) -> list[subprocess.Popen]:
     """Start the command's processes, which write what they say beside the workdir.
 
     Args:
       limit: bytes of the largest file that they may write.
+      late: seconds by which the last one starts later than the others.
     """
 
     together = []
@@ -63,6 +66,7 @@ def start(trial: Trial, workdir: Path, limit: int | None = None) -> list[subproc
     workdir.parent.mkdir(parents=True, exist_ok=True)
     started = []
     for number in range(trial.processes):
+        time.sleep(late if number == trial.processes - 1 else 0)
         identity = [*together, f"--process_id={number}"] if together else []
         with _log(workdir, number).open("wb") as log:
             words = [*trial.command, f"--workdir={workdir}", *identity]
@@ -231,6 +235,15 @@ def stopped(trial: Trial, want: str) -> Row:
     return _row(trial, "a process stands still", workdir, told, want, right)
 
 
+def late(trial: Trial, want: str, seconds: float) -> Row:
+    """A process that starts so many seconds after the others, which wait for it."""
+    workdir = trial.folder / "late"
+    statuses = ended(start(trial, workdir, late=seconds))
+    told = said(workdir) if any(statuses) else ""
+    fault = f"a process starts {seconds:g} s late"
+    return _row(trial, fault, workdir, told, want, not any(statuses))
+
+
 def paused(trial: Trial, want: str) -> Row:
     """All stands still for a while, as when a machine is suspended."""
     workdir = trial.folder / "paused"
@@ -306,7 +319,7 @@ def _write_at_once(path: Path, text: str) -> None:
 
 
 def terminated(trial: Trial, want: str, when: str) -> Row:
-    """SIGTERM, "while it compiles" or "while it saves"."""
+    """SIGTERM to the last process, "while it compiles" or "while it saves"."""
     workdir = trial.folder / when.replace(" ", "_")
     processes = start(trial, workdir)
     folder = checkpoint_directory(workdir)
@@ -317,7 +330,7 @@ def terminated(trial: Trial, want: str, when: str) -> Row:
     _wait_for(begun[when], processes)
     if when == "while it compiles":
         time.sleep(0.3)  # from its log to its first update
-    processes[0].terminate()
+    processes[-1].terminate()
     statuses = ended(processes)
     told = _line(workdir, "told to stop")
     right = not any(statuses) and bool(told)  # and did not end before
@@ -396,7 +409,10 @@ def without_file(trial: Trial, want: str, file: Path, what: str, how: str) -> Ro
 
 
 def skipping(trial: Trial, image: Path) -> Row:
-    """An image that cannot be decoded, under --bad_images=skip."""
+    """An image that cannot be decoded, under --bad_images=skip.
+
+    Of several processes the first tells what it skipped itself, and another may have met it.
+    """
     workdir, content = trial.folder / "skipping", image.read_bytes()
     passing = trial._replace(command=(*trial.command, "--bad_images=skip"))
     try:
@@ -412,7 +428,7 @@ def skipping(trial: Trial, image: Path) -> Row:
         "processes": trial.processes,
         "told": f"{count} skipped",
         "same_bits": None,
-        "as_it_should": count == 1,
+        "as_it_should": count == 1 or (count == 0 and trial.processes > 1 and not any(statuses)),
     }
 
 

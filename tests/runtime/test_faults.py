@@ -81,6 +81,11 @@ def test_a_command_that_forgets_is_told(trial):
     assert "| no | NO | told to stop |" in report.as_markdown([row])
 
 
+def test_a_process_that_starts_late_is_waited_for(trial):
+    own = trial()
+    assert faults.late(own, faults.in_peace(own)[0], 0.2)["as_it_should"]
+
+
 def test_a_command_that_stands_still_goes_on(trial, monkeypatch):
     monkeypatch.setattr(faults.time, "sleep", lambda seconds: None)
     own = trial()
