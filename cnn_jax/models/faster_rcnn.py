@@ -22,6 +22,7 @@ from cnn_jax import ops
 from cnn_jax.layers import conv, conv_transpose, dense, dropout, flatten, relu
 from cnn_jax.models import fpn, resnet
 from cnn_jax.models.entry import Entry
+from cnn_jax.runtime.parallel import each_device
 
 Maps = Sequence[Float[Array, "n _h _w c"]]
 
@@ -174,7 +175,7 @@ def propose(
         return boxes[index], scores >= 0
 
     objectness, deltas = jax.lax.stop_gradient(_at_least_float32((objectness, deltas)))
-    return jax.vmap(of_image)(objectness, deltas, sizes)
+    return each_device(jax.vmap(of_image), objectness, deltas, sizes)
 
 
 def _at_least_float32(tree):
@@ -287,7 +288,7 @@ def select_scored(
         return Detections(boxes, jnp.where(there, found, 0), labels, there, exact)
 
     scores, deltas = _at_least_float32((scores, deltas))
-    return jax.vmap(of_image)(scores, deltas, proposals, valid, sizes)
+    return each_device(jax.vmap(of_image), scores, deltas, proposals, valid, sizes)
 
 
 def canvas_sizes(images: Float[Array, "n h w c"]) -> Int[Array, "n 2"]:

@@ -10,7 +10,7 @@ computes with them, and their gradients are spread again as they are summed.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -90,11 +90,38 @@ def spread(batch: Mapping[str, np.ndarray], mesh: Mesh) -> PyTree:
     }
 
 
+def within(mesh: Mesh | None, function: Callable) -> Callable:
+    """Return the function, to be jitted, in which each_device knows the mesh."""
+    if mesh is None:
+        return function
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return call
+
+
+def each_device(function: Callable, *args: PyTree) -> PyTree:
+    """Return function(*args), by each device of its own examples: of all arrays the first axis.
+
+    For what loops until it is done: of a loop over all examples the devices would tell each other
+    in every round whether one of them is not done yet. Outside of `within` all are one's own.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function(*args)
+    spec = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(function, in_specs=spec, out_specs=spec)(*args)
+
+
 def over_mesh(devices: Devices | None = None) -> Parallel:
     """jit with the state replicated and the batch sharded: `--parallel=jit`."""
     mesh = data_mesh(devices)
 
     def compile(step: Callable) -> Callable:
+        step = within(mesh, step)
         return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
     return Parallel(
@@ -140,7 +167,7 @@ def over_shards(devices: Devices | None = None) -> Parallel:
             state, metrics = step(state, batch)
             return constrained(state), jax.lax.with_sharding_constraint(metrics, everywhere)
 
-        return jax.jit(spread_step, donate_argnums=0)
+        return jax.jit(within(mesh, spread_step), donate_argnums=0)
 
     def create(make: Callable[..., PyTree], *args: PyTree) -> PyTree:
         made = jax.jit(make, out_shardings=spread_out(jax.eval_shape(make, *args)))

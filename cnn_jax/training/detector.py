@@ -117,6 +117,7 @@ def create_detector(
     """
 
     @partial(jax.jit, out_shardings=None if mesh is None else parallel.replicated(mesh))
+    @partial(parallel.within, mesh)
     def program(variables: PyTree, batch: Batch) -> Detections:
         given = proposals_of(batch)
         function = faster_rcnn if given is None else partial(fast_rcnn, proposals=given)
