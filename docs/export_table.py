@@ -28,10 +28,11 @@ outputs (`tests/models/trained_like.py`); the last column tells how far apart th
 photographs are, as the same share, for the output where they are closest. Of detectors the
 backbone's maps and the raw heads of the first stage are compared, and in rows of their own the
 heads on regions, on 9 or 18 boxes of one photograph and on the first alone; there the last column
-is of the first two boxes. Of R-CNN it is the network of a region. Networks that are not listed were
-not run yet: `python -m docs.export_table` adds them.
+is of the first two boxes. Of R-CNN it is the network of a region. A row is written by
+`python -m docs.export_table NETWORK`.
 
-| network | pixels | ONNX | StableHLO | between photographs |
+"""
+HEAD = """| network | pixels | ONNX | StableHLO | between photographs |
 | --- | --- | --- | --- | --- |
 """
 ROW = re.compile(r"^\| (?!network |---)(\S+) (\|.*)$", re.MULTILINE)
@@ -77,6 +78,24 @@ def rows_of(name: str) -> list[str]:
     return rows
 
 
+def page(rows: dict[str, str]) -> str:
+    """Return the document of these rows, each by its name, and what they come to."""
+    differences = [
+        (float(number), name, form)
+        for name, row in rows.items()
+        for form, number in zip(("ONNX", "StableHLO"), row.split("|")[2:4], strict=True)
+        if re.fullmatch(r" \d\S+ ", number)
+    ]
+    largest, name, form = max(differences)
+    networks = {row.partition(".")[0] for row in rows}
+    summary = (
+        f"These are {len(networks)} of {len(model_names())} networks. The largest difference is "
+        f"{largest:.1e}, of\n{name} as {form}; beyond {files.TOLERANCE:.0e} no file is kept.\n\n"
+    )
+    lines = "".join(f"| {name} {rows[name]}\n" for name in sorted(rows))
+    return TITLE + summary + HEAD + lines
+
+
 def main(names: list[str]) -> None:
     text = TABLE.read_text() if TABLE.exists() else ""
     rows = dict(ROW.findall(text))
@@ -84,8 +103,7 @@ def main(names: list[str]) -> None:
         if name not in rows or names:
             new = rows_of(name)
             rows |= dict(ROW.findall("\n".join(new)))
-            lines = "\n".join(f"| {name} {rows[name]}" for name in sorted(rows))
-            TABLE.write_text(TITLE + lines + "\n")
+            TABLE.write_text(page(rows))
             print(*new, sep="\n", flush=True)
 
 

@@ -468,13 +468,11 @@ def write(
       metadata: what else the file says, by name.
 
     Raises:
-      UsageError: onnx is not installed, or an operation that has no ONNX form.
+      UsageError: an operation that has no ONNX form.
     """
-    try:
-        import onnx
-        from onnx import helper, numpy_helper
-    except ImportError:
-        raise UsageError("onnx is not installed: pip install 'cnn_jax[export]'") from None
+    import onnx  # an extra
+    from onnx import helper, numpy_helper
+
     arrays = dict(zip(program.inputs, symbolic(program.inputs), strict=True))
     with ops.portable():
         closed, found = jax.make_jaxpr(program.function, return_shape=True)(*arrays.values())

@@ -174,12 +174,8 @@ def serialized(program: Program) -> bytes:
     """Return the program as jax.export serialises it, for PLATFORMS and any size that is free.
 
     Raises:
-      UsageError: flatbuffers is not installed, or the program is larger than the format's 2 GiB.
+      UsageError: the program is larger than the format's 2 GiB.
     """
-    try:
-        import flatbuffers  # noqa: F401
-    except ImportError:
-        raise UsageError("stablehlo needs flatbuffers: pip install flatbuffers") from None
     with ops.portable():
         exporting = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)
         exported = exporting(*symbolic(program.inputs))
