@@ -3,8 +3,9 @@
 python -m experiments.embedding --workdir=runs/digits --gallery=1000
 python -m experiments.embedding --image=holiday/
 
-Of a folder of photographs a class is the folder within it that they lie in, or where they lie in
-one what the network sees in them. With no flag, of crops of the sample photographs.
+Of a folder of photographs a class is the folder within it that they lie in (--class_level takes one
+further up), or where they lie in one what the network sees in them. With no flag, of crops of the
+sample photographs.
 """
 
 from collections.abc import Sequence
@@ -42,9 +43,18 @@ _LAYER = flags.DEFINE_string(
 _GALLERY = flags.DEFINE_integer(
     "gallery",
     1000,
-    "Number of examples of the data set, or of photographs, to compare.",
+    "Number of examples of the data set to compare, or of photographs, spread evenly over those "
+    "that are there.",
     lower_bound=4,
     module_name="Layers",
+)
+_CLASS_LEVEL = flags.DEFINE_integer(
+    "class_level",
+    None,
+    "Level of the folder that names a photograph's class, counted from the folder of --image: 1 "
+    "for those directly in it; by default the folder that the photograph itself lies in.",
+    lower_bound=1,
+    module_name="Images",
 )
 _PERPLEXITY = flags.DEFINE_float(
     "perplexity",
@@ -58,6 +68,8 @@ _PERPLEXITY = flags.DEFINE_float(
 
 def main(argv: Sequence[str]) -> None:
     del argv
+    if _CLASS_LEVEL.value is not None and not flags.FLAGS.image:
+        raise UsageError("--class_level goes with --image; give a folder of photographs")
     network = network_flags.load_network()
     files = subjects.image_files(network)
     if not files:
@@ -65,8 +77,10 @@ def main(argv: Sequence[str]) -> None:
         images, labels = subjects.first_examples(network, dataset, _GALLERY.value)
         classes = dataset.class_names
     elif flags.FLAGS.image:
-        images = subjects.read_files(network, files[: _GALLERY.value])
-        labels, classes = _classes(network, files[: _GALLERY.value], images)
+        count = min(_GALLERY.value, len(files))
+        files = [files[i * len(files) // count] for i in range(count)]
+        images = subjects.read_files(network, files)
+        labels, classes = _classes(network, files, images)
     else:
         read = [decoding.read(file, len(network.mean)) for file in files]
         count, size = min(_GALLERY.value, CROPS * len(files)), network.preprocessing.image_size
@@ -97,7 +111,7 @@ def _classes(
     network: trained.Trained, files: Sequence[str], images: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return labels and class names: the files' folders, or of one folder the network's answers."""
-    folders = [Path(file).parent.name for file in files]
+    folders = [_class_folder(Path(file)) for file in files]
     if len(set(folders)) > 1:
         names, labels = np.unique(folders, return_inverse=True)
         return labels, tuple(map(str, names))
@@ -108,6 +122,16 @@ def _classes(
     numbers, labels = np.unique(np.asarray(seen), return_inverse=True)
     known = network.class_names
     return labels, tuple(known[i] if i < len(known) else str(i) for i in numbers)
+
+
+def _class_folder(file: Path) -> str:
+    """Return the name of the folder that names this photograph's class."""
+    if _CLASS_LEVEL.value is None:
+        return file.parent.name
+    for place in map(Path.expanduser, map(Path, flags.FLAGS.image)):
+        if file.parent.is_relative_to(place):
+            return [place.name, *file.parent.relative_to(place).parts][: _CLASS_LEVEL.value + 1][-1]
+    raise UsageError(f"--class_level counts from a folder; give the one of {file} as --image")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from cnn_jax.visualize.mosaic import mosaic
@@ -43,8 +44,8 @@ def picture_table(
     column_titles: Sequence[str],
     size: float = 0.95,
 ) -> Figure:
-    """Pictures in rows and columns, each enlarged unsmoothed to a square of `size` inches."""
-    cells = [_enlarged(picture) for row in rows for picture in row]
+    """Pictures in rows and columns, each in a square of `size` inches."""
+    cells = [resized(picture, _CELL) for row in rows for picture in row]
     columns, gap = len(rows[0]), _CELL // 16
     whole = mosaic(cells, columns, gap=gap, background=1.0)
     figure = Figure(figsize=(columns * size + 1.0, len(rows) * size + 0.4), layout="constrained")
@@ -59,9 +60,12 @@ def picture_table(
     return figure
 
 
-def _enlarged(picture):
+def resized(picture: Float[np.ndarray, "h w 3"], side: int) -> Float[np.ndarray, "side side 3"]:
+    """Return a picture in 0..1 as a square of this side: enlarged unsmoothed, reduced smoothly."""
     pixels = Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
-    return np.asarray(pixels.resize((_CELL, _CELL), Image.Resampling.NEAREST)) / 255
+    larger = side >= max(picture.shape[:2])
+    way = Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
+    return np.asarray(pixels.resize((side, side), way)) / 255
 
 
 def one_picture(picture: Float[np.ndarray, "h w c"], width: float = 6.0) -> Figure:
@@ -77,15 +81,24 @@ def one_picture(picture: Float[np.ndarray, "h w c"], width: float = 6.0) -> Figu
 def points(
     places: Float[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"], class_names: Sequence[str]
 ) -> Figure:
-    """Points coloured by class, of up to twenty classes with their names."""
-    figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+    """Points coloured by class: up to twenty have a legend, of up to sixty each its name in it."""
+    there, drawn = np.unique(labels), []
+    few = len(there) <= 20
+    figure = Figure(figsize=(5.4, 4.6) if few else (8.0, 6.4), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10" if labels.max() < 10 else "tab20"]
-    there, drawn = np.unique(labels), []
     for label in there:
         style = {"color": colours(label % colours.N), "s": 9}
         drawn.append(axes.scatter(*places[labels == label].T, **style))
-    if len(there) <= 20:
+    if not few and len(there) <= 60:
+        for label in there:  # on that of its points which is nearest to all of them
+            own = places[labels == label]
+            middle = own[np.abs(own[:, None] - own).sum(axis=(1, 2)).argmin()]
+            halo = [withStroke(linewidth=1.5, foreground="white")]
+            axes.text(
+                *middle, class_names[label], fontsize=6, ha="center", va="bottom", path_effects=halo
+            )
+    if few:
         names = [class_names[label] for label in there]
         axes.legend(
             drawn, names, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)

@@ -1,12 +1,12 @@
 """Sections about the layers: filters, activations, what excites a channel, and what lies near."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cnn_jax import taps, trained
 from cnn_jax.errors import UsageError, unknown
@@ -19,6 +19,8 @@ from cnn_jax.visualize import activations, embedding, filters
 from cnn_jax.visualize.batching import Progress, in_batches, no_progress
 from cnn_jax.visualize.grad_cam import require_extent
 from cnn_jax.visualize.mosaic import mosaic
+
+_THUMBNAIL = 64  # pixels of an image's side on the map, at most
 
 
 def spread(shapes: dict[str, tuple], count: int = 4) -> list[str]:
@@ -178,9 +180,12 @@ def embedding_section(
     near = {name: embedding.nearest(space, count) for name, space in spaces.items()}
     recalls = {name: embedding.recall_at(found, labels) for name, found in near.items()}
     results: dict[str, Any] = {"layer": layer, "images": len(images), "recall": recalls}
-    # those first whose nearest neighbours disagree in class: there the spaces differ
-    wrong = labels[near["pixels"][:, 0]] != labels
-    shown = np.argsort(~wrong, kind="stable")[:queries]
+    right = {name: labels[found[:, 0]] == labels for name, found in near.items()}
+    results["classes"] = _by_class(right, labels, labels[near["features"][:, 0]], class_names)
+    # those whose nearest neighbour by pixels is of another class, or those first, over all classes
+    wrong = ~right["pixels"]
+    pool = np.argsort(~wrong, kind="stable")[: max(queries, wrong.sum())]
+    shown = pool[np.linspace(0, len(pool) - 1, min(queries, len(pool))).astype(int)]
     rows = [
         [
             figures.colour(images[i]),
@@ -210,6 +215,10 @@ def embedding_section(
     points = embedding.tsne(spaces["features"], key, perplexity)
     results["perplexity"] = perplexity
     results["tsne_recall"] = embedding.recall_at(embedding.nearest(points, count), labels)
+    side = min(images.shape[1], _THUMBNAIL)
+    small = embedding.thumbnails(
+        points, np.stack([figures.resized(figures.colour(image), side) for image in images])
+    )
     parts.append(
         html.figures(
             picture(
@@ -219,13 +228,48 @@ def embedding_section(
                 f"{results['tsne_recall'][1]:.1%}.",
             ),
             picture(
-                figures.one_picture(embedding.thumbnails(points, images), 5.0),
+                figures.one_picture(small, max(5.0, small.shape[1] / 192)),
                 "tsne_thumbnails",
                 "The images themselves, each on a cell of a grid, as near to its point as all can.",
             ),
         )
     )
+    parts.append(_class_table(results["classes"]))
     return results, html.section("What lies near what", *parts)
+
+
+def _by_class(
+    right: Mapping[str, Bool[np.ndarray, " n"]],
+    labels: Int[np.ndarray, " n"],
+    nearest: Int[np.ndarray, " n"],
+    class_names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return of each class its recall@1 in each space, and what it is most often taken for.
+
+    Args:
+      right: by space, whether each image's nearest neighbour is of its class.
+      nearest: the class of each image's nearest neighbour by features.
+    """
+    found = []
+    for label in np.unique(labels):
+        own = labels == label
+        others, counts = np.unique(nearest[own & (nearest != label)], return_counts=True)
+        recall = {name: float(each[own].mean()) for name, each in right.items()}
+        other = class_names[others[counts.argmax()]] if len(others) else None
+        row = {"class": class_names[label], "images": int(own.sum()), "taken_for": other}
+        found.append(row | {"recall@1": recall})
+    return found
+
+
+def _class_table(classes: Sequence[Mapping[str, Any]], most: int = 60) -> Html:
+    """Return the table of the classes, those first whose features say least."""
+    rows = [
+        (row["class"], row["images"], *row["recall@1"].values(), row["taken_for"])
+        for row in sorted(classes, key=lambda row: row["recall@1"]["features"])
+    ]
+    header = ["class", "images", "recall@1 of features", "of pixels", "most often taken for"]
+    which = "Class by class" if len(rows) <= most else f"The {most} hardest classes"
+    return html.table(header, rows[:most], f"{which}: whose nearest neighbour is of the class.")
 
 
 def _framed(image, same):

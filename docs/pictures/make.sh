@@ -4,12 +4,13 @@
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
 
-keep() { # keep FILE NAME: as docs/pictures/NAME.png, smaller and with a palette
-  .venv/bin/python - "$1" "docs/pictures/$2.png" <<'EOF'
+keep() { # keep FILE NAME [SIDE]: as docs/pictures/NAME.png, smaller and with a palette
+  .venv/bin/python - "$1" "docs/pictures/$2.png" "${3:-1200}" <<'EOF'
 import sys
 from PIL import Image
 picture = Image.open(sys.argv[1]).convert("RGB")
-picture.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
+side = int(sys.argv[3])
+picture.thumbnail((side, side), Image.Resampling.LANCZOS)
 picture.quantize(256, dither=Image.Dither.NONE).save(sys.argv[2], optimize=True)
 EOF
 }
@@ -29,6 +30,14 @@ on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
 on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
 on patch images --attack_steps=150 --examples=16
 on embedding neighbours
+
+# 400 of the photographs of fruit of Klasson et al. 2019, which are published under the MIT licence
+git clone --depth=1 https://github.com/marcusklasson/GroceryStoreDataset runs/GroceryStoreDataset
+./launch.sh embedding --image=runs/GroceryStoreDataset/dataset/test/Fruit --class_level=1 --gallery=400 \
+  --output=runs/pictures/fruit
+keep runs/pictures/fruit/tsne_points.png fruit_points
+keep runs/pictures/fruit/tsne_thumbnails.png fruit 960
+
 on dream dream
 samples=cnn_jax/data/sample_photographs
 on style result --image=$samples/coffee.jpg

@@ -132,6 +132,37 @@ def test_neighbours_are_measured_in_both_spaces(run):
     assert found["images"] == 60
     assert set(found["recall"]) == {"features", "pixels"}
     assert 0.5 < found["recall"]["pixels"]["1"] <= found["recall"]["pixels"]["5"] <= 1
+    assert sum(row["images"] for row in found["classes"]) == 60
+    for space, recall in found["recall"].items():
+        right = sum(row["images"] * row["recall@1"][space] for row in found["classes"])
+        assert right / 60 == pytest.approx(recall["1"])
+
+
+@pytest.mark.slow
+def test_a_level_of_folders_names_the_classes_of_photographs(run, tmp_path):
+    for level, place in enumerate(("apple/gala", "apple/fuji", "lemon", "kiwi/green/ripe")):
+        (tmp_path / "fruit" / place).mkdir(parents=True)
+        for i in range(3):
+            grey = Image.new("L", (20, 20), 60 * level + i)
+            grey.save(tmp_path / "fruit" / place / f"{i}.png")
+    given = [f"--workdir={run}", f"--image={tmp_path / 'fruit'}", "--gallery=8"]
+
+    def classes(name, *flags):
+        done = start("embedding", *given, *flags, f"--output={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        rows = json.loads((tmp_path / name / "results.json").read_text())["classes"]
+        return {row["class"]: row["images"] for row in rows}
+
+    assert classes("own") == {"fuji": 2, "gala": 2, "lemon": 2, "ripe": 2}
+    assert classes("first", "--class_level=1") == {"apple": 4, "kiwi": 2, "lemon": 2}
+    assert set(classes("second", "--class_level=2")) == {"fuji", "gala", "green", "lemon"}
+    file = tmp_path / "fruit/lemon/0.png"
+    done = start("embedding", f"--workdir={run}", *4 * [f"--image={file}"], "--class_level=1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --class_level counts from a folder; give the one of ")
+    done = start("embedding", f"--workdir={run}", "--class_level=1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --class_level goes with --image")
 
 
 @pytest.mark.parametrize(
