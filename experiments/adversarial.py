@@ -3,6 +3,7 @@
 python -m experiments.adversarial --workdir=runs/digits --attack=pgd --eps=16/255 --examples=200
 python -m experiments.adversarial --workdir=runs/digits --attack=deepfool
 python -m experiments.adversarial --workdir=runs/digits --attack=pgd --target=3 --norm=l2 --eps=2
+python -m experiments.adversarial --target=koala --eps=4/255   # elephants, and other samples
 python -m experiments.adversarial --target=koala,iPod --eps=4/255
 python -m experiments.adversarial --model=resnet50 --weights=resnet50.pth --image=elephant.jpg
 
@@ -21,6 +22,7 @@ from absl import flags
 
 from cnn_jax import trained
 from cnn_jax.attacks import checks, loop, masking, registry, robustness
+from cnn_jax.data import sample_photographs
 from cnn_jax.errors import UsageError
 from cnn_jax.reports import adversarial as adversarial_report
 
@@ -60,7 +62,8 @@ def main(argv: Sequence[str]) -> None:
     pixels_of_one = network.preprocessing.image_size**2 * len(network.mean)
     (attack,), norm, eps, options = attack_flags.chosen([_ATTACK.value], pixels_of_one)
     epsilons = attack_flags.epsilons(eps, norm, pixels_of_one)
-    subject = subjects.load("adversarial")
+    samples = (sample_photographs.ELEPHANTS, *sample_photographs.PHOTOGRAPHS)
+    subject = subjects.load("adversarial", samples=samples)
     images, labels, names = subject.pixels, subject.labels, subject.names
     logits_of = trained.classifier(network)
     batching = loop.Batching(flags.FLAGS.attack_batch, tuple(jax.local_devices()))

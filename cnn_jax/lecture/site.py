@@ -517,8 +517,7 @@ def _commands(made: Mapping[str, Made]) -> str:
 
 def _photographs() -> str:
     rows = [
-        (each.file, each.author, each.license, each.source)
-        for each in (*sample_photographs.PHOTOGRAPHS, sample_photographs.STYLE)
+        (each.file, each.author, each.license, each.source) for each in sample_photographs.EVERY
     ]
     table = _reachable(html.table(["file", "by", "licence", "source"], rows))
     return f'<section class="topic" id="photographs"><h2>Photographs</h2>{table}</section>'

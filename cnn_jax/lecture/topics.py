@@ -118,7 +118,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         25,
     ),
-    "koala": Experiment("adversarial", ("--target=koala", "--nocurve", "--attack_steps=20"), 20),
+    "koala": Experiment(
+        "adversarial", ("--target=koala", "--eps=4/255", "--nocurve", "--attack_steps=20"), 20
+    ),
     "universal_perturbation": Experiment("universal_perturbation", (), 65, of="digits"),
     "dream": Experiment(
         "dream", ("--longest_side=320", "--octaves=3", "--image={photographs}/flower.jpg"), 25
@@ -842,7 +844,7 @@ SYNTHESIS = Chapter(
             ("Adversarial Perturbations",),
             (
                 "A change that nobody sees, and another answer. First any wrong class, then the "
-                "lecture's own: a koala.",
+                "lecture's own, a koala of an elephant, within 4/255.",
             ),
             (
                 "cnn_jax.attacks.gradient:pgd",

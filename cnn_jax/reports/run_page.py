@@ -88,8 +88,7 @@ def _attribution(folder: Path) -> list[Html]:
     if not names:
         return []
     rows = [
-        (each.file, each.author, each.license, each.source)
-        for each in (*sample_photographs.PHOTOGRAPHS, sample_photographs.STYLE)
+        (each.file, each.author, each.license, each.source) for each in sample_photographs.EVERY
     ]
     return [html.section("Photographs", html.table(["file", "by", "licence", "source"], rows))]
 

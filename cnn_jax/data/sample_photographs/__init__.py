@@ -36,3 +36,8 @@ STYLE = Photograph(
     *("hubble_deep_field.jpg", "NASA, ESA, the Hubble Space Telescope", "public domain"),
     "scikit-image, hubble_deep_field.jpg",
 )
+ELEPHANTS = Photograph(  # what the literature's attacks turn into a koala
+    *("elephants.jpg", "Snapshot Serengeti", "CDLA-Permissive-1.0"),
+    "https://lila.science/datasets/snapshot-serengeti",
+)
+EVERY = (*PHOTOGRAPHS, STYLE, ELEPHANTS)
