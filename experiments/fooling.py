@@ -91,13 +91,13 @@ def main(argv: Sequence[str]) -> None:
         jax.ShapeDtypeStruct((most, *shape), np.float32),
         memory_flags.limit(),
     )
+    mutation = _MUTATION.value or ("pixels" if small else "squares")
+    generations = _GENERATIONS.value or (2000 if small else 700)
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
     found = fooling_report.images(
         f, targets, subject.pixels[0], key, steps=_STEPS.value or (100 if small else 40),
         learning_rate=_LEARNING_RATE.value,
-        generations=_GENERATIONS.value or (2000 if small else 700),
-        children=_CHILDREN.value,
-        mutation=_MUTATION.value or ("pixels" if small else "squares"),
+        generations=generations, children=_CHILDREN.value, mutation=mutation,
         progress=bar("step"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -109,6 +109,8 @@ def main(argv: Sequence[str]) -> None:
     results = {
         "targets": names,
         "confidences": numbers,
+        "mutation": mutation,
+        "images_a_class": generations * _CHILDREN.value // len(targets),
         "seconds": seconds,
         "shape": shape,
         "source": network.source,
@@ -118,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
     run_page.finish(
         subject.folder,
         f"Images that fool {network.model.name}",
-        [fooling_report.section(found, names, numbers, subject.folder)],
+        [fooling_report.section(found, names, numbers, subject.folder, mutation)],
         results,
         "Made until the network is sure of a class that nobody sees in them.",
     )

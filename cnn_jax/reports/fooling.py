@@ -14,6 +14,11 @@ from cnn_jax.runtime.platform_loop import Progress
 from cnn_jax.visualize import fooling
 from cnn_jax.visualize.fooling import Fooling
 
+_EVOLVED = {  # what the page says of each mutation
+    "pixels": "single pixels, from noise (--mutation=pixels)",
+    "squares": "whole rectangles, from grey (--mutation=squares)",
+}
+
 
 def images(
     f: fooling.F,
@@ -63,8 +68,13 @@ def section(
     names: Sequence[str],
     confidences: Mapping[str, Float[np.ndarray, " n"]],
     folder: Path,
+    mutation: str = "pixels",
 ) -> html.Html:
-    """Return the images, a row a way and a column a class, and the confidences' distribution."""
+    """Return the images, a row a way and a column a class, and the confidences' distribution.
+
+    Args:
+      mutation: that of the evolution, see `images`.
+    """
     grid = figures.labelled_grid(
         [list(np.asarray(each.images)) for each in found.values()],
         [textwrap.fill(name, 14) for name in names],
@@ -72,9 +82,9 @@ def section(
     )
     return html.section(
         "Fooling images",
-        "Above: from noise, by gradient. In the middle: by mutation and selection alone. Below: "
-        "fantasy images, one and the same photograph moved towards each class. Under each is the "
-        "probability that the network gives to the class above.",
+        "Above: from noise, by gradient. In the middle: by mutation and selection alone, of "
+        f"{_EVOLVED[mutation]}. Below: fantasy images, one and the same photograph moved towards "
+        "each class. Under each is the probability that the network gives to the class above.",
         html.figure(html.figure_png(grid, folder / "fooling.png"), "A column a class."),
         html.figure(
             html.figure_png(_distribution(confidences), folder / "confidences.png"),

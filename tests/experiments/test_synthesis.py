@@ -106,7 +106,10 @@ def test_style_lowers_the_gram_error(run, photo):
 
 def test_fooling_shows_three_ways_and_the_real_images(run):
     flags = [f"--workdir={run}", "--steps=20", "--generations=30", "--children=8"]
-    found = results(start("fooling", *flags), run / "fooling")["confidences"]
+    told = results(start("fooling", *flags), run / "fooling")
+    assert told["mutation"] == "pixels"
+    assert "(--mutation=pixels)" in (run / "fooling" / "report.html").read_text()
+    found = told["confidences"]
     assert list(found) == ["by gradient", "by evolution", "fantasy", "real images"]
     assert np.shape([found[way] for way in list(found)[:3]]) == (3, 10)
 
@@ -115,6 +118,8 @@ def test_fooling_makes_the_classes_that_are_named(run, tmp_path):
     flags = ["--target=7,2", "--steps=5", "--generations=5", "--children=4", "--mutation=squares"]
     found = results(start("fooling", f"--workdir={run}", f"--output={tmp_path}", *flags), tmp_path)
     assert found["targets"] == ["7", "2"]
+    assert found["mutation"] == "squares"
+    assert "(--mutation=squares)" in (tmp_path / "report.html").read_text()
     assert [len(values) for values in found["confidences"].values()][:3] == [2, 2, 2]
 
 
