@@ -50,6 +50,7 @@ const scenarios = {
     const page = await open(browser);
     assert.deepEqual(page.told, []);
     assert.equal(page.asked.length, 1, `the page asked for ${page.asked}`);
+    assert.equal(page.workers().length, 1, "the page answers while a worker computes");
     const nameless = await page.$$eval("canvas:not([aria-hidden]), svg[role=img], img, button, select, input, textarea", (found) =>
       found.filter((each) => !(each.getAttribute("aria-label") || each.alt || each.title || each.textContent.trim() || each.labels?.length)).map((each) => each.outerHTML),
     );
@@ -79,6 +80,10 @@ const scenarios = {
     const second = await open(browser, address);
     await stepTo(second, 5);
     assert.deepEqual(await losses(second), await losses(first), "the same address gives the same losses");
+    const hasty = await open(browser, address);
+    await hasty.evaluate(() => Array.from({ length: 5 }, () => document.querySelector("#step").click()));
+    await hasty.waitForFunction(() => playground.step === 5);
+    assert.deepEqual(await losses(hasty), await losses(first), "also where the next step is asked for before the last one ended");
     const other = await open(browser, address.replace("seed=3", "seed=4"));
     await stepTo(other, 1);
     assert.notEqual((await losses(other))[0], (await losses(first))[0]);
@@ -317,11 +322,15 @@ const scenarios = {
     for (const colorScheme of ["light", "dark"]) {
       const page = await open(browser, SMALL, { viewport: { width: 390, height: 800 }, colorScheme });
       assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 390, "nothing sticks out");
-      const [text, ground] = await page.evaluate(() => ["color", "backgroundColor"].map((name) => getComputedStyle(document.body)[name].match(/\d+/g).map(Number)));
-      assert.ok(contrast(text, ground) > 7, `${text} on ${ground}`);
-      const quiet = await page.$eval(".quiet", (each) => getComputedStyle(each).color.match(/\d+/g).map(Number));
+      await trainTo(page, 3);
+      await page.click("button.tile >> nth=0");
+      await page.waitForSelector(".operation .cells");
+      const texts = (await page.evaluate(readTexts)).filter(({ place }) => !place.includes("hint")); // that one is on the pad
+      assert.ok(texts.length > 100);
+      for (const { place, text, color, ground } of texts) assert.ok(contrast(color, ground) > 4.5, `${text} in ${place}: ${color} on ${ground}`);
+      const edge = await page.$eval("#seed", (each) => getComputedStyle(each).borderTopColor.match(/\d+/g).map(Number));
       const card = await page.$eval(".card", (each) => getComputedStyle(each).backgroundColor.match(/\d+/g).map(Number));
-      assert.ok(contrast(quiet, card) > 4.5, `${quiet} on ${card}`);
+      assert.ok(contrast(edge, card) > 3, `an edge of ${edge} on ${card}`);
     }
   },
 
@@ -356,6 +365,27 @@ const scenarios = {
 };
 
 const PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==";
+
+// All texts that are seen, each with its colour and that of the ground behind it; runs on the page.
+function readTexts() {
+  const numbers = (color) => color.match(/[\d.]+/g).map(Number);
+  const ground = (element) => {
+    for (; element; element = element.parentElement) {
+      const color = numbers(getComputedStyle(element).backgroundColor);
+      if (color.length === 3 || color[3] > 0.9) return color;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const [text, element] = [walk.currentNode.data.trim(), walk.currentNode.parentElement];
+    if (!text || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    found.push({ text, place: element.getAttribute("class") ?? element.tagName, color: numbers(element instanceof SVGElement ? style.fill : style.color), ground: ground(element) });
+  }
+  return found;
+}
 
 // Of two colours, by WCAG 2.
 function contrast(...colours) {

@@ -4,8 +4,8 @@
 //
 // rate is a schedule: the first rate, then STEP:RATE for every change. hide=a,b leaves controls away.
 import { NetworkError, format, parse } from "./network.js";
-import { OPTIMIZERS } from "./optimizers.js";
 
+export const OPTIMIZERS = ["sgd", "momentum", "adam"]; // of optimizers.js
 export const RATES = [1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001];
 export const BATCHES = [8, 16, 32, 64, 128];
 export const DECAYS = [0, 0.0001, 0.001, 0.01, 0.1];
@@ -91,7 +91,7 @@ const READERS = {
       throw error;
     }
   },
-  optimizer: oneOf(Object.keys(OPTIMIZERS)),
+  optimizer: oneOf(OPTIMIZERS),
   rate(value) {
     const schedule = [];
     for (const [i, part] of value.split(";").entries()) {

@@ -1,7 +1,6 @@
 // The bar on top: play, step, begin anew, and what a run is made of.
-import { BATCHES, DECAYS, DEVICES, RATES, rateAt } from "./address.js";
+import { BATCHES, DECAYS, DEVICES, OPTIMIZERS, RATES, rateAt } from "./address.js";
 import { h, keepFocus, select } from "./dom.js";
-import { OPTIMIZERS } from "./optimizers.js";
 import { changeRate, configure, pause, play, rateNow, remember, restart, stepOnce } from "./page.js";
 
 const NAMES = { sgd: "SGD", momentum: "SGD, momentum .9", adam: "Adam", wasm: "WebAssembly", webgpu: "WebGPU" };
@@ -53,7 +52,7 @@ export function mountControls(page) {
         field("data", "Data", select([...page.datasets.keys()], config.data, change("data"), { id: "data" })),
         page.checkpoint && field("start", "Start from", select([["checkpoint", page.checkpoint.name], ["seed", "random weights"]], config.start, (start) =>
           configure(page, start === "checkpoint" ? { start, data: page.checkpoint.data, network: page.checkpoint.text } : { start }), { id: "start" })),
-        field("optimizer", "Optimizer", select(Object.keys(OPTIMIZERS).map((name) => [name, NAMES[name]]), config.optimizer, change("optimizer"), { id: "optimizer" })),
+        field("optimizer", "Optimizer", select(OPTIMIZERS.map((name) => [name, NAMES[name]]), config.optimizer, change("optimizer"), { id: "optimizer" })),
         field("rate", "Learning rate", select(numbers(RATES, rate), String(rate), (value) => changeRate(page, Number(value)), { id: "rate" })),
         field("batch", "Batch", select(numbers(BATCHES, config.batch), String(config.batch), change("batch", Number), { id: "batch" })),
         field("l2", "L2", select(numbers(DECAYS, config.l2), String(config.l2), change("l2", Number), { id: "l2", title: "Regularisation: this share of each kernel is added to its gradient" })),

@@ -1,5 +1,4 @@
 // Data sets: small images with labels. Pixels are bytes [n, h, w, c], the training examples first.
-import { numpy as np } from "@jax-js/jax";
 
 async function inflate(text) {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -32,25 +31,11 @@ export function image({ pixels, shape: [height, width, channels] }, index) {
   return found;
 }
 
-// Images and one-hot answers as jax-js arrays.
-export function batch(dataset, indices) {
-  return [
-    images(indices.map((index) => image(dataset, index)), imageShape(dataset)),
-    oneHot(indices.map((index) => dataset.labels[index]), dataset.classes.length),
-  ];
-}
-
-export function images(list, shape) {
-  const size = shape.reduce((a, b) => a * b);
-  const all = new Float32Array(list.length * size);
-  list.forEach((each, i) => all.set(each, i * size));
-  return np.array(all).reshape([list.length, ...shape]);
-}
-
-export function oneHot(labels, classes) {
-  const all = new Float32Array(labels.length * classes);
-  labels.forEach((label, i) => (all[i * classes + label] = 1));
-  return np.array(all).reshape([labels.length, classes]);
+// Images one behind the other.
+export function stacked(list) {
+  const all = new Float32Array(list.length * list[0].length);
+  list.forEach((each, i) => all.set(each, i * each.length));
+  return all;
 }
 
 export function testIndices({ train, count }) {

@@ -70,6 +70,3 @@ export function keepFocus(container, f) {
   const now = controls();
   if (at >= 0) (now.find((each) => held && name(each) === held) ?? now[Math.min(at, now.length - 1)])?.focus({ preventScroll: true });
 }
-
-// Lets the browser paint and answer before the work goes on.
-export const breathe = () => new Promise((resolve) => setTimeout(resolve));

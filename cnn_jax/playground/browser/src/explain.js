@@ -2,36 +2,11 @@
 //
 // Every function takes the run and an image [c, h, w] in 0..1; those that work step by step are
 // asynchronous generators that give a picture after each step.
-import { jit, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
-import { imageShape, images, oneHot } from "./datasets.js";
-import { apply, crossEntropy, pick } from "./model.js";
-import { logitsOf } from "./session.js";
+import { imageShape } from "./datasets.js";
+import { ask, logitsOf } from "./session.js";
 
-// Objectives of an image's logits and the class that is asked about.
-const OBJECTIVES = {
-  score: (logits, answer) => np.sum(logits.mul(answer)),
-  loss: crossEntropy,
-};
-
-// A compiled function of a run, made when it is first called for.
-function compiled(session, name, make) {
-  session.compiled ??= new Map();
-  if (!session.compiled.has(name)) session.compiled.set(name, make());
-  return session.compiled.get(name);
-}
-
-// The objective's value and its gradient by the pixels: [value, Float32Array].
-async function gradient(session, objective, pixels, target) {
-  const f = compiled(session, objective, () =>
-    jit((variables, x, answer) => {
-      const value = (x) => OBJECTIVES[objective](apply(session.plan, variables, session.normalize(x))[0], answer);
-      return valueAndGrad(value)(x);
-    }),
-  );
-  const x = images([pixels], imageShape(session.dataset));
-  const [value, slope] = f(tree.ref(session.state.variables), x, oneHot([target], session.dataset.classes.length));
-  return [(await value.data())[0], await slope.data()];
-}
+// The value of an objective, "score" or "loss", and its gradient by the pixels; nulls where the run has ended.
+const gradient = async (session, objective, pixels, target) => (await ask(session, "gradient", { objective, pixels, target })) ?? [null, null];
 
 // Simonyan et al. 2014: the gradient of the class's score, [c, h, w].
 export async function saliency(session, pixels, target) {
@@ -44,7 +19,7 @@ export async function saliency(session, pixels, target) {
 export async function* occlusion(session, pixels, target) {
   const [channels, height, width] = imageShape(session.dataset);
   const reach = Math.max(1, Math.round(Math.min(height, width) / 8)); // the square is 2 reach + 1 wide
-  const [whole] = await logitsOf(session, [pixels]);
+  const whole = (await logitsOf(session, [pixels]))?.[0];
   const heat = new Float32Array(height * width);
   const grey = session.dataset.mean;
   for (let y = 0; y < height; y++) {
@@ -60,7 +35,7 @@ export async function* occlusion(session, pixels, target) {
       return image;
     });
     const logits = await logitsOf(session, covered);
-    if (session.closed) return;
+    if (!logits) return;
     logits.forEach((each, x) => (heat[y * width + x] = whole[target] - each[target]));
     yield { heat, row: y, side: 2 * reach + 1 };
   }
@@ -77,7 +52,7 @@ export async function* ascent(session, target, steps = 60) {
   const move = adam(image.length, 0.05);
   for (let step = 0; step < steps; step++) {
     const [score, slope] = await gradient(session, "score", image, target);
-    if (session.closed) return;
+    if (!slope) return;
     const uphill = smooth(slope, shape).map((g, i) => -g + 0.5 * (image[i] - middle[i]));
     image = clipped(move(image, uphill));
     yield { image, score, step: step + 1, steps };
@@ -92,7 +67,7 @@ export async function* adversarial(session, pixels, label, epsilon, steps = 10) 
   const stride = (2.5 * epsilon) / steps;
   for (let step = 0; step < steps; step++) {
     const [, slope] = await gradient(session, "loss", image, label);
-    if (session.closed) return;
+    if (!slope) return;
     image = image.map((value, i) => {
       const moved = value + stride * Math.sign(slope[i]);
       return Math.min(Math.max(moved, pixels[i] - epsilon, 0), pixels[i] + epsilon, 1);
@@ -104,33 +79,15 @@ export async function* adversarial(session, pixels, label, epsilon, steps = 10) 
 // Mahendran and Vedaldi 2015: an image whose activation at a layer is that of the given image.
 // Gives {image, error}, the squared error relative to the activation's square.
 export async function* inversion(session, pixels, layer, steps = 120) {
-  const shape = imageShape(session.dataset);
-  const first = session.plan.slice(0, layer + 1);
-  const encode = compiled(session, `encode ${layer}`, () =>
-    jit((variables, x) => apply(first, variables, session.normalize(x))[0]),
-  );
-  const descend = compiled(session, `invert ${layer}`, () =>
-    jit((variables, x, goal) =>
-      valueAndGrad((x) => {
-        const [found] = apply(first, variables, session.normalize(x));
-        return np.sum(np.square(found.sub(goal.ref))).div(np.sum(np.square(goal)).add(1e-12));
-      })(x),
-    ),
-  );
-  const goal = await encode(pick(session.state.variables, first), images([pixels], shape)).data();
-  const output = [1, ...first.at(-1).output];
+  const goal = await ask(session, "encode", { layer, pixels });
   let image = new Float32Array(pixels.length).fill(0.5);
   const move = adam(image.length, 0.05);
-  for (let step = 0; step < steps; step++) {
-    if (session.closed) return;
-    const [error, slope] = descend(
-      pick(session.state.variables, first),
-      images([image], shape),
-      np.array(goal.slice()).reshape(output),
-    );
-    const value = (await error.data())[0];
-    image = clipped(move(image, await slope.data()));
-    yield { image, error: value, step: step + 1, steps };
+  for (let step = 0; goal && step < steps; step++) {
+    const found = await ask(session, "distance", { layer, pixels: image, goal });
+    if (!found) return;
+    const [error, slope] = found;
+    image = clipped(move(image, slope));
+    yield { image, error, step: step + 1, steps };
   }
 }
 

@@ -1,6 +1,6 @@
 // Looking into the network that was just trained, at the chosen image: maps, and images by gradients.
 import { imageShape } from "./datasets.js";
-import { breathe, h, select } from "./dom.js";
+import { h } from "./dom.js";
 import { adversarial, ascent, inversion, occlusion, saliency } from "./explain.js";
 import { nameWidth, title } from "./network_view.js";
 import { canvas, largest, paintImage, paintSigned } from "./pictures.js";
@@ -25,8 +25,8 @@ export function mountLooking(page) {
 
   // The probabilities of an image; null where the run has ended meanwhile.
   async function answers(session, pixels) {
-    const [logits] = await logitsOf(session, [pixels]);
-    return logits ? softmax(logits) : null;
+    const logits = await logitsOf(session, [pixels]);
+    return logits && softmax(logits[0]);
   }
 
   async function look() {
@@ -34,7 +34,7 @@ export function mountLooking(page) {
     const mine = ++turn;
     const { session, subject } = page;
     const probabilities = await answers(session, subject.pixels);
-    if (mine !== turn || session !== page.session) return;
+    if (!probabilities || mine !== turn || session !== page.session) return;
     paintImage(image, subject.pixels, shape());
     image.setAttribute("aria-label", `The image: ${subject.text}`);
     target = argmax(probabilities);
@@ -44,7 +44,7 @@ export function mountLooking(page) {
     bars.setAttribute("style", nameWidth(session.dataset.classes));
     bars.setAttribute("aria-label", probabilities.map((p, k) => `${name(k)} ${percent(p)}`).join(", "));
     const slope = await saliency(session, subject.pixels, target);
-    if (mine !== turn || session !== page.session) return;
+    if (!slope || mine !== turn || session !== page.session) return;
     const map = summed(slope);
     paintSigned(saliencyCard.picture, map, shape().slice(1), largest(map));
     saliencyCard.say(`Saliency for ${name(target)}`, `by which pixels the score of “${name(target)}” rises (blue) or falls (orange)`);
@@ -123,7 +123,6 @@ export function mountLooking(page) {
         const { session } = page;
         made.element.dataset.state = "running";
         for await (const _ of work()) {
-          await breathe();
           if (mine !== run || session !== page.session) return;
         }
         if (mine === run) made.element.dataset.state = "done";

@@ -1,8 +1,8 @@
 // Starts the page: reads the embedded data and the address, and mounts the parts.
-import { defaultDevice, init } from "@jax-js/jax";
 import { mountControls, mountLink } from "./controls.js";
 import { decode } from "./datasets.js";
 import { h } from "./dom.js";
+import { compute } from "./engine_client.js";
 import { mountConfusion, mountMistakes } from "./mistakes.js";
 import { mountLooking } from "./looking.js";
 import { mountNetwork } from "./network_view.js";
@@ -41,16 +41,9 @@ function fromAddressNothing(page, defaults) {
 }
 
 async function useDevice(page, config) {
-  await init("wasm");
-  defaultDevice("wasm");
-  if (config.device !== "webgpu") return;
-  try {
-    if (!(await init("webgpu")).includes("webgpu")) throw new Error("no adapter");
-    defaultDevice("webgpu");
-  } catch {
-    config.device = "wasm";
-    tell(page, "This browser offers no WebGPU; the network runs on WebAssembly.", "error");
-  }
+  const device = await compute("begin", { device: config.device });
+  if (device !== config.device) tell(page, "This browser offers no WebGPU; the network runs on WebAssembly.", "error");
+  config.device = device;
 }
 
 function mount(page) {

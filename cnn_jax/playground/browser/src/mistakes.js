@@ -2,7 +2,7 @@
 import { imageShape, image } from "./datasets.js";
 import { h, keepFocus, scrollTo } from "./dom.js";
 import { chooseExample } from "./page.js";
-import { canvas, css, paintImage, signedColor } from "./pictures.js";
+import { canvas, css, inkOn, paintImage, signedColor } from "./pictures.js";
 
 const SHOWN = 18;
 
@@ -18,9 +18,9 @@ export function mountConfusion(page) {
       h("thead", {}, h("tr", {}, h("td", {}), dataset.classes.map((name) => h("th", { scope: "col", title: name }, short(name))))),
       h("tbody", {}, test.confusion.map((row, truth) => h("tr", {}, h("th", { scope: "row", title: dataset.classes[truth] }, short(dataset.classes[truth])), row.map((count, answer) => {
         const share = Math.sqrt(count / most);
-        const color = css(signedColor(truth === answer ? share : -share));
+        const color = signedColor(truth === answer ? share : -share);
         const label = `${count} of ${dataset.classes[truth]} taken for ${dataset.classes[answer]}`;
-        return h("td", { style: `background: ${color}`, class: share > 0.6 ? "full" : "" }, count ? h("button", { "aria-label": label, title: `${label}: show one`, onclick: () => {
+        return h("td", { style: `background: ${css(color)}; color: ${inkOn(color)}` }, count ? h("button", { "aria-label": label, title: `${label}: show one`, onclick: () => {
           page.cell = { truth, answer };
           page.emit("cell");
           const found = page.session.test.predictions.find((each) => each.truth === truth && each.answer === answer);

@@ -4,8 +4,8 @@
 // tree.ref keep what is used again. Images are [n, c, h, w], kernels [out, in, h, w].
 // variables: {params: {layer: {...}}, stats: {layer: {mean, variance}}}, stats of batch norms alone.
 import { lax, nn, numpy as np, random, tree } from "@jax-js/jax";
+import { EPSILON, paddingBefore } from "./network.js";
 
-export const EPSILON = 1e-5; // of the batch norms
 const MOMENTUM = 0.9; // of their running averages
 
 const activations = {
@@ -77,9 +77,6 @@ export function apply(plan, { params, stats }, x, { train = false, key = null, o
   key?.dispose();
   return [x, updated];
 }
-
-// Zeros in front of a map: "same" keeps the size at stride 1, an odd zero goes behind, as in cnn_jax.
-export const paddingBefore = ({ size, padding }) => (padding === "same" ? Math.floor((size - 1) / 2) : 0);
 
 function convolve({ stride, padding }, { kernel, bias }, x) {
   const [before, size] = [paddingBefore({ size: kernel.shape[2], padding }), kernel.shape[2]];

@@ -28,6 +28,11 @@ const MOST_MACS = 2e7;
 const MOST_PARAMETERS = 1e6;
 const MOST_LAYERS = 40;
 
+export const EPSILON = 1e-5; // of the batch norms
+
+// Zeros in front of a map: "same" keeps the size at stride 1, an odd zero goes behind, as in cnn_jax.
+export const paddingBefore = ({ size, padding }) => (padding === "same" ? Math.floor((size - 1) / 2) : 0);
+
 export class NetworkError extends Error {}
 
 // "conv 8 3x3 | relu | dense 10" -> [{kind, features, ...}, ...]; a NetworkError names what is wrong.

@@ -1,12 +1,11 @@
 // The network as columns of pictures, what each layer makes of the image, edited in place and as text.
-import { tree } from "@jax-js/jax";
-import { images, imageShape } from "./datasets.js";
+import { imageShape } from "./datasets.js";
 import { h, keepFocus, select, transition } from "./dom.js";
 import { ACTIVATIONS, format, formatLayer, parse, thousands } from "./network.js";
 import { mountOperation } from "./operation.js";
 import { configure, rateNow } from "./page.js";
 import { canvas, css, largest, paintImage, paintMosaic, paintSigned, signedColor } from "./pictures.js";
-import { softmax } from "./session.js";
+import { ask, softmax } from "./session.js";
 
 const SHOWN = 16; // maps of a layer
 const TITLES = {
@@ -37,6 +36,7 @@ export function mountNetwork(page) {
   let mode = "activations";
   let views = []; // of the layers: {layer, tiles: [{canvas, index}], bars}
   let outputs = []; // of the layers, for the subject: Float32Array
+  let kernels = {}; // of the convolutions, by name: {kernel, bias}
   let fresh = 0;
 
   const edit = (layers) => configure(page, { network: format(layers), start: "seed", rate: rateNow(page) });
@@ -121,22 +121,22 @@ export function mountNetwork(page) {
     const { session, subject } = page;
     if (!subject || subject.pixels.length !== imageShape(session.dataset).reduce((a, b) => a * b)) return;
     const turn = ++fresh;
-    const arrays = session.activations(tree.ref(session.state.variables), images([subject.pixels], imageShape(session.dataset)));
-    const found = await Promise.all(arrays.map((each) => each.data()));
-    if (turn !== fresh || session !== page.session) return;
+    const names = session.plan.filter(({ kind }) => kind === "conv").map(({ name }) => name);
+    const [found, weights] = await Promise.all([ask(session, "activations", { pixels: subject.pixels }), ask(session, "weights", { names })]);
+    if (!found || !weights || turn !== fresh || session !== page.session) return;
     outputs = found;
     page.outputs = found;
-    await paint();
+    kernels = weights;
+    paint();
     operation.refresh();
   }
 
-  async function paint() {
+  function paint() {
     const { session, subject } = page;
     if (!outputs.length) return;
     paintImage(inputTiles[0].picture, subject.pixels, imageShape(session.dataset));
     inputTiles[0].picture.setAttribute("aria-label", `The image: ${subject.text}`);
     for (const { layer, tiles, bars } of views) {
-      if (session !== page.session) return;
       const values = outputs[layer.index];
       if (bars) {
         bars.show(softmax(values));
@@ -154,7 +154,7 @@ export function mountNetwork(page) {
           continue;
         }
         const [, height, width] = layer.output;
-        if (mode === "filters" && layer.kind === "conv") await paintFilter(session, picture, layer, index);
+        if (mode === "filters" && layer.kind === "conv") paintFilter(picture, layer, index);
         else {
           paintSigned(picture, values.subarray(index * height * width, (index + 1) * height * width), [height, width], range);
           picture.setAttribute("aria-label", `Activation ${index + 1} of layer ${layer.index + 1}, ${title(layer)}`);
@@ -164,9 +164,8 @@ export function mountNetwork(page) {
     drawEdges();
   }
 
-  async function paintFilter(session, picture, layer, index) {
-    if (session.closed) return;
-    const kernel = await session.state.variables.params[layer.name].kernel.ref.data();
+  function paintFilter(picture, layer, index) {
+    const { kernel } = kernels[layer.name];
     const [c] = layer.input;
     const count = c * layer.size ** 2;
     const own = kernel.subarray(index * count, (index + 1) * count);
@@ -178,9 +177,8 @@ export function mountNetwork(page) {
   }
 
   // Curves from the maps of a layer to those that they go into, in the colour of the mean weight.
-  async function drawEdges() {
-    const { session } = page;
-    if (!session) return;
+  function drawEdges() {
+    if (!page.session || !outputs.length) return;
     const box = columns.getBoundingClientRect();
     const ratio = Math.min(devicePixelRatio || 1, 2);
     if (!box.width) return;
@@ -205,22 +203,21 @@ export function mountNetwork(page) {
     };
     const quiet = getComputedStyle(columns).getPropertyValue("--line");
     let before = inputTiles;
-    const weights = await Promise.all(views.map(({ layer }) => (layer.kind === "conv" ? session.state.variables.params[layer.name]?.kernel.ref.data() : null)));
-    if (session !== page.session) return;
-    for (const [v, { layer, tiles, bars }] of views.entries()) {
+    for (const { layer, tiles, bars } of views) {
+      const kernel = kernels[layer.name]?.kernel;
       const here = bars ? bars.rows.map((button, index) => ({ button, index })) : tiles;
       if (!here.length) continue;
       const all = ["conv", "dense"].includes(layer.kind) || layer.output.length !== layer.input.length;
       for (const to of here) {
         for (const from of all ? before : before.filter(({ index }) => index === to.index)) {
           let color = quiet;
-          if (weights[v]) {
+          if (kernel) {
             const area = layer.size ** 2;
             const channels = layer.index ? [from.index] : Array.from({ length: layer.input[0] }, (_, c) => c);
             let mean = 0;
             for (const c of channels) {
               const at = (to.index * layer.input[0] + c) * area;
-              for (let k = 0; k < area; k++) mean += weights[v][at + k] / area / channels.length;
+              for (let k = 0; k < area; k++) mean += kernel[at + k] / area / channels.length;
             }
             color = css(signedColor(Math.sign(mean)), Math.min(0.85, 0.08 + 1.6 * Math.abs(mean)));
           }

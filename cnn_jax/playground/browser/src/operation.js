@@ -1,10 +1,9 @@
 // A layer opened to its operation: which inputs make one output, the products, their sum, the formula.
 import { imageShape } from "./datasets.js";
 import { h, scrollTo, svg, transition } from "./dom.js";
-import { EPSILON, paddingBefore } from "./model.js";
-import { formatLayer } from "./network.js";
-import { canvas, css, largest, paintMosaic, paintSigned, signedColor } from "./pictures.js";
-import { softmax } from "./session.js";
+import { EPSILON, formatLayer, paddingBefore } from "./network.js";
+import { canvas, css, inkOn, largest, paintMosaic, paintSigned, signedColor } from "./pictures.js";
+import { ask, softmax } from "./session.js";
 
 const MOST_ROWS = 3; // input maps whose products are written out
 const number = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(2)).replace("-", "−");
@@ -52,10 +51,8 @@ export function mountOperation(page) {
 
   // The parameters of a layer as plain numbers.
   async function weights(layer) {
-    const own = page.session.state.variables;
-    const read = async (table) =>
-      Object.fromEntries(await Promise.all(Object.entries(table[layer.name] ?? {}).map(async ([name, array]) => [name, await array.ref.data()])));
-    return { ...(await read(own.params)), ...(await read(own.stats)) };
+    const found = await ask(page.session, "weights", { names: [layer.name] });
+    return found?.[layer.name];
   }
 
   function move(dy, dx) {
@@ -138,7 +135,7 @@ export function mountOperation(page) {
     const out = page.outputs[layer.index];
     const input = valuesBefore(layer);
     const own = await weights(layer);
-    if (shown !== wanted || out === undefined) return;
+    if (shown !== wanted || out === undefined || !own) return;
     if (layer.output.length === 3) {
       const [, height, width] = layer.output;
       const map = out.subarray(shown.channel * height * width, (shown.channel + 1) * height * width);
@@ -208,8 +205,8 @@ function grid(values, columns, range, caption, strong = -1) {
     {},
     h("div", { class: "cells", role: "img", "aria-label": `${caption}: ${Array.from(values, number).join(", ")}`, style: `grid-template-columns: repeat(${columns}, 1fr)` },
       Array.from(values, (value, i) => {
-        const share = range ? value / range : 0;
-        return h("span", { class: `${i === strong ? "strong" : ""} ${Math.abs(share) > 0.55 ? "full" : ""}`, style: `background: ${css(signedColor(share))}` }, number(value));
+        const color = signedColor(range ? value / range : 0);
+        return h("span", { class: i === strong ? "strong" : "", style: `background: ${css(color)}; color: ${inkOn(color)}` }, number(value));
       })),
     h("figcaption", {}, caption),
   );

@@ -2,10 +2,8 @@
 //
 // Events: session (a run began), refused (it could not), step, tested, playing, rate, subject (another
 // image), theme, notice.
-import { numpy as np } from "@jax-js/jax";
 import { rateAt, read, withRate, write } from "./address.js";
 import { floats, image, testIndices } from "./datasets.js";
-import { breathe } from "./dom.js";
 import { NetworkError, format, parse, withClasses } from "./network.js";
 import { Diverged, advance, close, evaluate, open } from "./session.js";
 
@@ -53,7 +51,7 @@ export async function configure(page, changes, keepSubject = true) {
   if (config.start === "checkpoint" && !changes.start && !isCheckpoints(page.checkpoint, config)) config.start = "seed";
   let session;
   try {
-    session = open(config, dataset, config.start === "checkpoint" ? await weightsOf(page.checkpoint, config) : null);
+    session = await open(config, dataset, config.start === "checkpoint" ? await weightsOf(page.checkpoint, config) : null);
   } catch (error) {
     if (!(error instanceof NetworkError)) throw error;
     tell(page, `${error.message}${page.session ? " The network before it keeps running." : ""}`, "error");
@@ -90,7 +88,7 @@ async function weightsOf(checkpoint, config) {
     for (const [layer, own] of Object.entries(tables)) {
       found[layer] = {};
       for (const [name, { shape, values }] of Object.entries(own)) {
-        found[layer][name] = np.array(await floats(values)).reshape(shape);
+        found[layer][name] = { shape, values: await floats(values) };
       }
     }
     return found;
@@ -132,28 +130,33 @@ export function chooseImage(page, pixels, text) {
   page.emit("subject");
 }
 
+let plays = 0;
+
 export async function play(page) {
   if (page.playing) return;
   page.playing = true;
   page.emit("playing");
+  const mine = ++plays;
   let shown = 0;
-  while (page.playing) {
+  while (page.playing && mine === plays) {
     if (!(await oneStep(page))) break;
     const now = performance.now();
     if (now - shown > REFRESH) {
       shown = now;
       page.emit("step");
     }
-    await breathe();
   }
+  if (mine !== plays) return; // paused and played again meanwhile
   page.playing = false;
   page.emit("step");
   await test(page);
   page.emit("playing");
 }
 
+// The button says so at once; a step that is computed then is the last.
 export function pause(page) {
   page.playing = false;
+  page.emit("playing");
 }
 
 export async function stepOnce(page) {
@@ -181,9 +184,7 @@ async function oneStep(page) {
 
 async function test(page) {
   const { session } = page;
-  if (session.test?.step === session.step) return;
-  await evaluate(session, page.testImages);
-  if (session === page.session) page.emit("tested");
+  if ((await evaluate(session, page.testImages)) && session === page.session) page.emit("tested");
 }
 
 // Reads the address; what it does not understand is told and left out.

@@ -18,6 +18,12 @@ export function signedColor(value, { zero, positive, negative } = theme()) {
 
 export const css = ([r, g, b], alpha = 1) => `rgb(${r} ${g} ${b} / ${alpha})`;
 
+// Black or white, whichever is read better on a colour.
+export function inkOn([r, g, b]) {
+  const [red, green, blue] = [r, g, b].map((c) => (c / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#000" : "#fff";
+}
+
 export function largest(values) {
   let most = 0;
   for (const value of values) most = Math.max(most, Math.abs(value));

@@ -1,105 +1,85 @@
-// One run of one network: its state, a step at a time, and what it has come to on the test images.
-import { numpy as np, tree } from "@jax-js/jax";
+// One run of one network: how far it is, a step at a time, and what it has come to on the test
+// images. Its arrays are the engine's.
 import { rateAt } from "./address.js";
-import { batch, imageShape, images, testIndices } from "./datasets.js";
+import { image, imageShape, stacked, testIndices } from "./datasets.js";
+import { compute } from "./engine_client.js";
 import { parse, plan } from "./network.js";
 import { batchIndices } from "./random.js";
-import { createActivations, createForward, createStep, keyOf, normalizer, start } from "./training.js";
 
 export class Diverged extends Error {}
 
+let opened = 0;
+
 // A run at its first step; a NetworkError where the network does not fit the data.
-export function open(config, dataset, weights = null) {
+export async function open(config, dataset, weights = null) {
   const layers = plan(parse(config.network), imageShape(dataset), dataset.classes.length);
-  const normalize = normalizer(dataset);
+  const id = ++opened;
+  const { mean, std, classes } = dataset;
+  await compute("open", { id, plan: layers, optimizer: config.optimizer, seed: config.seed, weights, dataset: { mean, std, classes: classes.length } });
   return {
+    id,
     config,
     dataset,
     plan: layers,
-    normalize,
-    run: createStep(layers, config.optimizer, normalize),
-    forward: createForward(layers, normalize),
-    activations: createActivations(layers, normalize),
-    state: start(layers, config.optimizer, config.seed, weights),
-    previous: null,
     step: 0,
     losses: [], // of step 0, 1, ...
     tests: [], // {step, loss, accuracy}
-    test: null, // {step, logits, predictions, confusion}
-    busy: false,
+    test: null, // {step, predictions, confusion}
+    turn: Promise.resolve(), // the end of the update or test that was asked for last
     closed: false,
   };
 }
 
-// Ends a run: its arrays go when no step holds them any more.
+// Ends a run; what is asked of it then gives null.
 export function close(session) {
   session.closed = true;
-  if (!session.busy) release(session);
+  compute("close", { id: session.id });
 }
 
-function release(session) {
-  tree.dispose(session.state);
-  tree.dispose(session.previous);
-  session.state = session.previous = null;
-}
+// What the engine finds for a run.
+export const ask = (session, command, given) => compute(command, { id: session.id, ...given });
+
+// Updates and tests follow one another, whoever asks, so that a test is of one step's weights.
+const inTurn = (session, work) => (session.turn = session.turn.catch(() => {}).then(() => work(session)));
 
 // One update. Throws Diverged, one step back, where the loss is lost.
-export async function advance(session) {
+export const advance = (session) => inTurn(session, update);
+
+// Each test image once: loss, accuracy and confusion, confusion[truth][answer]. Gives whether it is new.
+export const evaluate = (session, testImages) => inTurn(session, () => measure(session, testImages));
+
+async function update(session) {
   const { config, dataset, step } = session;
-  session.busy = true;
-  try {
-    const indices = batchIndices(dataset.train, config.batch, step, config.seed);
-    const [loss, next] = session.run(
-      tree.ref(session.state),
-      ...batch(dataset, indices),
-      keyOf(config.seed, step),
-      np.array(rateAt(config.rate, step)),
-      np.array(config.l2),
-    );
-    const [value] = await loss.data();
-    // a hundred times the loss of guessing: nothing comes back from there
-    if (!(value < 100 * Math.log(dataset.classes.length))) {
-      tree.dispose(next);
-      stepBack(session);
-      throw new Diverged(
-        `The loss became ${Number.isFinite(value) ? value.toPrecision(3) : value} at step ${step}: the learning rate ` +
-          `${rateAt(config.rate, session.step)} is too large. Stopped, one step back; take a smaller rate and go on.`,
-      );
-    }
-    tree.dispose(session.previous);
-    session.previous = session.state;
-    session.state = next;
+  const indices = batchIndices(dataset.train, config.batch, step, config.seed);
+  const found = await ask(session, "step", {
+    pixels: stacked(indices.map((index) => image(dataset, index))),
+    labels: indices.map((index) => dataset.labels[index]),
+    ...{ seed: config.seed, step, rate: rateAt(config.rate, step), l2: config.l2 },
+    most: 100 * Math.log(dataset.classes.length), // of guessing a hundred times: nothing comes back from there
+  });
+  if (!found || session.closed) return;
+  const { loss, taken, back } = found;
+  if (taken) {
     session.step += 1;
-    session.losses.push(value);
-  } finally {
-    session.busy = false;
-    if (session.closed) release(session);
+    session.losses.push(loss);
+    return;
   }
+  if (back) {
+    session.step -= 1;
+    session.losses.pop();
+    session.tests = session.tests.filter(({ step }) => step <= session.step);
+  }
+  throw new Diverged(
+    `The loss became ${Number.isFinite(loss) ? loss.toPrecision(3) : loss} at step ${step}: the learning rate ` +
+      `${rateAt(config.rate, session.step)} is too large. Stopped, one step back; take a smaller rate and go on.`,
+  );
 }
 
-function stepBack(session) {
-  if (!session.previous) return;
-  tree.dispose(session.state);
-  session.state = session.previous;
-  session.previous = null;
-  session.step -= 1;
-  session.losses.pop();
-  session.tests = session.tests.filter(({ step }) => step <= session.step);
-}
-
-// The logits of a list of images [c, h, w], a Float32Array an image.
+// The logits of a list of images [c, h, w], a Float32Array an image; null where the run has ended.
 export async function logitsOf(session, list) {
   const classes = session.dataset.classes.length;
-  const found = [];
-  if (session.closed) return found;
-  for (let i = 0; i < list.length; i += 400) {
-    const part = list.slice(i, i + 400);
-    const logits = session.forward(tree.ref(session.state.variables), images(part, imageShape(session.dataset)));
-    const values = await logits.data();
-    for (let k = 0; k < part.length; k++) found.push(values.slice(k * classes, (k + 1) * classes));
-    if (session.closed) break;
-  }
-  return found;
+  const logits = await ask(session, "logits", { pixels: stacked(list) });
+  return logits && list.map((_, k) => logits.slice(k * classes, (k + 1) * classes));
 }
 
 export function softmax(logits) {
@@ -113,11 +93,11 @@ export function argmax(values) {
   return values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 }
 
-// Each test image once: loss, accuracy and confusion, confusion[truth][answer].
-export async function evaluate(session, testImages) {
+async function measure(session, testImages) {
   const { dataset, step } = session;
+  if (session.test?.step === step) return false;
   const logits = await logitsOf(session, testImages);
-  if (session.closed) return;
+  if (!logits || session.closed) return false;
   const classes = dataset.classes.length;
   const confusion = Array.from({ length: classes }, () => new Array(classes).fill(0));
   let loss = 0;
@@ -135,4 +115,5 @@ export async function evaluate(session, testImages) {
   session.test = { step, predictions, confusion };
   session.tests = session.tests.filter((each) => each.step !== step);
   session.tests.push({ step, loss, accuracy: right / indices.length });
+  return true;
 }

@@ -1,6 +1,6 @@
 // The training step and the other compiled functions of one network.
-import { jit, nn, numpy as np, random, tree, valueAndGrad } from "@jax-js/jax";
-import { apply, crossEntropy, init, pick } from "./model.js";
+import { jit, numpy as np, random, tree, valueAndGrad } from "@jax-js/jax";
+import { apply, crossEntropy, init } from "./model.js";
 import { OPTIMIZERS } from "./optimizers.js";
 
 // What stands at the start of a run: {variables, optimizer}.
@@ -53,4 +53,3 @@ export function createActivations(plan, normalize) {
   });
 }
 
-export { nn, pick };
