@@ -344,6 +344,7 @@ def _description(
         **runs,
         "preprocessing": preprocessing(network),
         "class_names": list(network.class_names),
+        **({"detector": rules} if (rules := program.rules(network)) else {}),
         **_size_and_hash(path),
         **({"data": _size_and_hash(beside)} if beside.exists() else {}),
         "source": dict(network.source),

@@ -68,6 +68,14 @@ def _settings(network: Trained) -> Settings:
     return find(network.model.name).function.keywords["settings"]
 
 
+def rules(network: Trained) -> dict[str, Any]:
+    """Return a detector's numbers, of which boxes follow from raw heads: see Settings."""
+    if network.model.task != "detection":
+        return {}
+    settings = _settings(network)._asdict()
+    return {name: value for name, value in settings.items() if not callable(value)}
+
+
 def image_size(network: Trained) -> int:
     """Return the side of the pixels that are for this network: its images', or R-CNN's regions'."""
     if network.model.task == "detection":

@@ -238,6 +238,8 @@ def test_heads_on_regions_take_any_number_of_them(name, tmp_path):
         assert each["difference_from_jax"] <= 1e-5
         assert each["inputs"]["boxes"]["shape"] == ["regions", 4]
         assert all(of["shape"][0] == "regions" for of in each["outputs"].values())
+    written = json.loads((tmp_path / f"{name}.onnx.json").read_text())
+    assert written["detector"]["region_weights"] == [10, 10, 5, 5]
 
 
 @pytest.mark.slow
