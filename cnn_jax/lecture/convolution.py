@@ -7,6 +7,7 @@ import sklearn.datasets
 
 from cnn_jax.errors import UsageError
 from cnn_jax.lecture import examples, figures
+from cnn_jax.lecture.symbols import matrix_of_names as named
 from cnn_jax.reports import html
 from cnn_jax.reports.html import Html
 
@@ -54,6 +55,7 @@ def compute(photograph: np.ndarray, seed: int) -> examples.Results:
         "pooling": examples.pooling_example(),
         "pooling_invariance": examples.pooling_invariance(grey),
         "learned_invariance": examples.learned_invariance(),
+        "pooling_with_downsampling": examples.pooling_with_downsampling(),
         "any_input_size": examples.any_input_size(seed),
         "strided_convolution": examples.strided_convolution(grey, seed),
         "zero_padding": examples.zero_padding(),
@@ -64,13 +66,8 @@ def compute(photograph: np.ndarray, seed: int) -> examples.Results:
 
 def _by_position(symbol: str, sums: np.ndarray) -> list[tuple[str, str]]:
     """Return rows of a table: entry and the sum that it is."""
-    names = examples.symbols.matrix_of_names(symbol, *sums.shape)
+    names = named(symbol, *sums.shape)
     return [(name, f"= {text}") for name, text in zip(names.ravel(), sums.ravel(), strict=True)]
-
-
-def _small(difference: float) -> str:
-    """Return a difference that may be exactly zero."""
-    return f"{difference:.1e}" if difference else "0"
 
 
 def sections(
@@ -126,7 +123,7 @@ def sections(
                 ],
             ),
             "Exchanging input and kernel changes a full convolution by "
-            f"{_small(letters['convolution_exchanged_difference'])}, a full cross-correlation by "
+            f"{letters['convolution_exchanged_difference']:.2g}, a full cross-correlation by "
             f"{letters['correlation_exchanged_difference']:.2f} (of a random example).",
         ),
         html.section(
@@ -251,7 +248,8 @@ def sections(
         html.section(
             "Receptive fields",
             "Units deeper in the network see more of the input, although each connects to three "
-            "units only: one step a layer at stride 1, and twice as fast with every stride of 2.",
+            "units only: two pixels more a layer at stride 1, twice as many after each stride "
+            "of 2.",
             picture(
                 "receptive_fields",
                 figures.receptive_fields(results["receptive_fields"]),
@@ -270,12 +268,16 @@ def sections(
         ),
         html.section(
             "Parameter sharing",
-            "The same connections with more and less sharing: one colour is one weight.",
-            picture("connections", figures.connections(connections), "Four kinds of layer"),
+            "The same connections with more and less sharing, and all connections that there are.",
+            picture(
+                "connections",
+                figures.connections(connections),
+                "Four kinds of layer; one colour is one weight, and each grey line its own",
+            ),
             "A tiled convolution takes its kernels in turn. With one tile it is a convolution "
-            f"(difference {_small(connections['one_tile_difference_from_convolution'])}); a local "
+            f"(difference {connections['one_tile_difference_from_convolution']:.2g}); a local "
             "layer whose kernels repeat is a tiled one "
-            f"(difference {_small(connections['tiled_difference_from_local'])}).",
+            f"(difference {connections['tiled_difference_from_local']:.2g}).",
         ),
         html.section(
             "Equivariance",
@@ -284,7 +286,7 @@ def sections(
             "commutes with translation and brightness, not with the rest.",
             html.table(
                 ["g", "relative difference"],
-                [(name, _small(value)) for name, value in results["equivariance"].items()],
+                [(name, f"{value:.2g}") for name, value in results["equivariance"].items()],
             ),
         ),
         html.section(
@@ -348,6 +350,22 @@ def sections(
             ),
         ),
         html.section(
+            "Pooling with downsampling",
+            "Windows of three at every second place: half as many units are left for what follows. "
+            "The last window has two units only.",
+            picture(
+                "downsampling",
+                figures.equation(
+                    [
+                        (results["pooling_with_downsampling"]["input"][None], "detector stage"),
+                        (results["pooling_with_downsampling"]["output"][None], "maxima"),
+                    ],
+                    ["→"],
+                ),
+                "Maxima of three at stride 2",
+            ),
+        ),
+        html.section(
             "Pooling makes features of one length from any image",
             "Feature maps grow with the image. A spatial pyramid (1 + 4 + 16 bins), 2x2 adaptive "
             "bins and the global average do not: a dense layer can follow.",
@@ -369,9 +387,10 @@ def sections(
         html.section(
             "Strided convolution",
             "Stride 2 is convolution, then dropping every second result, without computing it.",
+            picture("strided", figures.strided_convolution(), "Two ways to the same three results"),
             html.metrics(
                 {
-                    "difference on the photograph": _small(strided["difference"]),
+                    "difference on the photograph": f"{strided['difference']:.2g}",
                     "multiplications, stride 1": strided["multiplications_stride_1"],
                     "multiplications, stride 2": strided["multiplications_stride_2"],
                 }
@@ -400,11 +419,37 @@ def sections(
                 ["filter", "sum over k of ∂L/∂oₖ · ∂oₖ/∂f"],
                 _by_position("∂L/∂f", back["filter_gradient"]),
             ),
+            picture(
+                "filter_gradient",
+                figures.equation(
+                    [
+                        (named("x", 3, 3), "input"),
+                        (named("∂L/∂o", 2, 2), "the output's gradient"),
+                        (named("∂L/∂f", 2, 2), "the filter's gradient"),
+                    ],
+                    ["⊗", "="],
+                    cell=0.68,
+                ),
+                "The gradient of the filter: no padding",
+            ),
             "The gradient of the input is a full convolution of the output's gradient with the "
             "filter flipped both ways, f₂₂ f₂₁ / f₁₂ f₁₁:",
             html.table(
                 ["input", "sum over k of ∂L/∂oₖ · ∂oₖ/∂x"],
                 _by_position("∂L/∂x", back["input_gradient"]),
+            ),
+            picture(
+                "input_gradient",
+                figures.equation(
+                    [
+                        (named("∂L/∂o", 2, 2), "the output's gradient"),
+                        (named("f", 2, 2)[::-1, ::-1], "the filter, flipped"),
+                        (named("∂L/∂x", 3, 3), "the input's gradient"),
+                    ],
+                    ["⊗", "="],
+                    cell=0.68,
+                ),
+                "The gradient of the input: zeros around the output's gradient",
             ),
             "The slide prints two factors of ∂L/∂x₂₂ differently: ∂L/∂o₁₂ f₂₂ + ∂L/∂x₁₂ f₂₁, where "
             "the derivation gives ∂L/∂o₁₁ f₂₂ + ∂L/∂o₁₂ f₂₁.",
@@ -421,8 +466,8 @@ def sections(
                         str(row["padding"]),
                         row["dilation"],
                         row["groups"],
-                        _small(row["filter"]),
-                        _small(row["input"]),
+                        f"{row['filter']:.2g}",
+                        f"{row['input']:.2g}",
                     )
                     for row in results["closed_form_gradients"]
                 ],

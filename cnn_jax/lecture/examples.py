@@ -309,6 +309,16 @@ def any_input_size(seed: int) -> Results:
     return {"rows": rows}
 
 
+def pooling_with_downsampling() -> Results:
+    """Pool the slide's line of six units by windows of three at every second place.
+
+    The last window reaches over the end.
+    """
+    line = np.array([0.1, 1.0, 0.2, 0.1, 0.0, 0.1])
+    pooled = ops.max_pool(jnp.asarray(line)[None, :, None], 3, 2, [(0, 1)])
+    return {"input": line, "output": np.asarray(pooled[0, :, 0])}
+
+
 def strided_convolution(grey: Float[np.ndarray, "h w"], seed: int) -> Results:
     """Compare stride 2 with stride 1 and dropping every second result."""
     f = np.random.default_rng(seed).normal(size=(3, 3))

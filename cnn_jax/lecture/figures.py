@@ -33,7 +33,7 @@ def laser_sensor(example: Mapping[str, Any]) -> Figure:
         label="weighted average s(t)",
     )  # fmt: skip
     axes.set(xlabel="time t", ylabel="place")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     weights.bar(range(len(example["weights"])), example["weights"], color=BLUE)
     weights.set(xlabel="age t - a", title="weights w")
     weights.set_xticks(range(0, len(example["weights"]), 2))
@@ -42,9 +42,15 @@ def laser_sensor(example: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def equation(grids: Sequence[tuple[np.ndarray, str]], signs: Sequence[str]) -> Figure:
-    """Draw matrices of numbers in a row, cells of one size, with signs between them."""
-    cell, gap = 0.38, 1.6  # inches; cells
+def equation(
+    grids: Sequence[tuple[np.ndarray, str]], signs: Sequence[str], cell: float = 0.38
+) -> Figure:
+    """Draw matrices of numbers, or of names, in a row with signs between them.
+
+    Args:
+      cell: the side of an entry, inches.
+    """
+    gap = 1.6  # cells
     height = max(np.shape(values)[0] for values, _ in grids)
     width = sum(np.shape(values)[1] for values, _ in grids) + gap * (len(grids) - 1)
     figure = Figure(figsize=(cell * width, cell * (height + 1)))
@@ -53,11 +59,13 @@ def equation(grids: Sequence[tuple[np.ndarray, str]], signs: Sequence[str]) -> F
     axes.set_axis_off()
     left = 0.0
     for (values, title), sign in zip(grids, [*signs, ""], strict=True):
-        values = np.asarray(values, float)
+        values = np.asarray(values)
         rows, columns = values.shape
+        named = values.dtype == object
         top = (height - rows) / 2
         axes.text(left + columns / 2, top - 0.4, title, ha="center", va="center", fontsize=10)
-        shades = values / max(np.abs(values).max(), 1e-9)
+        numbers = np.zeros(values.shape) if named else values.astype(float)
+        shades = numbers / max(np.abs(numbers).max(), 1e-9)
         for (row, column), value in np.ndenumerate(values):
             shade = shades[row, column]
             axes.add_patch(
@@ -68,8 +76,8 @@ def equation(grids: Sequence[tuple[np.ndarray, str]], signs: Sequence[str]) -> F
                 )
             )  # fmt: skip
             axes.text(
-                left + column + 0.5, top + row + 0.5, f"{value:g}", ha="center", va="center",
-                fontsize=10,
+                left + column + 0.5, top + row + 0.5, value if named else f"{value:g}",
+                ha="center", va="center", fontsize=10,
             )  # fmt: skip
         left += columns + gap
         axes.text(left - gap / 2, height / 2, sign, ha="center", va="center", fontsize=16)
@@ -124,11 +132,11 @@ def photograph(image: ArrayLike) -> Figure:
     return figure
 
 
-def _units(axes, y: float, count: int, label: str, lit: Sequence[int] = ()) -> None:
-    for unit in range(count):
-        color = ORANGE if unit in lit else "white"
-        axes.plot(unit, y, "o", markersize=20, markerfacecolor=color, markeredgecolor="black")
-        axes.text(unit, y, f"{label}{unit + 1}", ha="center", va="center", fontsize=8)
+def _units(axes, y: float, places: Sequence[int], label: str, lit: Sequence[int] = ()) -> None:
+    for number, place in enumerate(places, 1):
+        color = ORANGE if place in lit else "white"
+        axes.plot(place, y, "o", markersize=20, markerfacecolor=color, markeredgecolor="black")
+        axes.text(place, y, f"{label}{number}", ha="center", va="center", fontsize=8)
 
 
 def connections(example: Mapping[str, Any]) -> Figure:
@@ -185,8 +193,8 @@ def sparse_and_dense(units: int = 5, taps: int = 3) -> Figure:
                         color, width = (ORANGE, 2) if lit else (GREY, 0.8)
                         axes.plot([x, s], [0, 1], color=color, linewidth=width, zorder=int(lit) - 1)
             near = [u for u in range(units) if dense or abs(u - middle) <= taps // 2]
-            _units(axes, 0, units, "x", [middle] if from_below else near)
-            _units(axes, 1, units, "s", near if from_below else [middle])
+            _units(axes, 0, range(units), "x", [middle] if from_below else near)
+            _units(axes, 1, range(units), "s", near if from_below else [middle])
             axes.set(xlim=(-0.5, units - 0.5), ylim=(-0.35, 1.35))
             axes.set_axis_off()
             kind = "dense" if dense else f"convolution, k = {taps}"
@@ -254,6 +262,29 @@ def learned_invariance(example: Mapping[str, Any]) -> Figure:
     axes.set_xticks(range(0, 181, 45))
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     _plain(axes)
+    return figure
+
+
+def strided_convolution(units: int = 5, taps: int = 3, stride: int = 2) -> Figure:
+    """Draw a strided convolution, and beside it one of stride 1 whose results are dropped."""
+    figure = Figure(figsize=(9.6, 3), layout="constrained")
+    kept = range(0, units, stride)
+    for axes, centres in zip(figure.subplots(1, 2), (kept, range(units)), strict=True):
+        for centre in centres:
+            for x in range(max(centre - taps // 2, 0), min(centre + taps // 2 + 1, units)):
+                color = ORANGE if centre in kept else GREY
+                axes.plot([x, centre], [0, 1], color=color, linewidth=2, zorder=0)
+        _units(axes, 0, range(units), "x")
+        axes.set(xlim=(-0.5, units - 0.5), ylim=(-0.35, 2.35))
+        axes.set_axis_off()
+    alone, dropping = figure.axes
+    _units(alone, 1, kept, "s", kept)
+    alone.set_title(f"stride {stride}", fontsize=10, y=0.6)
+    for place in kept:
+        dropping.plot([place, place], [1, 2], color=ORANGE, linewidth=2, zorder=0)
+    _units(dropping, 1, range(units), "z", kept)
+    _units(dropping, 2, kept, "s", kept)
+    dropping.set_title("stride 1, then every second result", fontsize=10)
     return figure
 
 

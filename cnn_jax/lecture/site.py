@@ -493,25 +493,27 @@ def _differences(chapters: Sequence[Chapter], facts: Mapping[str, Any]) -> str:
 
 
 def _commands(made: Mapping[str, Made]) -> str:
-    rows = []
+    rows, total = [], 0.0
     for each in made.values():
         status = "not run" if each.record is None else each.record.status
         status = "made before the last change" if each.stale else status
         seconds = f"{each.record.seconds:.0f}" if each.page else "\N{EN DASH}"
+        total += each.record.seconds if each.page else 0
         page = f'<a href="{each.page}">page</a>' if each.page else ""
         rows.append(
             f"<tr><td><code>{escaping.escape(each.command)}</code></td>"
             f'<td>{status}</td><td class="number">{seconds}</td><td>{page}</td></tr>'
         )
     table = (
-        '<div class="table"><table><thead><tr><th>command</th><th></th>'
-        '<th class="number">seconds</th><th></th></tr></thead>'
+        '<div class="table"><table><thead><tr><th>command</th><th>status</th>'
+        '<th class="number">seconds</th><th>results</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     return (
         '<section class="topic" id="commands"><h2>The commands</h2><p>Each can be called by '
         "itself, with other flags, images or networks; <code>--help</code> lists them. "
-        f"<code>./launch.sh lecture</code> calls all of them.</p>{_reachable(table)}</section>"
+        f"<code>./launch.sh lecture</code> calls all of them. Those that are made took "
+        f"{total / 60:.1f} minutes, one after the other.</p>{_reachable(table)}</section>"
     )
 
 

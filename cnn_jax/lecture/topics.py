@@ -272,8 +272,9 @@ ADVANTAGES = Chapter(
             "Equivariance",
             ("Equivariance",),
             (
-                "A shifted photograph gives shifted features. So does one of twice the brightness, "
-                "as a convolution is linear. A rotated, mirrored or enlarged one does not.",
+                "A shifted photograph gives shifted features, and one of twice the brightness "
+                "features of twice the size, as a convolution is linear. A rotated, mirrored or "
+                "enlarged one does not give rotated, mirrored or enlarged features.",
             ),
             (f"{_WORKED}:equivariance",),
             _worked("Equivariance"),
@@ -310,7 +311,8 @@ POOLING = Chapter(
             (
                 "Convolutions, ReLUs and poolings in turn, and a classifier at the end. Here is "
                 "one that was trained on handwritten digits while this gallery was made, and one "
-                "of its images on the way through it.",
+                "of its images on the way through it. It is a ResNet-20, which makes its maps "
+                "smaller by strides, and pools once, at the end.",
             ),
             ("cnn_jax.models.resnet", "cnn_jax.training.loop:train", "cnn_jax.taps:activations"),
             (
@@ -365,7 +367,9 @@ POOLING = Chapter(
                 f"{_OPS}.adaptive:adaptive_avg_pool",
                 f"{_OPS}.pooling:global_avg_pool",
             ),
-            _worked("Pooling makes features of one length from any image"),
+            _worked(
+                "Pooling with downsampling", "Pooling makes features of one length from any image"
+            ),
         ),
         Topic(
             "Strided convolution",
@@ -385,8 +389,8 @@ POOLING = Chapter(
             "Connections: local, tiled, shared, dense",
             ("Connections",),
             (
-                "The four kinds of layer side by side, with as many weights as the picture has "
-                "colours.",
+                "The four kinds of layer side by side: a weight for each connection, kernels that "
+                "take turns, one kernel for all, and all connections that there are.",
             ),
             (f"{_WORKED}:connections", f"{_OPS}.local:local_conv", f"{_OPS}.local:tiled_conv"),
             (Part("convolution", "Parameter sharing", ("Four kinds of layer",)),),
@@ -447,7 +451,7 @@ BACKPROPAGATION = Chapter(
             _worked("Closed-form gradients in general"),
         ),
     ),
-    Part("convolution", "Max pooling and its gradient"),
+    Part("convolution", "Backpropagation, symbol by symbol", ("The gradient of the filter",)),
 )
 
 
@@ -536,9 +540,8 @@ ARCHITECTURES = Chapter(
                 Part(
                     "vgg16",
                     "Layers",
-                    # parameters: the counted ones, with biases, and the slide's, without
                     columns=("layer", "output", "numbers", "parameters", "weights")
-                    + ("slide: layer", "memory"),
+                    + ("slide: layer", "slide: memory", "slide: parameters"),
                 ),
                 Part("vgg16", "In all"),
             ),
@@ -735,7 +738,12 @@ VISUALISATION = Chapter(
         Topic(
             "Filters",
             ("CNN: Visualization", "CNN: Visualization of Filters"),
-            ("The weights of a first layer can be shown as images, as they see the image itself.",),
+            (
+                "The weights of a first layer can be shown as images, as they see the image "
+                "itself: edges, blobs and colours. EfficientNet-Lite0's are of 3×3 pixels only; "
+                "`--model=resnet18 --weights=FILE` shows those of the slide's networks, where "
+                "their published weights are at hand.",
+            ),
             ("cnn_jax.visualize.filters:filter_picture",),
             (Part("filters", "Filters"),),
             differs=(

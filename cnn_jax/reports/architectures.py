@@ -194,7 +194,7 @@ def _layer_row(layer: Layer) -> list[Any]:
     ]
 
 
-SLIDE = ["slide: layer", "size", "memory", "parameters"]
+SLIDE = ["slide: layer", "slide: size", "slide: memory", "slide: parameters"]
 
 
 def _layer_rows(net: Analysis, slide: Sequence[SlideLayer]) -> tuple[list[str], list[list[Any]]]:

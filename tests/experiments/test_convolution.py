@@ -119,6 +119,10 @@ def test_maxout_answers_to_every_angle(results):
     assert results["learned_invariance"]["least_of_maxout"] > 0.75
 
 
+def test_pooling_at_every_second_place_halves_the_line(results):
+    assert results["pooling_with_downsampling"]["output"] == [1.0, 0.2, 0.1]
+
+
 def test_pooling_takes_images_of_any_size(results):
     rows = results["any_input_size"]["rows"]
     assert len({row["flattened"] for row in rows}) == 3
@@ -177,7 +181,7 @@ def test_closed_form_gradients_equal_jaxs(results):
 def test_the_page_shows_every_picture(workdir):
     page = (workdir / "report.html").read_text()
     pictures = sorted(path.name for path in (workdir / "figures").iterdir())
-    assert page.count("<img ") == len(pictures) == 19
+    assert page.count("<img ") == len(pictures) == 23
     assert "∂L/∂o₂₂ f₁₁".encode("ascii", "xmlcharrefreplace").decode() in page
 
 
