@@ -113,7 +113,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "adversarial",
         (
             "--eps=2/255",
-            "--epsilons=0.25/255,0.5/255,1/255,2/255",
+            "--epsilons=0.05/255,0.1/255,0.2/255,0.4/255",
             "--attack_steps=10",
         ),
         25,
@@ -851,8 +851,9 @@ SYNTHESIS = Chapter(
             "Adversarial perturbations",
             ("Adversarial Perturbations",),
             (
-                "A change that nobody sees, and another answer. First any wrong class, then the "
-                "lecture's own, a koala of an elephant, within 4/255.",
+                "A change that nobody sees, and another answer. First any wrong class, by 2 of 255 "
+                "levels of a colour at most, and how little is enough for it; then the lecture's "
+                "own, a koala of an elephant, by 4 at most.",
             ),
             (
                 "cnn_jax.attacks.gradient:pgd",
