@@ -106,7 +106,7 @@ def flax_step(config: TrainConfig) -> PlannedStep:
         return State.create(
             apply_fn=model.apply,
             params=variables["params"],
-            batch_stats=variables["batch_stats"],
+            batch_stats=variables.get("batch_stats", {}),
             tx=optax.sgd(config.learning_rate, momentum=config.momentum),
         )
 
@@ -123,7 +123,7 @@ def flax_step(config: TrainConfig) -> PlannedStep:
             )
             logits = logits.astype(jnp.float32)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-            return losses.mean(), (logits, changed["batch_stats"])
+            return losses.mean(), (logits, changed.get("batch_stats", {}))
 
         (loss, (logits, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         state = state.apply_gradients(grads=gradients, batch_stats=stats)

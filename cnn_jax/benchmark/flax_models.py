@@ -133,6 +133,34 @@ class MobileNet(_Network):
         return self.head(x, train, 0.2)
 
 
+class ConvNeXt(_Network):
+    """Liu et al. 2022, of which no layer has batch statistics."""
+
+    widths: Sequence[int] = (96, 192, 384, 768)
+    stage_sizes: Sequence[int] = (3, 3, 9, 3)
+    drop_path: float = 0.1
+
+    @nn.compact
+    def __call__(self, x, train: bool = True):
+        norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        conv, dense = (partial(layer, dtype=self.dtype) for layer in (nn.Conv, nn.Dense))
+        done, last = 0, sum(self.stage_sizes) - 1
+        for stage, (width, blocks) in enumerate(zip(self.widths, self.stage_sizes, strict=True)):
+            if stage == 0:
+                x = norm()(conv(width, (4, 4), (4, 4))(x))
+            else:
+                x = conv(width, (2, 2), (2, 2))(norm()(x))
+            for _ in range(blocks):
+                y = norm()(conv(width, (7, 7), feature_group_count=width)(x))
+                y = dense(width)(nn.gelu(dense(4 * width)(y), approximate=False))
+                scale = self.param(f"scale{done}", nn.initializers.constant(1e-6), (width,))
+                y = y * scale.astype(self.dtype)
+                rate = self.drop_path * done / last
+                x = x + nn.Dropout(rate, (1, 2, 3), deterministic=not train)(y)
+                done += 1
+        return dense(self.num_classes)(norm()(jnp.mean(x, axis=(1, 2))))
+
+
 _V2 = (
     *((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 3, 2, 32, 3), (6, 3, 2, 64, 4)),
     *((6, 3, 1, 96, 3), (6, 3, 2, 160, 3), (6, 3, 1, 320, 1)),
@@ -151,6 +179,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet152": partial(ResNet, stage_sizes=(3, 8, 36, 3)),
     "resnext50_32x4d": partial(ResNet, groups=32, group_width=4),
     "densenet121": DenseNet,
+    "convnext_tiny": ConvNeXt,
     "mobilenet_v2": partial(MobileNet, stages=_V2),
     "efficientnet_b0": partial(
         MobileNet, stages=_B0, activation=nn.swish, excitation=True, drop_path=0.2
