@@ -13,8 +13,8 @@ from functools import partial
 from absl import flags
 
 from cnn_jax.errors import UsageError
-from cnn_jax.reports import training as training_report
 from cnn_jax.training import task as tasks
+from cnn_jax.training.loop import Result
 
 from . import app
 from .flags import task_training
@@ -29,14 +29,19 @@ _WORKDIR = flags.DEFINE_string(
 training_flags.define()
 
 
+def _write(workdir: str, result: Result, task: tasks.Task) -> None:
+    from cnn_jax.reports import training as training_report  # draws, which the start need not wait
+
+    training_report.write_training(workdir, result, task=task)
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
     if _WORKDIR.value is None:
         raise UsageError("--workdir is missing; name a folder, as in --workdir=runs/digits")
     config = training_flags.config_from_flags(flags.FLAGS)
     task = tasks.of_model(config.model)
-    write = partial(training_report.write_training, task=task)
-    task_training.train(config, _WORKDIR.value, task, write)
+    task_training.train(config, _WORKDIR.value, task, partial(_write, task=task))
 
 
 if __name__ == "__main__":

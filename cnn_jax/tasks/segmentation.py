@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
-from scipy import ndimage
 
 from cnn_jax.errors import UsageError
 
@@ -171,6 +170,8 @@ def error_kinds(
     object's pixel called ground; invented: a ground pixel called an object; confused: an object's
     pixel called an object of another class.
     """
+    from scipy import ndimage  # which every command would wait for
+
     counted = label != IGNORED
     wrong = counted & (predicted != label)
     window = 2 * reach + 1
