@@ -6,9 +6,10 @@ from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
-import flax.core.scope
+import flax.core
 import jax
 import jax.numpy as jnp
+from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import Array, Float
 
 from cnn_jax import errors, plugins
@@ -118,13 +119,17 @@ class Model(NamedTuple):
 
 def _init(function: Callable, key: Array, images: Any) -> Variables:
     """Draw the variables; the forward pass is traced for its shapes alone."""
+
+    def draw(key: Array) -> Variables:
+        zeros = jnp.zeros(images.shape, images.dtype)
+        return flax.core.unfreeze(flax.core.init(function)({"params": key}, zeros)[1])
+
     if isinstance(key, jax.core.Tracer):  # the caller's tracing leaves out what it does not use
-        images = jnp.zeros(images.shape, images.dtype)
-        _, variables = flax.core.init(function)({"params": key}, images)
-    else:
-        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        variables = flax.core.scope.lazy_init(function)({"params": key}, shape)
-    return flax.core.unfreeze(variables)
+        return draw(key)
+    traced, shapes = jax.make_jaxpr(draw, return_shape=True)(key)
+    needed, _ = dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
+    leaves = jax.core.eval_jaxpr(needed, traced.consts, key)
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def _apply(
