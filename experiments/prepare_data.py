@@ -16,7 +16,7 @@ _DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "Data set to prepare: mnist, fashion_mnist, cifar10, cifar100, any other name of "
-    "TensorFlow Datasets such as imagenet2012, or folder:PATH.",
+    "TensorFlow Datasets such as imagenet2012, or folder:PATH, a folder or a CSV file.",
     required=True,
 )
 _DATA_DIR = flags.DEFINE_string(

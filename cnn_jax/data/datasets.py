@@ -149,8 +149,8 @@ def load(name: str, split: str, data_dir: str | None = None) -> Dataset:
     Args:
       name: "digits", "shapes" (made on first use), a data set prepared under `data_dir` by any
         program ("cifar10", "imagenet2012", "imagenet_resized/64x64", "mnist:3.0.1"), or
-        "folder:PATH", images in one sub-folder a class, which are read in colour; one that was
-        registered, or "package.module:function", see Own.
+        "folder:PATH", images in one sub-folder a class, or as a CSV file names them, which are
+        read in colour; one that was registered, or "package.module:function", see Own.
       split: "train", "test", ..., or a slice in TFDS's notation: "train[:90%]".
       data_dir: where data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
 

@@ -1,5 +1,6 @@
-"""A user's own folder of images as a data set: one sub-folder a class."""
+"""A user's own images as a data set: a folder with one sub-folder a class, or a CSV file."""
 
+import csv
 import hashlib
 import os
 import re
@@ -72,26 +73,39 @@ class FolderSource:
 
 
 def split_names(path: str) -> tuple[str, ...]:
-    """The splits of a folder: those it has as sub-folders, else "train" and "test"."""
-    present = tuple(_split_folders(_root(path)))
-    return ("train", "test") if present in ((), ("train",)) else present
+    """The splits of a folder or a CSV file: those it has, else "train" and "test"."""
+    return ("train", "test") if is_split_by_chance(path) else _own_splits(path)
+
+
+def is_split_by_chance(path: str) -> bool:
+    """Whether "test" is drawn from a folder or a CSV file that has no split but to train on."""
+    return _own_splits(path) in ((), ("train",))
+
+
+def _own_splits(path: str) -> tuple[str, ...]:
+    root = _root(path)
+    return tuple(_listed(root)[0] if root.is_file() else _split_folders(root))
 
 
 def load(path: str, split: str) -> tuple[FolderSource, tuple[str, ...]]:
-    """Opens one split of PATH/class/image, or of PATH/train/class/image beside PATH/val/...
+    """Opens a split of PATH/class/image, PATH/train/class/image beside PATH/val/... or a CSV file.
 
     The splits' folders are called train or training, validation, valid or val, test or testing, in
     upper or lower case. Without such sub-folders, a fifth of each class, chosen once and for all by
     a seeded shuffle of the sorted file names, is the split "test". Any format that Pillow reads
     counts as an image; hidden files and folders do not, nor those of operating systems (.DS_Store,
     .ipynb_checkpoints, __MACOSX, Thumbs.db, @eaDir). Links are followed, but to no place twice.
-    Labels follow the sorted class names.
+    Folders within a class's folder are no classes of their own. Labels follow the sorted class
+    names, of train/ where there is one.
+
+    The first line of a CSV file names its columns file, class and, if there are splits, split;
+    files are relative to its folder.
 
     Files of the same content in two splits are told by a warning; in folders where that takes
     reading more than COMPARED_BYTES, by `verify` alone.
 
     Args:
-      path: the folder.
+      path: the folder, or a file whose name ends in .csv.
       split: "train", "validation", "test" as far as there, or a slice "train[:90%]".
 
     Returns:
@@ -99,7 +113,8 @@ def load(path: str, split: str) -> tuple[FolderSource, tuple[str, ...]]:
 
     Raises:
       UsageError: no such folder or split, fewer than two classes, a class without images, two
-        folders for one split, or a train/ of which nobody can tell whether it is a class.
+        folders for one split, a train/ of which nobody can tell whether it is a class, or a line of
+        a CSV file that cannot be meant.
     """
     by_split, class_names = _open(path)
     if copies := _copies(by_split, COMPARED_BYTES):
@@ -150,13 +165,66 @@ def verify(path: str, channels: int = 3, say: Callable[[str], None] = lambda lin
 def _open(path: str) -> tuple[dict[str, Files], tuple[str, ...]]:
     """The files of each split, in order, and the class names."""
     root = _root(path)
-    folders = _split_folders(root)
-    if folders.keys() <= {"train"}:
-        folder = folders.get("train", root)
-        class_names = _class_names([folder])
-        return _split_by_class(_list_images(folder, class_names)), class_names
-    class_names = _class_names([folders["train"]] if "train" in folders else folders.values())
-    return {name: _list_images(at, class_names) for name, at in folders.items()}, class_names
+    if root.is_file():
+        by_split, class_names = _listed(root)
+    else:
+        folders = _split_folders(root) or {"train": root}
+        class_names = _class_names([folders["train"]] if "train" in folders else folders.values())
+        by_split = {name: _list_images(at, class_names) for name, at in folders.items()}
+        _tell_of_nested(folders, by_split)
+    if by_split.keys() == {"train"}:
+        by_split = _split_by_class(by_split["train"], class_names)
+    return by_split, class_names
+
+
+def _listed(path: Path) -> tuple[dict[str, Files], tuple[str, ...]]:
+    """The files of each split in a CSV file, without splits all "train", and the class names."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {path}: {error}; it must be a CSV file in UTF-8") from error
+    if not {"file", "class"} <= set(columns):
+        raise UsageError(
+            f"the first line of {path} must name the columns file and class, and split if there "
+            f"are splits; it is {','.join(columns)!r}"
+        )
+    found = defaultdict(list)
+    for line, row in rows:
+        file, name = ((row[column] or "").strip() for column in ("file", "class"))
+        given = (row.get("split") or "").strip() if "split" in columns else "train"
+        split = _SPLITS.get(given.lower())
+        if not file or not name or split is None:
+            wrong = "no file" if not file else "no class" if not name else f"the split {given!r}"
+            raise UsageError(
+                f"line {line} of {path} has {wrong}; write a file, its class, and as its split "
+                "train, validation or test"
+            )
+        found[split].append((path.parent / Path(file).expanduser(), name))
+    names = {name for _, name in found.get("train") or chain.from_iterable(found.values())}
+    class_names = _at_least_two(names, str(path), "name images of two or more")
+    numbers = {name: number for number, name in enumerate(class_names)}
+    by_split = {}
+    for split in (each for each in dict.fromkeys(_SPLITS.values()) if each in found):
+        _check_known({name for _, name in found[split]}, class_names, f"{split} of {path}")
+        by_split[split] = sorted((file, numbers[name]) for file, name in found[split])
+    return by_split, class_names
+
+
+def _tell_of_nested(folders: Mapping[str, Path], by_split: Mapping[str, Files]) -> None:
+    """Warn where images lie in folders within those of the classes, and only there."""
+    split, folder = next(iter(folders.items()))
+    holding = {path.parent for path, _ in by_split[split]}
+    names = sorted(path.name for path in _sub_folders(folder))
+    if len(holding) > len(names) and holding.isdisjoint(folder / name for name in names):
+        _warn(
+            f"the classes are the {len(names)} folders in {folder} ({', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}), not the {len(holding)} within them; for these "
+            "or others write a CSV file of files and classes (folder:FILE.csv)"
+        )
 
 
 @cache  # each once
@@ -212,8 +280,11 @@ def _broken(causes: Mapping[Path, Exception]) -> UsageError:
 
 def _root(path: str) -> Path:
     root = Path(path).expanduser().absolute()
-    if not root.is_dir():
-        raise UsageError(f"no such folder: {path}; give folder:PATH with one sub-folder a class")
+    if not (root.is_dir() or (root.suffix.lower() == ".csv" and root.is_file())):
+        raise UsageError(
+            f"no such folder: {path}; give folder:PATH with one sub-folder a class, or "
+            "folder:FILE.csv"
+        )
     return root
 
 
@@ -263,18 +334,26 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _class_names(folders: Sequence[Path]) -> tuple[str, ...]:
-    names = tuple(sorted({path.name for folder in folders for path in _sub_folders(folder)}))
+    names = {path.name for folder in folders for path in _sub_folders(folder)}
+    where = " and ".join(map(str, folders))
+    return _at_least_two(names, where, "make one sub-folder of images for each class")
+
+
+def _at_least_two(names: set[str], where: str, advice: str) -> tuple[str, ...]:
+    """The class names, sorted."""
     if len(names) < 2:
-        found = f"one class ({names[0]})" if names else "no class"
-        where = " and ".join(map(str, folders))
-        raise UsageError(f"{where} has {found}; make one sub-folder of images for each class")
-    return names
+        found = f"one class ({min(names)})" if names else "no class"
+        raise UsageError(f"{where} has {found}; {advice}")
+    return tuple(sorted(names))
+
+
+def _check_known(names: set[str], class_names: Sequence[str], where: str) -> None:
+    if unknown := sorted(names - set(class_names)):
+        raise UsageError(f"{where} has classes that train lacks: {', '.join(unknown)}")
 
 
 def _list_images(folder: Path, class_names: tuple[str, ...]) -> Files:
-    unknown = {path.name for path in _sub_folders(folder)} - set(class_names)
-    if unknown:
-        raise UsageError(f"{folder} has classes that train/ lacks: {', '.join(sorted(unknown))}")
+    _check_known({path.name for path in _sub_folders(folder)}, class_names, str(folder))
     files = []
     for label, name in enumerate(class_names):
         if not (folder / name).is_dir():  # a validation folder may lack classes
@@ -321,7 +400,7 @@ def _suffixes() -> set[str]:
     return {ext for ext, format in Image.registered_extensions().items() if format in Image.OPEN}
 
 
-def _split_by_class(files: Files) -> dict[str, Files]:
+def _split_by_class(files: Files, class_names: Sequence[str]) -> dict[str, Files]:
     random = np.random.RandomState(0)
     splits = {"train": [], "test": []}
     for label in sorted({label for _, label in files}):
@@ -329,7 +408,8 @@ def _split_by_class(files: Files) -> dict[str, Files]:
         members = [members[i] for i in random.permutation(len(members))]
         if len(members) < 2:
             raise UsageError(
-                f"only one image in {members[0][0].parent}: too few to train and to test; add some"
+                f"only one image of the class {class_names[label]}, {members[0][0]}: too few to "
+                "train and to test; add some, or name the splits yourself"
             )
         test = max(1, round(TEST_FRACTION * len(members)))
         splits["test"] += members[:test]

@@ -102,8 +102,9 @@ class TrainConfig:
         "digits",
         "Data",
         "Data set: digits, shapes, the name of a prepared TFDS data set, or folder:PATH "
-        "with a folder for each class; with objects coco:FOLDER (images and COCO's JSON), "
-        "with masks coco:FOLDER and voc:FOLDER; or a function, package.module:function.",
+        "with a folder for each class, or a CSV file of file, class and split; with objects "
+        "coco:FOLDER (images and COCO's JSON), with masks coco:FOLDER and voc:FOLDER; or a "
+        "function, package.module:function.",
     )
     mask_values: str | None = option(
         None,

@@ -50,6 +50,7 @@ def test_split_is_disjoint_complete_stratified_and_fixed(animals):
         assert sum(f"/{name}/" in file for file in test) == count
     assert train == filenames(datasets.load(f"folder:{animals}", "train"))
     assert folder.split_names(animals) == ("train", "test")
+    assert folder.is_split_by_chance(animals)
 
 
 def test_slices_share_out_the_classes(animals):
@@ -69,6 +70,7 @@ def test_splits_in_sub_folders(tmp_path, evaluation):
     assert len(datasets.load(name, "train").source) == 6
     split = datasets.evaluation_split(name)
     assert split == ("test" if evaluation == "test" else "validation")
+    assert not folder.is_split_by_chance(tmp_path)
     assert len(datasets.load(name, split).source) == 4
 
 
@@ -146,15 +148,23 @@ def test_empty_class(animals):
 
 def test_class_with_one_image(animals):
     save_images(animals / "fish", 1)
-    with pytest.raises(UsageError, match=f"only one image in {animals / 'fish'}"):
+    with pytest.raises(UsageError, match=f"only one image of the class fish, {animals}/fish/"):
         datasets.load(f"folder:{animals}", "train")
 
 
 def test_validation_class_unknown_to_train(tmp_path):
     for name in ("train/cat", "train/dog", "val/cat", "val/fish"):
         save_images(tmp_path / name, 2)
-    with pytest.raises(UsageError, match="classes that train/ lacks: fish"):
+    with pytest.raises(UsageError, match="classes that train lacks: fish"):
         datasets.load(f"folder:{tmp_path}", "train")
+
+
+def test_a_validation_folder_without_some_classes_keeps_the_numbers_of_train(tmp_path):
+    for name in ("train/ant", "train/bee", "train/cat", "val/cat"):
+        save_images(tmp_path / name, 2)
+    dataset = datasets.load(f"folder:{tmp_path}", "validation")
+    assert dataset.class_names == ("ant", "bee", "cat")
+    assert datasets.labels(dataset).tolist() == [2, 2]
 
 
 def test_unknown_split(animals):
@@ -305,6 +315,96 @@ def test_a_test_folder_without_labels_is_told_and_left_out(tmp_path, caplog):
     save_tree(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "test")
     assert datasets.evaluation_split(f"folder:{tmp_path}") == "validation"
     assert f"{tmp_path / 'test'} has no sub-folder for each class" in caplog.text
+
+
+def test_folders_within_those_of_the_classes_are_told_to_be_no_classes(tmp_path, caplog):
+    save_tree(tmp_path, "train/fruit/apple", "train/fruit/pear", "train/milk/oat", "val/milk/oat")
+    dataset = datasets.load(f"folder:{tmp_path}", "train")
+    assert dataset.class_names == ("fruit", "milk")
+    assert len(dataset.source) == 9
+    assert caplog.text.count("the classes are the 2 folders in") == 1
+    assert f"{tmp_path / 'train'} (fruit, milk), not the 3 within them" in caplog.text
+
+
+# A CSV file.
+
+
+def save_list(root, lines, name="images.csv", encoding="utf-8"):
+    (root / name).write_text("\n".join(lines), encoding=encoding)
+    return root / name
+
+
+def test_a_csv_file_names_files_classes_and_splits(tmp_path):
+    """Of 3 classes, whose numbers are those of the training images, validation has the last."""
+    save_tree(tmp_path, "a/new pictures", "b", "ü")
+    lines = [
+        "split, class, file, comment",
+        *(f"train, Äpfel, a/new pictures/0{i}.png, {i}" for i in range(3)),
+        "Training, pear, b/00.png",
+        f"train, 'zoo', {tmp_path}/ü/00.png",
+        "val, 'zoo', ü/01.png",
+        '"test", "pear", "b/01.png"',
+        "",
+    ]
+    for encoding in ("utf-8", "utf-8-sig"):
+        name = f"folder:{save_list(tmp_path, lines, encoding=encoding)}"
+        loaded = {split: datasets.load(name, split) for split in ("train", "validation", "test")}
+        assert {each.class_names for each in loaded.values()} == {("'zoo'", "pear", "Äpfel")}
+        labels = {split: datasets.labels(each).tolist() for split, each in loaded.items()}
+        assert sorted(labels.pop("train")) == [0, 1, 2, 2, 2]
+        assert labels == {"validation": [0], "test": [1]}
+        assert filenames(loaded["validation"]) == [f"{tmp_path}/ü/01.png"]
+        assert datasets.evaluation_split(name) == "test"
+
+
+def test_images_of_a_csv_file_without_splits_are_split_as_those_of_a_folder(animals):
+    files = sorted(animals.glob("*/*.png"))
+    lines = ["file,class", *(f"{file.relative_to(animals)},{file.parent.name}" for file in files)]
+    listed = save_list(animals, lines)
+    for split in folder.split_names(listed):
+        expected = datasets.load(f"folder:{animals}", split)
+        dataset = datasets.load(f"folder:{listed}", split)
+        assert filenames(dataset) == filenames(expected)
+        assert dataset.class_names == expected.class_names
+    assert folder.verify(listed) == 25
+    assert folder.is_split_by_chance(listed)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], r"must name the columns file and class, .*; it is ''"),
+        (["a.png, cat", "b.png, dog"], "must name the columns file and class, .*'a.png,cat'"),
+        (["file;class", "a.png;cat"], "must name the columns file and class"),
+        (["file,class", "a.png,cat", "b.png"], r"line 3 of .*images\.csv has no class; write"),
+        (["file,class", ",cat"], "line 2 of .* has no file"),
+        (["file,class,split", "a.png,cat,odd"], "line 2 of .* has the split 'odd'"),
+        (["file,class,split", "a.png,cat"], "line 2 of .* has the split ''"),
+        (["file,class", "a.png,cat"], r"has one class \(cat\); name images of two or more"),
+        (["file,class"], "has no class; name images"),
+        (
+            ["file,class,split", "a.png,cat,train", "b.png,dog,train", "c.png,fish,val"],
+            "validation of .* has classes that train lacks: fish",
+        ),
+        (["file,class", "a.png,cat", "b.png,dog", "c.png,dog"], "only one image of the class cat"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_meant_is_an_error(tmp_path, lines, message):
+    with pytest.raises(UsageError, match=message):
+        datasets.load(f"folder:{save_list(tmp_path, lines)}", "train")
+
+
+def test_a_csv_file_in_another_encoding_is_an_error(tmp_path):
+    listed = save_list(tmp_path, ["file,class", "a.png,Äpfel"], encoding="latin-1")
+    with pytest.raises(UsageError, match="must be a CSV file in UTF-8"):
+        datasets.load(f"folder:{listed}", "train")
+
+
+def test_a_file_that_a_csv_file_names_and_that_is_not_there_is_named(tmp_path):
+    lines = ["file,class,split", "a.png,cat,train", "b.png,dog,train", "b.png,dog,test"]
+    dataset = datasets.load(f"folder:{save_list(tmp_path, lines)}", "train")
+    with pytest.raises(UsageError, match=r"cannot read image file: .*/[ab]\.png \(No such file"):
+        list(dataset.source)
 
 
 # Copies.
