@@ -57,10 +57,19 @@ def row(file: str, answer: Answer, task: str) -> dict[str, Any]:
 
 
 def lines(images: Sequence[Mapping[str, Any]], task: str) -> list[str]:
-    """Return a line for each photograph, see `row`: the likeliest of its classes or objects."""
-    kind = KINDS[task]
-    width = max((len(Path(image["file"]).name) for image in images), default=0)
-    return [f"{Path(image['file']).name:<{width}}  {_told(image[kind])}" for image in images]
+    """Return a line for each photograph, see `row`: the likeliest of its classes or objects.
+
+    Files are named without their folders, unless two have one name.
+    """
+    files = [image["file"] for image in images]
+    names = [Path(file).name for file in files]
+    if len(set(names)) < len(names):
+        names = files
+    width = max(map(len, names), default=0)
+    return [
+        f"{name:<{width}}  {_told(image[KINDS[task]])}"
+        for name, image in zip(names, images, strict=True)
+    ]
 
 
 def write_csv(path: Path, images: Sequence[Mapping[str, Any]], task: str) -> None:

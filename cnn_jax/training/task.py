@@ -188,7 +188,7 @@ CLASSIFICATION = Task(
     evaluator=partial(evaluator_of, evaluation.CLASSIFICATION),
     logged=("loss", "top1_error", "top5_error"),
     headline=lambda metrics: (
-        f"test accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
+        f"accuracy {1 - metrics['top1_error']:.2%}, loss {metrics['loss']:.4f}"
     ),
 )
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from cnn_jax import trained
-from cnn_jax.data import datasets
+from cnn_jax.data import datasets, folder
 from cnn_jax.errors import UsageError
 from cnn_jax.models.registry import find
 from cnn_jax.trained import Trained
@@ -130,6 +130,10 @@ def load_dataset(
         or datasets.evaluation_split(name, data_dir)
     )
     dataset = datasets.load(name, split, data_dir)
+    path = name.removeprefix("folder:")
+    if not own and split == "test" and path != name and folder.is_split_by_chance(path):
+        share = f"{folder.TEST_FRACTION:.0%} of each class in {path}"
+        logging.warning("test is drawn, %s; --split=train+test takes all images", share)
     if name.startswith("folder:") or (config and config.channels):
         dataset = datasets.read_as(dataset, len(network.mean))
     if dataset.image_shape[-1] != len(network.mean):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cnn_jax import UsageError, save_weights
 from cnn_jax.data import photographs, sample_photographs
+from cnn_jax.reports import classified
 from experiments.flags import target
 from tests.command import run_command
 from tests.models.tracing import drawn, variables
@@ -40,6 +41,15 @@ def test_files_folders_and_patterns_are_found_once(folder):
     assert names(photographs.find([f"{photos}/notes.txt"])) == ["notes.txt"]
     with pytest.raises(UsageError, match=r"there are no images at .*gone"):
         photographs.find([str(photos / "gone*")])
+
+
+def test_photographs_of_one_name_are_told_with_their_folders():
+    found = [{"name": "cat", "index": 0, "probability": 0.5}]
+    images = [{"file": file, "classes": found} for file in ("val/cat/1.jpg", "val/dog/22.jpg")]
+    assert classified.lines(images, "classification") == ["1.jpg   cat 50.0%", "22.jpg  cat 50.0%"]
+    images[1]["file"] = "val/dog/1.jpg"
+    told = classified.lines(images, "classification")
+    assert told == ["val/cat/1.jpg  cat 50.0%", "val/dog/1.jpg  cat 50.0%"]
 
 
 @pytest.mark.slow
