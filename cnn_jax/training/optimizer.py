@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
@@ -55,9 +54,14 @@ def decayed(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _rule(config: TrainConfig, options: Mapping[str, Any]) -> optax.GradientTransformation:
-    """The named rule; the options are keyword arguments of optax's function, or of muon."""
-    rate = learning_rate_schedule(config)
+def _rule(
+    config: TrainConfig, options: Mapping[str, Any], begin: int = 0
+) -> optax.GradientTransformation:
+    """The named rule; the options are keyword arguments of optax's function, or of muon.
+
+    begin: the step of the schedule at which the rule makes its first update.
+    """
+    rate = _from_step(begin, learning_rate_schedule(config))
     mask = None if config.decay_norms_and_biases else decayed
     decay, momentum = config.weight_decay, config.momentum
     if is_outside(config.optimizer):
@@ -80,8 +84,13 @@ def _rule(config: TrainConfig, options: Mapping[str, Any]) -> optax.GradientTran
         )
     if config.optimizer == "muon":
         course = learning_rate_schedule(dataclasses.replace(config, learning_rate=1.0))
+        course = _from_step(begin, course)
         return muon(course, config.learning_rate, momentum, decay, mask, **options)
     return optax.lamb(rate, b1=momentum, weight_decay=decay, mask=mask, **options)
+
+
+def _from_step(begin: int, schedule: optax.Schedule) -> optax.Schedule:
+    return (lambda step: schedule(step + begin)) if begin else schedule
 
 
 def register_optimizer(name: str, rule: Callable[..., optax.GradientTransformation]) -> None:
@@ -207,21 +216,6 @@ def _scale_by_layer(factors: PyTree) -> optax.GradientTransformation:
     )
 
 
-def _still_until(step: int, stay: PyTree) -> optax.GradientTransformation:
-    """Leave these parameters as they are for so many steps, in which their momenta are gathered."""
-
-    def update(updates, count, params=None):
-        del params
-        kept = jax.tree.map(
-            lambda update, still: jnp.where(count < step, 0, update) if still else update,
-            updates,
-            stay,
-        )
-        return kept, count + 1
-
-    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
-
-
 def _check(rule: optax.GradientTransformation, config: TrainConfig, params: PyTree) -> None:
     """Raise UsageError where a rule needs more than gradients and parameters."""
     try:
@@ -237,30 +231,39 @@ def create_optimizer(config: TrainConfig, params: PyTree) -> optax.GradientTrans
     """Return the update rule: clip, decay the weights, follow the gradient, leave what is frozen.
 
     SGD's decay is added to the gradient (so momentum sees it), AdamW's and LAMB's to the update.
+    What thaws begins without momenta, at that step's learning rate. It is for training.step's
+    gradients, which are 0 for what is frozen.
     """
-    try:
-        rule = _rule(config, literal_options(config.optimizer_options, "optimizer_options"))
-    except TypeError as error:
-        if not config.optimizer_options:
+    options = literal_options(config.optimizer_options, "optimizer_options")
+
+    def rule_from(begin: int) -> optax.GradientTransformation:
+        try:
+            rule = _rule(config, options, begin)
+        except TypeError as error:
+            if not config.optimizer_options:
+                raise UsageError(
+                    f"--optimizer={config.optimizer} is no rule of the update: {error}"
+                ) from error
             raise UsageError(
-                f"--optimizer={config.optimizer} is no rule of the update: {error}"
+                f"--optimizer_options={config.optimizer_options!r} is not for "
+                f"--optimizer={config.optimizer}: {error}"
             ) from error
-        raise UsageError(
-            f"--optimizer_options={config.optimizer_options!r} is not for "
-            f"--optimizer={config.optimizer}: {error}"
-        ) from error
-    if is_outside(config.optimizer):
-        _check(rule, config, params)
+        if is_outside(config.optimizer):
+            _check(rule, config, params)
+        if config.layer_rates:
+            rule = optax.chain(rule, _scale_by_layer(layer_rates(config.layer_rates, params)))
+        return rule
+
+    rule = rule_from(0)
+    if config.freeze is not None:
+        stay = frozen(params, config.freeze)
+        if not any(jax.tree.leaves(stay)):
+            raise UsageError(f"--freeze={config.freeze!r} matches no parameter of {config.model}")
+        late = optax.set_to_zero()
+        if (thaw := config.thaw_at) is not None:
+            late = optax.conditionally_mask(rule_from(thaw), lambda step: step >= thaw)
+        labels = jax.tree.map(lambda still: "frozen" if still else "trained", stay)
+        rule = optax.partition({"trained": rule, "frozen": late}, labels)
     if config.clip_norm is not None:
         rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
-    if config.layer_rates:
-        rule = optax.chain(rule, _scale_by_layer(layer_rates(config.layer_rates, params)))
-    if config.freeze is None:
-        return rule
-    stay = frozen(params, config.freeze)
-    if not any(jax.tree.leaves(stay)):
-        raise UsageError(f"--freeze={config.freeze!r} matches no parameter of {config.model}")
-    if config.thaw_at is not None:
-        return optax.chain(rule, _still_until(config.thaw_at, stay))
-    labels = jax.tree.map(lambda still: "frozen" if still else "trained", stay)
-    return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)
+    return rule

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.lax import stop_gradient
 from jaxtyping import Float, PyTree
 
 from cnn_jax.models import Model
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.objective import Batch, Metrics, Part
 from cnn_jax.training.optimizer import learning_rate_schedule
+from cnn_jax.training.paths import frozen
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.task import CLASSIFICATION, Task
 
@@ -59,15 +61,18 @@ def create_train_step(
         devices and accumulated parts together; by default all weigh the same.
       gather: parameters of the state -> what the network computes with, see parallel.Parallel.
 
-    The metrics are the objective's, gradient_norm (before clipping) and learning_rate, of the whole
-    batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c]} and what the task adds, such
-    as "label": int32 [b].
+    The metrics are the objective's, gradient_norm (before clipping, of what is trained) and
+    learning_rate, of the whole batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c]}
+    and what the task adds, such as "label": int32 [b].
     """
     count = config.accumulate or 1
     schedule = learning_rate_schedule(config)
     base_key = jax.random.key(config.seed)
 
     def loss_of(params, batch_stats, batch, key, part):
+        # so that no backward pass is made for what is frozen, nor its gradient measured
+        stays = frozen(params, config.freeze)
+        params = jax.tree.map(lambda x, stay: stop_gradient(x) if stay else x, params, stays)
         variables = {"params": gather(params), "batch_stats": batch_stats}
         part = part._replace(rows=batch.get("row"))
         return task.objective(

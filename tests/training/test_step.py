@@ -1,6 +1,7 @@
 """One update: the same on one device, jitted over eight, pmapped over eight, and by hand."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +286,32 @@ def test_adversaries_see_frozen_layers_as_they_are_evaluated(model, variables, a
     loss = cross_entropy(logits, jnp.asarray(batch["label"])).mean()
     assert metrics[0]["loss"] == pytest.approx(float(loss), rel=1e-4)
     jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], state.batch_stats)
+
+
+@pytest.mark.parametrize("options", [{}, {"thaw_at": 2}, {"accumulate": 2}])
+def test_no_backward_pass_is_made_for_what_is_frozen(model, variables, options):
+    config = dataclasses.replace(CONFIG, freeze="stem|stage", **options)
+    optimizer = create_optimizer(config, variables["params"])
+    step = create_train_step(model, optimizer, config, MEAN, STD)
+    state = create_state(model, optimizer, variables, ema=False)
+    batch = batch_of(0)
+
+    def convolutions(f, *arguments):
+        return str(jax.make_jaxpr(f)(*arguments)).count(" = conv_general_dilated[")
+
+    images = jnp.asarray(batch["image"], jnp.float32)
+    forward = convolutions(partial(model.apply, variables), images)
+    assert convolutions(step, state, batch) == forward > 0  # once in the loop over parts
+
+
+def test_the_gradient_norm_is_that_of_what_is_trained(model, variables):
+    """So that clipping does not depend on what is frozen."""
+    config = dataclasses.replace(CONFIG, freeze="stem|stage", schedule="constant")
+    config = dataclasses.replace(config, momentum=0.0, weight_decay=0.0)
+    state, metrics = run(model, variables, config, one_device(), 1)
+    moved = jax.tree.map(lambda x, y: y - x, variables["params"], state.params)
+    norm = float(optax.global_norm(moved)) / config.learning_rate
+    assert metrics[0]["gradient_norm"] == pytest.approx(norm, rel=1e-4)
 
 
 @pytest.mark.parametrize(
