@@ -311,7 +311,7 @@ def _stream(playground: Playground, client: str, do: Work) -> StreamingResponse:
 
     async def frames() -> AsyncIterator[Frame]:
         try:
-            yield Frame(text="waiting")
+            yield Frame(text="waiting until what was asked for before is done")
             while not (frame := await mailbox.take()).end:
                 yield frame
             yield frame

@@ -70,7 +70,8 @@ async function visit(browser) {
   await start.click();
   await page.waitForSelector("#served .curves svg");
   await stop.click();
-  assert.equal(await status.textContent(), "stopped");
+  assert.match(await status.textContent(), /^stopped at step \d+ of 100000$/);
+  assert.ok(await start.evaluate((each) => each === document.activeElement), "the focus goes on to what works");
 
   // a photograph of one's own; and what is none
   await page.locator("#served input[type=file]").setInputFiles([photograph]);

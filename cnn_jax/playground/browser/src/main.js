@@ -20,10 +20,10 @@ async function begin() {
   const page = createPage(datasets, content.network);
   const defaults = content.network ? { data: content.network.data, network: content.network.text, start: "checkpoint" } : {};
   const config = fromAddress(page, defaults);
-  await useDevice(page, config);
   page.config = config;
   mount(page);
   page.config = null;
+  await useDevice(page, config); // the page is seen meanwhile
   if (!(await configure(page, config))) {
     const { text } = page.notice;
     await configure(page, { ...config, ...fromAddressNothing(page, defaults), hide: config.hide });

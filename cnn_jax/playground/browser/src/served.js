@@ -1,7 +1,7 @@
 // The panel of a page that a cnn_jax server stands behind: it asks by POST, and shows the frames of
 // the stream that answers. Leaving the page, or the stop button, ends the stream and so the work.
 
-import { h, svg } from "./dom.js";
+import { h, scrollTo, svg } from "./dom.js";
 
 const STYLE = `
 #served { padding-top: 1.5rem; padding-bottom: 1rem; }
@@ -12,13 +12,13 @@ const STYLE = `
 #served .row { display: flex; flex-wrap: wrap; gap: .75rem 1rem; align-items: end; }
 #served .row + * { margin-top: .75rem; }
 #served select { max-width: 20rem; min-height: 2.2rem; }
-#served input:not([type=range], [type=radio], [type=file]) { background: var(--card); border: 1px solid var(--line); border-radius: .4rem; min-height: 2.2rem; padding: .25rem .4rem; }
+#served input:not([type=range], [type=radio], [type=file]) { background: var(--card); border: 1px solid var(--edge); border-radius: .4rem; min-height: 2.2rem; padding: .25rem .4rem; }
 #served input[type=number] { width: 6rem; }
 #served input[type=range] { width: 13rem; min-height: 2.2rem; accent-color: var(--accent); }
 #served button { min-height: 2.2rem; }
 #served button:disabled { opacity: .45; cursor: default; }
 #served .photographs { display: flex; flex-wrap: wrap; gap: .6rem; margin: .75rem 0; }
-#served .photographs label { width: 6.5rem; text-align: center; overflow-wrap: anywhere; cursor: pointer; align-content: start; position: relative; }
+#served .photographs label { font-size: .75rem; width: 6.5rem; text-align: center; overflow-wrap: anywhere; cursor: pointer; align-content: start; position: relative; }
 #served .photographs input { position: absolute; opacity: 0; min-height: 0; }
 #served .photographs img { width: 6.5rem; height: 6.5rem; object-fit: cover; border-radius: .5rem; border: 3px solid transparent; }
 #served .photographs input:checked + img { border-color: var(--accent); }
@@ -106,7 +106,9 @@ async function* frames(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Error("the server ended, or the connection to it; is it still running?");
+    });
     if (done) return;
     text += value;
     const events = text.split("\n\n");
@@ -192,14 +194,14 @@ export function mountServed(container) {
   container.append(
     h("style", {}, STYLE),
     h("h1", {}, "A network, looked into by JAX"),
-    photographPart,
-    taskPart,
+    h("div", { class: "row-of-cards" }, photographPart, taskPart),
     h("section", { class: "card" }, h("h2", {}, "Result"), status, progress, pictures, answers, numbers),
   );
 
   const say = (text, failed = false) => {
     status.textContent = text;
     status.classList.toggle("error", failed);
+    if (failed) scrollTo(status); // it may be far from the button, on a phone
   };
 
   function arrange() {
@@ -300,8 +302,10 @@ export function mountServed(container) {
 
   // --- what is computed ---------------------------------------------------------------------
   function draw(frame, history) {
+    // read out: how it begins and ends, not every step
+    status.setAttribute("aria-live", frame.end || !frame.step ? "polite" : "off");
     if (frame.error) return say(frame.error, true);
-    say(frame.text);
+    say(frame.steps && !frame.end ? `${frame.text} · step ${frame.step} of ${frame.steps}` : frame.text);
     if (frame.steps) Object.assign(progress, { max: frame.steps, value: frame.step });
     else if (!frame.end) progress.removeAttribute("value");
     if (frame.pictures.length) {
@@ -357,21 +361,23 @@ export function mountServed(container) {
     } catch (error) {
       if (!mine.signal.aborted) say(error.message, true);
     }
-    if (running === mine) {
-      running = null;
-      stop.disabled = true;
-      if (!progress.hasAttribute("value")) progress.value = 0;
-    }
+    if (running === mine) rest();
     return undefined;
+  }
+
+  function rest() {
+    running = null;
+    if (document.activeElement === stop) start.focus(); // a disabled button cannot keep the focus
+    stop.disabled = true;
+    if (!progress.hasAttribute("value")) progress.value = 0;
+    status.setAttribute("aria-live", "polite");
   }
 
   start.addEventListener("click", run);
   stop.addEventListener("click", () => {
     running?.abort();
-    running = null;
-    stop.disabled = true;
-    if (!progress.hasAttribute("value")) progress.value = 0;
-    say("stopped");
+    rest();
+    say(progress.value ? `stopped at step ${progress.value} of ${progress.max}` : "stopped");
   });
   network.addEventListener("change", () => load(network.value));
   reload.addEventListener("click", () => load(network.value, true));
