@@ -25,7 +25,7 @@ from cnn_jax.runtime import agreement, peers, xla
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address",
     None,
-    "HOST:PORT at which process 0 is reached, or auto under SLURM, Open MPI, Kubernetes "
+    "HOST:PORT at which process 0 is reached, or auto under SLURM, Open MPI 4, Kubernetes "
     "or on a TPU pod, where the other two flags are not needed.",
     module_name="Processes",
 )
@@ -207,14 +207,26 @@ def _join_processes() -> bool:
     late = threading.Timer(wait, _end_alone, [wait])
     late.daemon = True
     late.start()
-    jax.distributed.initialize(
-        **given,
-        initialization_timeout=wait + 60,
-        # later than ours, which names who is lost
-        heartbeat_timeout_seconds=int(timeout) + 70,
-        shutdown_timeout_seconds=3600,  # the first still draws while the others have ended
-    )
-    late.cancel()
+    try:
+        jax.distributed.initialize(
+            **given,
+            initialization_timeout=wait + 60,
+            # later than ours, which names who is lost
+            heartbeat_timeout_seconds=int(timeout) + 70,
+            shutdown_timeout_seconds=3600,  # the first still draws while the others have ended
+        )
+    except (ValueError, RuntimeError) as error:
+        what = "processes count from 0, and the port is free on the host of process 0"
+        if not given:
+            what = (
+                "SLURM, Open MPI 4, Kubernetes or a TPU pod started this process; else give "
+                "HOST:PORT, --num_processes and --process_id"
+            )
+        raise errors.UsageError(
+            f"cannot join the other processes ({error}); see that {what}"
+        ) from error
+    finally:
+        late.cancel()
     state = distributed.global_state  # what was detected is told nowhere else
     if timeout and state.num_processes > 1:
         host = state.coordinator_address.rpartition(":")[0]
@@ -224,7 +236,8 @@ def _join_processes() -> bool:
 
 def _flags_alike() -> dict[str, Any]:
     """What is the same in all processes of a run: the command's flags, as they were given."""
-    return {f"--{name}": str(value) for name, value in flag_values().items()}
+    there = {"num_processes": distributed.global_state.num_processes, **flag_values()}
+    return {f"--{name}": str(value) for name, value in there.items()}
 
 
 def _end_alone(wait: int) -> None:

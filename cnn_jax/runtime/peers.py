@@ -24,6 +24,8 @@ from typing import Any
 
 from jax._src import distributed
 
+from cnn_jax.errors import UsageError
+
 # The first time of a phase compiles or reads, and may take so many times as long.
 PATIENCE = 20
 END, COMPILATION = "end", "compilation"
@@ -147,7 +149,8 @@ def fail(error: BaseException, deliberate: bool) -> str | None:
         return _news[0]
     text = " ".join(str(error).split())
     kind = "" if deliberate else f"{type(error).__name__}: "
-    _send({"failed": f"{kind}{text}"[:300], "status": dataclasses.asdict(_status)})
+    failed = {"failed": f"{kind}{text}"[:300], "again": not isinstance(error, UsageError)}
+    _send(failed | {"status": dataclasses.asdict(_status)})
     time.sleep(_DRAIN)
     return None
 
@@ -213,9 +216,11 @@ def slow(members: Mapping[int, Member], seconds: float) -> tuple[int, str] | Non
     )
 
 
-def _lost(name: str, how: str, status: Status) -> str:
+def _lost(name: str, how: str, status: Status, again: bool = True) -> str:
+    """The line on a process that is lost; again: whether the same command would go on."""
     when = f", last heard of at step {status.step}" if status.count else ""
-    return f"{name} {how}{when}; the run ends, the same command goes on from its last checkpoint"
+    more = ", the same command goes on from its last checkpoint" if again else ""
+    return f"{name} {how}{when}; the run ends{more}"
 
 
 def _end(line: str, say: Callable[[str], None]) -> None:
@@ -275,7 +280,8 @@ def _lead(
 
     def send(message: dict[str, Any]) -> None:
         if "failed" in message:
-            tell({"lost": _lost(name, f"failed ({message['failed']})", _status)})
+            how = f"failed ({message['failed']})"
+            tell({"lost": _lost(name, how, _status, message["again"])})
         else:
             tell(message)
 
@@ -290,7 +296,8 @@ def _lead(
             member.heard = time.monotonic()
             _moved(member, Status(**message["status"]))
             if "failed" in message:
-                lose(_lost(member.name, f"failed ({message['failed']})", member.status))
+                how = f"failed ({message['failed']})"
+                lose(_lost(member.name, how, member.status, message["again"]))
 
     def run() -> None:
         selector = selectors.DefaultSelector()

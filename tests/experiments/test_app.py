@@ -152,6 +152,25 @@ def test_a_plugin_that_is_not_there_is_named(start, tmp_path):
     assert errors.startswith("error: cannot import mine for --plugin=mine: No module named 'mine'")
 
 
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--coordinator_address=auto"], "Open MPI 4"),
+        (
+            ["--coordinator_address=localhost:1", "--num_processes=2", "--process_id=2"],
+            "processes count from 0",
+        ),
+    ],
+)
+def test_a_process_that_cannot_join_the_others_says_why_in_a_line(start, flags, what):
+    process = start(*flags)
+    errors = process.communicate()[1]
+    assert process.returncode == 2
+    assert errors.startswith("error: cannot join the other processes (")
+    assert what in errors
+    assert errors.count("\n") == 1
+
+
 def test_processes_find_each_other(start):
     import portpicker
 
