@@ -316,6 +316,19 @@ const scenarios = {
     const page = await open(browser, `${SMALL}&hide=optimizer,own,confusion,network`);
     for (const gone of ["#optimizer", "#train-own", ".confusion", "#network-text", ".add"]) assert.equal(await page.$(gone), null, gone);
     await page.waitForSelector("#rate");
+    // a teacher makes such a link on the page
+    await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+    await page.click("text=For a lesson");
+    assert.ok(await page.isChecked("input[value=confusion]"));
+    await page.uncheck("input[value=confusion]");
+    await page.check("input[value=seed]");
+    await page.click("text=Copy the lesson's link");
+    await page.waitForSelector("text=Copied");
+    const link = await page.evaluate(() => navigator.clipboard.readText());
+    const lesson = await open(browser, link.split("#")[1]);
+    for (const gone of ["#optimizer", "#train-own", "#network-text", "#seed"]) assert.equal(await lesson.$(gone), null, gone);
+    await lesson.waitForSelector(".confusion");
+    assert.deepEqual(lesson.told, []);
   },
 
   async fits(browser) {

@@ -1,5 +1,5 @@
 // The bar on top: play, step, begin anew, and what a run is made of.
-import { BATCHES, DECAYS, DEVICES, OPTIMIZERS, RATES, rateAt } from "./address.js";
+import { BATCHES, DECAYS, DEVICES, HIDEABLE, OPTIMIZERS, RATES, rateAt, write } from "./address.js";
 import { h, keepFocus, select } from "./dom.js";
 import { changeRate, configure, pause, play, rateNow, remember, restart, stepOnce } from "./page.js";
 
@@ -80,16 +80,36 @@ export function mountControls(page) {
   return h("div", { class: "bar" }, h("div", { class: "transport" }, reset, playButton, step, h("div", { class: "counts" }, count, epoch)), fields);
 }
 
-// Copies the address, all of which the run is made of.
+// What a link may leave away, see HIDEABLE.
+const PARTS = {
+  ...{ data: "Data", network: "Network's controls", optimizer: "Optimizer", rate: "Learning rate", batch: "Batch", l2: "L2", seed: "Seed" },
+  ...{ device: "Runs on", start: "Start from", curves: "Learning", confusion: "Confusion", mistakes: "Mistakes", looking: "Look into it" },
+  ...{ own: "Your own data", link: "Copy link" },
+};
+
+// Copies the address, all of which the run is made of; for a lesson, without some of the controls.
 export function mountLink(page) {
-  const button = h("button", { class: "plain", id: "link", onclick: async () => {
-    try {
-      await navigator.clipboard.writeText(location.href);
-      button.textContent = page.config.data === "own" ? "Copied, without your images" : "Copied";
-    } catch {
-      button.textContent = "It is in the address bar";
-    }
-    setTimeout(() => (button.textContent = "Copy link"), 2500);
-  } }, "Copy link");
-  return button;
+  const hidden = new Set(page.config.hide);
+  const copier = (text, address) => {
+    const button = h("button", { class: "plain", onclick: async () => {
+      try {
+        await navigator.clipboard.writeText(address());
+        button.textContent = page.config.data === "own" ? "Copied, without your images" : "Copied";
+      } catch {
+        button.textContent = "No clipboard here; take the address bar";
+      }
+      setTimeout(() => (button.textContent = text), 2500);
+    } }, text);
+    return button;
+  };
+  const link = copier("Copy link", () => location.href);
+  link.id = "link";
+  const parts = HIDEABLE.filter((name) => name !== "start" || page.checkpoint).map((name) =>
+    h("label", {}, h("input", { type: "checkbox", value: name, checked: hidden.has(name), onchange: ({ target }) => (target.checked ? hidden.add(name) : hidden.delete(name)) }), ` ${PARTS[name]}`));
+  const lesson = h("details", { class: "lesson", onkeydown: (event) => event.key === "Escape" && ((lesson.open = false), lesson.firstChild.focus()) },
+    h("summary", { class: "plain" }, "For a lesson"),
+    h("div", { class: "card" },
+      h("fieldset", {}, h("legend", {}, "The link leaves away"), parts),
+      copier("Copy the lesson's link", () => `${location.href.split("#")[0]}#${write({ ...page.config, hide: [...hidden] })}`)));
+  return h("div", { class: "links" }, lesson, link);
 }

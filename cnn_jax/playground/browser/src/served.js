@@ -94,6 +94,7 @@ function curve(name, points) {
     svg("line", { x1: left, x2: w - left, y1: y, y2: y }),
     svg("path", { d }),
     svg("text", { x: left, y: height - 3 }, known.length ? x0 : ""),
+    svg("text", { x: w / 2, y: height - 3, "text-anchor": "middle" }, known.length > 1 ? `from ${figures(y0)} to ${figures(y1)}` : ""),
     svg("text", { x: w - left, y: height - 3, "text-anchor": "end" }, known.length ? x1 : "")));
 }
 
