@@ -490,25 +490,25 @@ def write(
         form = [size if isinstance(size, int) else str(size) for size in aval.shape]
         return helper.make_tensor_value_info(name, dtype, form)
 
-    constants = dict(graph.constants.values())
-    if sum(each.nbytes for each in constants.values()) > LARGEST:
-        with data_file(path).open("wb") as file:
-            initializers = [_initializer(*each, file) for each in constants.items()]
-    else:
-        initializers = [_initializer(*each) for each in constants.items()]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             title,
             [described(*each) for each in arrays.items()],
             [described(name, found[name]) for name in sorted(found)],
-            initializers,
         ),
         producer_name="cnn_jax",
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=9,
     )
     helper.set_model_props(model, dict(metadata))
+    # one by one into the model itself, of which a copy would be one of all weights
+    constants, initializers = graph.constants.values(), model.graph.initializer
+    if sum(array.nbytes for _, array in constants) > LARGEST:
+        with data_file(path).open("wb") as file:
+            initializers.extend(_initializer(*each, file) for each in constants)
+    else:
+        initializers.extend(_initializer(*each) for each in constants)
     path.write_bytes(model.SerializeToString())
     onnx.checker.check_model(path)
 

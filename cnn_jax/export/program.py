@@ -185,10 +185,10 @@ def serialized(program: Program) -> bytes:
       UsageError: the program is larger than the format's 2 GiB.
     """
     with ops.portable():
-        exporting = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)
-        exported = exporting(*symbolic(program.inputs))
-    if len(exported.mlir_module_serialized) > LARGEST:
-        raise UsageError(
-            "the weights exceed the 2 GiB of a stablehlo file; give --format=onnx,safetensors"
-        )
-    return bytes(exported.serialize())
+        function, arrays = jax.jit(program.function), symbolic(program.inputs)
+        # before they are lowered, which takes three times their memory
+        if sum(each.nbytes for each in function.trace(*arrays).jaxpr.consts) > LARGEST:
+            raise UsageError(
+                "the weights exceed the 2 GiB of a stablehlo file; give --format=onnx,safetensors"
+            )
+        return bytes(jax.export.export(function, platforms=PLATFORMS)(*arrays).serialize())
