@@ -84,7 +84,12 @@ def main(argv: Sequence[str]) -> None:
         gallery,
         {
             "experiments": {
-                name: record and {"status": record.status, "seconds": record.seconds}
+                name: record
+                and {
+                    "status": record.status,
+                    "seconds": record.seconds,
+                    "processor_seconds": record.processor_seconds,
+                }
                 for name, record in records.items()
             },
             "failed": failed,

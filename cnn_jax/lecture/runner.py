@@ -50,13 +50,16 @@ class Record(NamedTuple):
 
     key: of what it was made, see `keys`.
     status: made, failed, or begun where it was interrupted.
+    seconds: from its start to its end.
     message: why it failed, in a line.
+    processor_seconds: of all cores, which other programs change less.
     """
 
     key: str
     status: str
     seconds: float = 0.0
     message: str = ""
+    processor_seconds: float = 0.0
 
 
 def folder_of(gallery: Path, name: str) -> Path:
@@ -208,17 +211,24 @@ def make(
         write_record(gallery, name, Record(key, "failed", 0.0, message))
         return
     write_record(gallery, name, Record(key, "begun"))
-    start = time.monotonic()
+    start, used = time.monotonic(), _processor_seconds()
     status = yield from _run(
         [modules[experiment.command], *arguments(experiment, gallery)[1:]]
         + [f"--{experiment.place}={folder}"],
         gallery / "runs" / f"{name}.log",
     )
-    seconds = time.monotonic() - start
+    seconds, used = time.monotonic() - start, _processor_seconds() - used
     message = "" if status == 0 else _why(status, gallery / "runs" / f"{name}.log")
     if status == 0 and not (folder / "results.json").exists():
         message = "it left no results.json"
-    write_record(gallery, name, Record(key, "failed" if message else "made", seconds, message))
+    status = "failed" if message else "made"
+    write_record(gallery, name, Record(key, status, seconds, message, used))
+
+
+def _processor_seconds() -> float:
+    """Return those of the processes that have ended below this one."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _run(program: Sequence[str], log: Path) -> Iterator[float]:

@@ -340,6 +340,15 @@ def _command(made: Made) -> str:
     return f'<pre tabindex="0"><code>{escaping.escape(made.command)}</code></pre>'
 
 
+def _duration(record: Record) -> str:
+    return f"{record.seconds:.0f} seconds, {record.processor_seconds:.0f} of all processors"
+
+
+def _number(value: float | None) -> str:
+    text = "\N{EN DASH}" if value is None else f"{value:.0f}"
+    return f'<td class="number">{text}</td>'
+
+
 def _how(made: Sequence[Made], codes: Sequence[str]) -> str:
     """Return the commands, their pages, and the functions."""
     parts = ['<footer class="how">']
@@ -348,7 +357,7 @@ def _how(made: Sequence[Made], codes: Sequence[str]) -> str:
     for each in made:
         parts.append(_command(each))
         if each.page is not None:
-            seconds = f" It took {each.record.seconds:.0f} seconds." if each.record else ""
+            seconds = f" It took {_duration(each.record)}." if each.record else ""
             parts.append(
                 f'<p><a href="{each.page}">The whole page</a> of this command, with its '
                 f"configuration.{seconds}</p>"
@@ -493,27 +502,30 @@ def _differences(chapters: Sequence[Chapter], facts: Mapping[str, Any]) -> str:
 
 
 def _commands(made: Mapping[str, Made]) -> str:
-    rows, total = [], 0.0
+    rows = []
     for each in made.values():
         status = "not run" if each.record is None else each.record.status
         status = "made before the last change" if each.stale else status
-        seconds = f"{each.record.seconds:.0f}" if each.page else "\N{EN DASH}"
-        total += each.record.seconds if each.page else 0
+        took = (each.record.seconds, each.record.processor_seconds) if each.page else (None, None)
         page = f'<a href="{each.page}">page</a>' if each.page else ""
         rows.append(
             f"<tr><td><code>{escaping.escape(each.command)}</code></td>"
-            f'<td>{status}</td><td class="number">{seconds}</td><td>{page}</td></tr>'
+            f"<td>{status}</td>{''.join(map(_number, took))}<td>{page}</td></tr>"
         )
     table = (
         '<div class="table"><table><thead><tr><th>command</th><th>status</th>'
-        '<th class="number">seconds</th><th>results</th></tr></thead>'
+        '<th class="number">seconds</th><th class="number">of processors</th>'
+        "<th>results</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+    ended = [each.record for each in made.values() if each.page]
+    total = sum(each.seconds for each in ended), sum(each.processor_seconds for each in ended)
     return (
         '<section class="topic" id="commands"><h2>The commands</h2><p>Each can be called by '
         "itself, with other flags, images or networks; <code>--help</code> lists them. "
-        f"<code>./launch.sh lecture</code> calls all of them. Those that are made took "
-        f"{total / 60:.1f} minutes, one after the other.</p>{_reachable(table)}</section>"
+        "<code>./launch.sh lecture</code> calls all of them, one after the other. What is made "
+        f"took {total[0] / 60:.1f} minutes, and {total[1] / 60:.1f} minutes of all processors.</p>"
+        f"{_reachable(table)}</section>"
     )
 
 

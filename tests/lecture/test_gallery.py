@@ -270,6 +270,9 @@ def test_what_is_made_is_not_made_again(gallery, stubs):
     assert make(gallery, EXPERIMENTS, stubs) == ["trained", "looked"]
     assert make(gallery, EXPERIMENTS, stubs) == []
     assert calls(gallery, "trained") == calls(gallery, "looked") == 1
+    record = runner.read_record(gallery, "trained")
+    assert record.seconds > 0
+    assert record.processor_seconds > 0
 
 
 def test_an_experiment_gets_the_network_it_looks_into_and_a_folder_of_its_own(gallery, stubs):
@@ -507,7 +510,7 @@ def test_of_what_was_made_by_other_code_or_flags_that_is_said(gallery, stubs, no
     assert "What came out." in text
     text = Texts((folder / "index.html").read_text()).text
     assert "0 of 2 commands" in text
-    assert re.search(r"took 0\.\d minutes, one after the other", text)
+    assert re.search(r"took 0\.\d minutes, and 0\.\d minutes of all processors", text)
 
 
 def test_a_failure_is_shown_on_its_topic_and_the_others_are_kept(gallery, stubs, no_playground):
