@@ -28,6 +28,9 @@ on occlusion occlusion
 on ascent ascent --ways=spectrum --steps=100 --judge=tf_efficientnet_lite2 \
   --target=0,52,105,157,210,262,315,368,420,473,525,578,630,683,736,788,841,893,946,999
 on adversarial pairs --eps=4/255 --target=koala,zebra,iPod,schooner
+./launch.sh ascent --ways=zeros --judge=tf_efficientnet_lite2 --output=runs/pictures/ascent_zeros \
+  --target="dumbbell,cup,dalmatian,bell pepper,lemon,Siberian husky,washer,kit fox,goose,ostrich"
+keep runs/pictures/ascent_zeros/ascent.png ascent_zeros
 samples=cnn_jax/data/sample_photographs
 ./launch.sh adversarial --target=koala --eps=4/255 --image=$samples/elephants.jpg --output=runs/pictures/koala
 keep runs/pictures/koala/adversarial.png koala
