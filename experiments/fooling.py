@@ -66,8 +66,8 @@ _MUTATION = flags.DEFINE_enum(
     "mutation",
     None,
     list(fooling.MUTATIONS),
-    "What evolution changes: pixels here and there, or a rectangle as a whole; by default pixels, "
-    f"and squares for images of more than {SMALL} pixels' side.",
+    "What evolution changes: pixels here and there, a rectangle as a whole, or waves that it lays "
+    f"over one; by default pixels, and squares for images of more than {SMALL} pixels' side.",
     module_name="Fooling",
 )
 _MOST = flags.DEFINE_integer(

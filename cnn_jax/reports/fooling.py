@@ -17,6 +17,7 @@ from cnn_jax.visualize.fooling import Fooling
 _EVOLVED = {  # what the page says of each mutation
     "pixels": "single pixels, from noise (--mutation=pixels)",
     "squares": "whole rectangles, from grey (--mutation=squares)",
+    "waves": "waves laid over parts of it, from grey (--mutation=waves)",
 }
 
 

@@ -2,7 +2,8 @@
 
 By gradient, and by evolution, which needs none: MAP-Elites, one elite a class, as in Nguyen,
 Yosinski & Clune 2015, "Deep neural networks are easily fooled". Its mutations are those of their
-direct encoding, or of the squares by which Andriushchenko et al. 2020 search at random.
+direct encoding, the squares by which Andriushchenko et al. 2020 search at random, or waves within a
+window, of which Co et al. 2019 make the Gabor noise of "Procedural noise adversarial examples".
 """
 
 from collections.abc import Callable
@@ -101,9 +102,10 @@ def by_evolution(
       shape: h, w, c.
       children: images evaluated in a generation.
       mutation: "pixels", from uniform noise: a tenth of the pixels change, and half as many after
-        every half of the run; or "squares", from grey: all of a rectangle gets lighter or darker,
-        each channel by its own amount. Rectangles shrink from about a fifth of the image's side to
-        three hundredths, and reach a network of large images that no change of pixels moves.
+        every half of the run; "squares", from grey: all of a rectangle gets lighter or darker, each
+        channel by its own amount; or "waves", from grey: a stripe or several, of any direction, are
+        laid over a rectangle with soft edges. Rectangles shrink from about a fifth of the image's
+        side to three hundredths, and reach networks of large images that changed pixels do not.
       targets: the classes; None: all.
 
     Returns:
@@ -151,13 +153,9 @@ def _pixels(key, image, done):
 
 
 def _squares(key, image, done):
-    """Change all of a rectangle, which is smaller the more of the run is done."""
-    size, aspect, place, change = jax.random.split(key, 4)
-    sizes = jnp.array(image.shape[:2])
-    share = 0.2 * (0.03 / 0.2) ** done * jnp.exp(0.7 * jax.random.normal(size))
-    stretched = jnp.exp(jax.random.uniform(aspect, minval=-0.7, maxval=0.7))
-    sides = jnp.maximum(share * sizes * jnp.array([stretched, 1 / stretched]), 1)
-    corner = jax.random.uniform(place, (2,)) * (sizes + sides) - sides
+    """Change all of a rectangle."""
+    *keys, change = jax.random.split(key, 4)
+    corner, sides = _rectangle(keys, image.shape[:2], done)
     rows, columns = (
         (jnp.arange(n) >= first) & (jnp.arange(n) < first + side)
         for n, first, side in zip(image.shape[:2], corner, sides, strict=True)
@@ -165,6 +163,31 @@ def _squares(key, image, done):
     change = jax.random.uniform(change, image.shape[2:], minval=-1)
     inside = rows[:, None, None] & columns[None, :, None]
     return jnp.clip(image + jnp.where(inside, change, 0), 0, 1)
+
+
+def _waves(key, image, done):
+    """Add up to three periods of a wave within a rectangle with soft edges."""
+    *keys, change, wave = jax.random.split(key, 5)
+    corner, sides = _rectangle(keys, image.shape[:2], done)
+    y, x = (  # from the middle, in sides
+        (jnp.arange(n) - first) / side - 0.5
+        for n, first, side in zip(image.shape[:2], corner, sides, strict=True)
+    )
+    turn, periods, phase = jax.random.uniform(wave, (3,)) * jnp.array([jnp.pi, 3, 1])
+    along = jnp.sin(turn) * y[:, None] + jnp.cos(turn) * x
+    wave = jnp.exp(-2 * (y[:, None] ** 2 + x**2)) * jnp.cos(2 * jnp.pi * (periods * along + phase))
+    change = jax.random.uniform(change, image.shape[2:], minval=-1)
+    return jnp.clip(image + wave[..., None] * change, 0, 1)
+
+
+def _rectangle(keys, shape, done):
+    """Return a rectangle's corner and sides, which are smaller the more of the run is done."""
+    size, aspect, place = keys
+    shape = jnp.array(shape)
+    share = 0.2 * (0.03 / 0.2) ** done * jnp.exp(0.7 * jax.random.normal(size))
+    stretched = jnp.exp(jax.random.uniform(aspect, minval=-0.7, maxval=0.7))
+    sides = jnp.maximum(share * shape * jnp.array([stretched, 1 / stretched]), 1)
+    return jax.random.uniform(place, (2,)) * (shape + sides) - sides, sides
 
 
 def _grey(_, shape):
@@ -175,4 +198,5 @@ def _grey(_, shape):
 MUTATIONS = {
     "pixels": (jax.random.uniform, partial(_generation, _pixels)),
     "squares": (_grey, partial(_generation, _squares)),
+    "waves": (_grey, partial(_generation, _waves)),
 }

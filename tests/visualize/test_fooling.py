@@ -85,6 +85,15 @@ def test_a_square_changes_as_a_whole():
     assert len(np.unique(image[changed], axis=0)) == 1
 
 
+def test_a_wave_is_the_same_in_every_channel_but_for_its_height():
+    settings = {"generations": 1, "children": 1, "mutation": "waves"}
+    image = fooling.by_evolution(first_pixels, CLASSES, (40, 40, 3), KEY, **settings).images[0]
+    unclipped = np.asarray(((image > 0) & (image < 1)).all(-1))
+    first, *others = np.linalg.svd(np.asarray(image - 0.5)[unclipped], compute_uv=False)
+    assert first > 0.1
+    np.testing.assert_allclose(others, 0, atol=1e-5)
+
+
 def test_an_unknown_mutation_is_refused():
     with pytest.raises(UsageError, match="squares"):
         fooling.by_evolution(classifier, CLASSES, SHAPE, KEY, mutation="square")
