@@ -16,6 +16,8 @@ import json
 import math
 import os
 import shutil
+import sys
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +115,7 @@ def open_checkpoints(
             preservation_policy=policy,
             best_fn=score,  # Orbax writes the metrics down only if it is given one.
             cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(barrier_sync_fn=_meet_unless_failing),
         ),
     )
 
@@ -690,6 +693,16 @@ def _rename_damaged(folder: Path, problem: str, warn: Callable[[str], None]) -> 
         shutil.rmtree(aside)  # The same step, damaged before: one copy is enough to look at.
     folder.rename(aside)
     warn(f"checkpoint {folder} is damaged ({problem}); it is now {aside.name}, falling back")
+
+
+def _meet_unless_failing(*, key: str, timeout_ms: int) -> None:
+    """Wait for the other processes, but not in a background thread whose write has just failed.
+
+    Orbax has that thread meet the others before it gives the error, and they wait elsewhere for the
+    write: for twenty minutes nobody would say that the disk is full.
+    """
+    if sys.exception() is None or threading.current_thread() is threading.main_thread():
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _barrier(name: str) -> None:

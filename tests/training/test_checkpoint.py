@@ -680,6 +680,40 @@ def test_two_processes_save_restore_and_fall_back_together(tmp_path):
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
+FULL_DISK_OF_THE_FIRST = """
+    import os, resource, signal, sys
+    import jax
+    address, index, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    jax.distributed.initialize(address, 2, index)
+    import numpy as np
+    from test_checkpoint import checkpoint
+    manager = checkpoint.open_checkpoints(directory)
+    if index == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))
+    checkpoint.save(manager, 1, {"x": np.random.default_rng(0).normal(size=2**16)}, {})
+    try:
+        checkpoint.finish(manager)
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_is_told_though_the_other_process_waits_for_it(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    first, other = (
+        run_python(FULL_DISK_OF_THE_FIRST, address, index, tmp_path) for index in range(2)
+    )
+    try:
+        assert output_of(first).splitlines()[-1] == "ValueError"
+    finally:
+        other.kill()
+
+
 # The hash of the parameters.
 
 
