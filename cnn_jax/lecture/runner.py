@@ -52,14 +52,14 @@ class Record(NamedTuple):
     status: made, failed, or begun where it was interrupted.
     seconds: from its start to its end.
     message: why it failed, in a line.
-    processor_seconds: of all cores, which other programs change less.
+    processor_seconds: of all cores, which other programs change less; None where not known.
     """
 
     key: str
     status: str
     seconds: float = 0.0
     message: str = ""
-    processor_seconds: float = 0.0
+    processor_seconds: float | None = None
 
 
 def folder_of(gallery: Path, name: str) -> Path:

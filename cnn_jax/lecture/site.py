@@ -341,7 +341,9 @@ def _command(made: Made) -> str:
 
 
 def _duration(record: Record) -> str:
-    return f"{record.seconds:.0f} seconds, {record.processor_seconds:.0f} of all processors"
+    used = record.processor_seconds
+    processors = "" if used is None else f", {used:.0f} processor seconds"
+    return f"{record.seconds:.0f} seconds{processors}"
 
 
 def _number(value: float | None) -> str:
@@ -514,18 +516,20 @@ def _commands(made: Mapping[str, Made]) -> str:
         )
     table = (
         '<div class="table"><table><thead><tr><th>command</th><th>status</th>'
-        '<th class="number">seconds</th><th class="number">of processors</th>'
+        '<th class="number">seconds</th><th class="number">processor seconds</th>'
         "<th>results</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     ended = [each.record for each in made.values() if each.page]
-    total = sum(each.seconds for each in ended), sum(each.processor_seconds for each in ended)
+    minutes = f"{sum(each.seconds for each in ended) / 60:.1f} minutes"
+    used = [each.processor_seconds for each in ended if each.processor_seconds is not None]
+    if len(used) == len(ended):
+        minutes += f", {sum(used) / 60:.1f} processor minutes"
     return (
         '<section class="topic" id="commands"><h2>The commands</h2><p>Each can be called by '
         "itself, with other flags, images or networks; <code>--help</code> lists them. "
         "<code>./launch.sh lecture</code> calls all of them, one after the other. What is made "
-        f"took {total[0] / 60:.1f} minutes, and {total[1] / 60:.1f} minutes of all processors.</p>"
-        f"{_reachable(table)}</section>"
+        f"took {minutes}.</p>{_reachable(table)}</section>"
     )
 
 

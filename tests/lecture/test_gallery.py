@@ -510,7 +510,7 @@ def test_of_what_was_made_by_other_code_or_flags_that_is_said(gallery, stubs, no
     assert "What came out." in text
     text = Texts((folder / "index.html").read_text()).text
     assert "0 of 2 commands" in text
-    assert re.search(r"took 0\.\d minutes, and 0\.\d minutes of all processors", text)
+    assert re.search(r"took 0\.\d minutes, 0\.\d processor minutes\.", text)
 
 
 def test_a_failure_is_shown_on_its_topic_and_the_others_are_kept(gallery, stubs, no_playground):
