@@ -37,6 +37,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.ops.convolution import Padding, per_axis
 
 Layer = Callable[..., Array]
+# each channel's mean and variance over the batch, [c], or over each of its groups, [groups, c]
+Moments = tuple[Float[Array, "*groups c"], Float[Array, "*groups c"]]
 
 # He et al. 2015, equation 14, by the outputs as in the released ResNet code
 he_normal = variance_scaling(2.0, "fan_out", "normal")
@@ -239,6 +241,7 @@ def batch_norm(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     scale_init: Callable = ones,
+    moments: Moments | None = None,
 ) -> Float[Array, "n *spatial c"]:
     """Normalise each channel, in training by the batch's moments, else by the running ones.
 
@@ -254,12 +257,16 @@ def batch_norm(
     published models' statistics are the same after a step. Ioffe & Szegedy 2015. Moments of
     bfloat16 are taken about the running mean.
 
+    Args:
+      moments: batch_moments of x where they are known.
+
     Raises:
       UsageError: in training, a batch of one value a channel, of which nothing would be left, or
         groups that do not divide the examples.
     """
     scale, bias = _scale_and_bias(scope, x.shape[-1], scale_init)
-    mean, var = _statistics(scope, x.shape[-1], partial(_moments, scope, x), momentum)
+    taken = partial(_moments, scope, x) if moments is None else lambda _: moments
+    mean, var = _statistics(scope, x, x.shape[-1], taken, momentum)
     settings = (scale, bias, scope.get_flag("norm_epsilon", epsilon))
     if mean.ndim == 1:
         return ops.normalize(x, mean, var, *settings)
@@ -285,17 +292,18 @@ def _scale_and_bias(scope, channels, init):
     return scale, parameter(scope, "bias", zeros, (channels,))
 
 
-def _statistics(scope, channels, taken, momentum):
+def _statistics(scope, x, channels, taken, momentum):
     """Return the mean and variance that this call normalises by, and move the running ones.
 
-    taken: f(the running mean) -> the batch's mean and variance, of each group if it has groups, and
-      of how many values they are.
+    x: has the positions that are normalised.
+    taken: f(the running mean) -> the batch's mean and variance, of each group if it has groups.
     """
     running_mean = scope.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
     running_var = scope.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
     if _stays(scope) or not scope.get_flag("train", False):
         return running_mean.value, running_var.value
-    mean, var, count = taken(running_mean.value)
+    mean, var = taken(running_mean.value)
+    count = _count(scope, x)
     if count == 1:
         raise UsageError(
             f"{'/'.join(scope.path)} is a batch norm of one value a channel, an image of one pixel "
@@ -311,15 +319,32 @@ def _statistics(scope, channels, taken, momentum):
     return mean, var
 
 
+def batch_moments(scope: Scope, x: Float[Array, "n *spatial c"]) -> Moments | None:
+    """Return the moments that any batch norm of x takes in this call; None where it takes none.
+
+    For what several norms see, as in DenseNets: they are taken once, and those of joined channels
+    are joined. In bfloat16 they are taken about zero.
+    """
+    if not scope.get_flag("train", False):
+        return None
+    return _moments(scope, x, jnp.zeros(x.shape[-1], jnp.float32))
+
+
 def _moments(scope, x, running_mean):
-    """Return the mean and variance of x, of each group if it has groups, and their count."""
+    """Return the mean and variance of x, of each group if it has groups."""
     # where that lies far from the mean, less cancels in float32 than bfloat16 had rounded off
     shift = running_mean if x.dtype == jnp.bfloat16 else None
     moments = partial(ops.batch_moments, shift=shift, kept=partial(_kept, scope, "moments"))
-    groups, count = _groups(scope, len(x)), x.size // x.shape[-1]
+    groups = _groups(scope, len(x))
     if groups is None:
-        return *moments(x, scope.get_flag("axis_name", None)), count * _devices(scope)
-    return *jax.vmap(moments)(x.reshape(groups, -1, *x.shape[1:])), count // groups
+        return moments(x, scope.get_flag("axis_name", None))
+    return jax.vmap(moments)(x.reshape(groups, -1, *x.shape[1:]))
+
+
+def _count(scope, x):
+    """Of how many values of x a channel's moments are."""
+    groups, count = _groups(scope, len(x)), x.size // x.shape[-1]
+    return count * _devices(scope) if groups is None else count // groups
 
 
 def _devices(scope):
@@ -543,11 +568,10 @@ def _scaled_kernel(scope, x, kernel, *, epsilon=1e-5, momentum=0.9, scale_init=o
 
     def moments(_):
         axis_name, named = scope.get_flag("axis_name", None), partial(_kept, scope, "moments")
-        count = x.size // x.shape[-1] * _devices(scope)
-        return *ops.pointwise_moments(x, kernel, axis_name, named), count
+        return ops.pointwise_moments(x, kernel, axis_name, named)
 
     scale, bias = _scale_and_bias(scope, kernel.shape[-1], scale_init)
-    mean, var = _statistics(scope, kernel.shape[-1], moments, momentum)
+    mean, var = _statistics(scope, x, kernel.shape[-1], moments, momentum)
     epsilon = scope.get_flag("norm_epsilon", epsilon)
     slope, shift = ops.slope_and_shift(x.dtype, mean, var, scale, bias, epsilon)
     return kernel * slope, shift
@@ -637,10 +661,10 @@ def _pooled_first(
     x = _convolve(scope, x, features, signs=signs, **settings)
 
     def moments(running_mean):
-        mean, var, count = _moments(bn, x, signs * running_mean)
-        return signs * mean, var, count
+        mean, var = _moments(bn, x, signs * running_mean)
+        return signs * mean, var
 
-    mean, var = _statistics(bn, features, moments, momentum)
+    mean, var = _statistics(bn, x, features, moments, momentum)
     epsilon = bn.get_flag("norm_epsilon", epsilon)
     x = ops.normalize(ops.max_pool(x, **pool), signs * mean, var, signs * scale, bias, epsilon)
     return ops.relu(x)

@@ -179,6 +179,23 @@ def test_pooled_first_the_first_layers_give_the_same_values_statistics_and_gradi
     assert ["f64[6,10,9,8] = max" in program for program in programs] == [False, True]
 
 
+@pytest.mark.parametrize("norm_batch", [None, 2])
+def test_joined_channels_have_the_moments_of_their_parts(norm_batch):
+    x = jax.random.normal(KEY, (4, 3, 3, 5)) + jnp.arange(5)
+    variables = init(layers.batch_norm, x)
+    flags = {"train": True, "mutable": ["batch_stats"], "norm_batch": norm_batch}
+
+    def of_parts(scope, x):
+        parts = [layers.batch_moments(scope, part) for part in (x[..., :2], x[..., 2:])]
+        moments = jax.tree.map(lambda *part: jnp.concatenate(part, axis=-1), *parts)
+        return layers.batch_norm(scope, x, moments=moments)
+
+    found = apply(of_parts, variables, x, **flags)
+    expected = apply(layers.batch_norm, variables, x, **flags)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), found, expected)
+    assert apply(layers.batch_moments, {}, x) is None  # in evaluation no norm takes any
+
+
 def test_batch_norm_over_a_mapped_axis_sees_the_whole_batch():
     layer = partial(layers.batch_norm, epsilon=0.0)
     variables = init(layer, BATCH)

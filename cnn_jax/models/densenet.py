@@ -11,12 +11,15 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax.core import Scope
 from jaxtyping import Array, Float
 
 from cnn_jax.layers import (
+    Moments,
     avg_pool,
+    batch_moments,
     batch_norm,
     conv,
     dense,
@@ -33,35 +36,45 @@ from cnn_jax.models.resnet import stem
 _conv = partial(conv, bias=False, init=he_normal_fan_in)
 
 
-def _activate(scope, x, number=""):
-    return scope.child(relu, f"relu{number}")(scope.child(batch_norm, f"bn{number}")(x))
+def _activate(scope, x, moments=None, number=""):
+    x = scope.child(batch_norm, f"bn{number}")(x, moments=moments)
+    return scope.child(relu, f"relu{number}")(x)
 
 
 @layer
 def dense_layer(
     scope: Scope,
     x: Float[Array, "n h w c"],
+    moments: Moments | None = None,
     *,
     growth: int,
     bottleneck: bool,
     dropout_rate: float,
 ) -> Float[Array, "n h w growth"]:
-    """A 3x3 convolution of the activated input, behind a 1x1 one to 4 * growth as bottleneck."""
-    x, last = _activate(scope, x, 1), 1
+    """A 3x3 convolution of the activated input, behind a 1x1 one to 4 * growth as bottleneck.
+
+    moments: the input's batch_moments, for its norm.
+    """
+    x, last = _activate(scope, x, moments, 1), 1
     if bottleneck:
         x = scope.child(_conv, "conv1")(x, 4 * growth, size=1)
         x = scope.child(dropout, "dropout1")(x, dropout_rate)
-        x, last = _activate(scope, x, 2), 2
+        x, last = _activate(scope, x, number=2), 2
     x = scope.child(_conv, f"conv{last}")(x, growth)
     return scope.child(dropout, f"dropout{last}")(x, dropout_rate)
 
 
 @layer
 def transition(
-    scope: Scope, x: Float[Array, "n h w c"], *, features: int, dropout_rate: float
+    scope: Scope,
+    x: Float[Array, "n h w c"],
+    moments: Moments | None = None,
+    *,
+    features: int,
+    dropout_rate: float,
 ) -> Float[Array, "n h/2 w/2 features"]:
     """A 1x1 convolution of the activated input, then the mean of 2x2 pixels."""
-    x = scope.child(_conv, "conv")(_activate(scope, x), features, size=1)
+    x = scope.child(_conv, "conv")(_activate(scope, x, moments), features, size=1)
     x = scope.child(dropout, "dropout")(x, dropout_rate)
     return scope.child(avg_pool, "pool")(x, 2)
 
@@ -76,17 +89,23 @@ def dense_blocks(
     compression: float = 0.5,
     dropout_rate: float = 0,
 ) -> Float[Array, "n h2 w2 c2"]:
-    """Run blocks of dense layers with a transition between each two, and activate the last."""
+    """Run blocks of dense layers with a transition between each two, and activate the last.
+
+    A channel's moments are taken once, and not anew for each layer's norm.
+    """
+    moments = batch_moments(scope, x)
     grow = partial(dense_layer, growth=growth, bottleneck=bottleneck, dropout_rate=dropout_rate)
     for block, layers in enumerate(block_sizes, 1):
         if block > 1:
             features = int(x.shape[-1] * compression)
             shrink = partial(transition, features=features, dropout_rate=dropout_rate)
-            x = scope.child(rematerialized(scope, shrink), f"transition{block - 1}")(x)
+            x = scope.child(rematerialized(scope, shrink), f"transition{block - 1}")(x, moments)
+            moments = batch_moments(scope, x)
         for i in range(1, layers + 1):
-            new = scope.child(rematerialized(scope, grow), f"block{block}_layer{i}")(x)
-            x = jnp.concatenate([x, new], axis=-1)
-    return _activate(scope, x)
+            new = scope.child(rematerialized(scope, grow), f"block{block}_layer{i}")(x, moments)
+            joined = [(x, moments), (new, batch_moments(scope, new))]
+            x, moments = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *joined)
+    return _activate(scope, x, moments)
 
 
 def densenet(
