@@ -274,6 +274,7 @@ const scenarios = {
     await page.click("#play");
     assert.equal(await page.getAttribute("#answer", "aria-live"), "off");
     await page.click(".subject .thumbnail >> nth=3");
+    assert.equal(await page.getAttribute(".subject .thumbnail >> nth=3", "aria-current"), "true");
     for (const part of ["occlusion", "adversarial", "inversion"]) await page.waitForSelector(`#look-${part}[data-state=waiting]`);
     await page.click("#play");
     await page.waitForFunction(() => document.querySelector("#answer").getAttribute("aria-live") === "polite");

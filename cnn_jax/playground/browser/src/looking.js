@@ -61,7 +61,7 @@ export function mountLooking(page) {
   });
 
   const classes = h("select", { id: "ascent-class", "aria-label": "Class", onchange: () => ascentCard.run() });
-  const ascentCard = card("ascent", "What a class likes best", "Ascent on the score, from grey", async function* () {
+  const ascentCard = card("ascent", "Favourite of a class", "Ascent on the score, from grey", async function* () {
     const asked = Number(classes.value);
     for await (const { image, score, step, steps } of ascent(page.session, asked)) {
       paintImage(ascentCard.picture, image, shape());

@@ -50,15 +50,17 @@ export function mountMistakes(page) {
       const text = `test example ${index}: ${classes[truth]}, taken for ${classes[answer]} (${Math.round(100 * probability)} %)`;
       return thumbnail(page, index, text, h("span", {}, `${classes[truth]} → `, h("b", { class: truth === answer ? "right" : "" }, classes[answer])), () => scrollTo(document.querySelector(".looking") ?? document.querySelector(".network")));
     })));
-    mark();
-  };
-  const mark = () => {
-    for (const button of list.children) button.setAttribute("aria-current", Number(button.dataset.index) === page.subject?.index);
+    mark(list, page);
   };
   page.on("session", () => (page.cell = null));
   page.on("session tested cell", draw);
-  page.on("subject", mark);
+  page.on("subject", () => mark(list, page));
   return h("section", { class: "card mistakes", "aria-labelledby": "mistakes-title" }, h("header", {}, h("h2", { id: "mistakes-title" }, "Mistakes"), said), list);
+}
+
+// Tells the thumbnail of the image that is looked at from the others.
+export function mark(list, page) {
+  for (const button of list.children) button.setAttribute("aria-current", Number(button.dataset.index) === page.subject?.index);
 }
 
 export function thumbnail(page, index, text, caption = null, then = () => {}) {

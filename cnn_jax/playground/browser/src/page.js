@@ -176,7 +176,7 @@ async function oneStep(page) {
     if (session === page.session && testedAt(session.step)) await test(page);
     return true;
   } catch (error) {
-    if (!(error instanceof Diverged)) throw error;
+    if (!(error instanceof Diverged)) console.error(error); // such as no memory
     if (session === page.session) tell(page, error.message, "error");
     return session !== page.session;
   }

@@ -1,7 +1,7 @@
 // The image that is looked at: an example of the data, or one that the visitor draws.
 import { imageShape, testIndices } from "./datasets.js";
 import { h, onDrop } from "./dom.js";
-import { thumbnail } from "./mistakes.js";
+import { mark, thumbnail } from "./mistakes.js";
 import { chooseImage, tell } from "./page.js";
 import { decoded, readImage } from "./pictures.js";
 
@@ -18,6 +18,7 @@ export function mountSubject(page) {
     const indices = testIndices(page.dataset);
     const shown = Array.from({ length: Math.min(10, indices.length) }, (_, k) => indices[(offset + k) % indices.length]);
     examples.replaceChildren(...shown.map((index) => thumbnail(page, index, `test example ${index}, ${page.dataset.classes[page.dataset.labels[index]]}`)));
+    mark(examples, page);
   };
   const pad = drawingPad(page);
   page.on("session", () => {
@@ -31,6 +32,7 @@ export function mountSubject(page) {
   page.on("subject", () => {
     caption.textContent = `Now: ${page.subject.text}`;
     own.hidden = page.subject.label !== null;
+    mark(examples, page);
   });
   const section = h(
     "section",
