@@ -97,7 +97,10 @@ def _open(encoded: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError as error:
-        raise UsageError("not an image in a format that Pillow knows; replace the file") from error
+        raise UsageError(
+            "not an image in a format that Pillow reads (a phone's HEIC is none); "
+            "save it as JPEG or PNG"
+        ) from error
     except Exception as error:  # such as a decompression bomb
         raise UsageError(f"not a readable image ({error}); replace the file") from error
 
