@@ -349,7 +349,7 @@ def full_disk(trial: Trial, want: str, size: int) -> Row:
     mounted = subprocess.run(mount, capture_output=True).returncode == 0
     try:
         statuses = ended(start(trial, workdir, None if mounted else size // 8))
-        told = said(workdir)
+        told = said(workdir, trial.processes - 1)  # the first has no room for its words either
         if mounted:
             subprocess.run(
                 ["mount", "-o", f"remount,size={64 * size}", str(workdir.parent)], check=True

@@ -110,7 +110,7 @@ def each_device(function: Callable, *args: PyTree) -> PyTree:
     in every round whether one of them is not done yet. Outside of `within` all are one's own.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or AxisType.Manual in mesh.axis_types:  # or each device has its own: pmap
         return function(*args)
     spec = PartitionSpec(mesh.axis_names)
     return jax.shard_map(function, in_specs=spec, out_specs=spec)(*args)
