@@ -47,6 +47,7 @@ ROOMS = {
     "cnn_jax.visualize": "Visualisation",
     "cnn_jax.attacks": "Attacks",
     "cnn_jax.weights": "Weights",
+    "cnn_jax.export": "Export",
     "cnn_jax.programs": "Traced programs",
     "cnn_jax.runtime": "Runtime",
     "cnn_jax.plugins": "Plugins",
