@@ -50,6 +50,8 @@ on feature_inversion feature_inversion --judge=tf_efficientnet_lite2
 
 on saliency maps
 on fooling fooling
+./launch.sh fooling --mutation=waves --generations=300 --output=runs/pictures/fooling_waves
+keep runs/pictures/fooling_waves/fooling.png fooling_waves
 
 # a megapixel, dreamt with a guide
 .venv/bin/python -c "from PIL import Image; Image.open('$samples/china.jpg').resize((1224, 817)).save('runs/pictures/china.png')"
