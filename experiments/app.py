@@ -235,9 +235,12 @@ def _join_processes() -> bool:
 
 
 def _flags_alike() -> dict[str, Any]:
-    """What is the same in all processes of a run: the command's flags, as they were given."""
+    """What is the same in all processes of a run: the command's flags, as they were given.
+
+    Each host may keep its data in a place of its own: training compares what lies there.
+    """
     there = {"num_processes": distributed.global_state.num_processes, **flag_values()}
-    return {f"--{name}": str(value) for name, value in there.items()}
+    return {f"--{name}": str(value) for name, value in there.items() if name != "data_dir"}
 
 
 def _end_alone(wait: int) -> None:
