@@ -130,17 +130,19 @@ def load_dataset(
         or datasets.evaluation_split(name, data_dir)
     )
     dataset = datasets.load(name, split, data_dir)
-    path = name.removeprefix("folder:")
-    if not own and split == "test" and path != name and folder.is_split_by_chance(path):
-        share = f"{folder.TEST_FRACTION:.0%} of each class in {path}"
-        logging.warning("test is drawn, %s; --split=train+test takes all images", share)
     if name.startswith("folder:") or (config and config.channels):
         dataset = datasets.read_as(dataset, len(network.mean))
     if dataset.image_shape[-1] != len(network.mean):
         raise UsageError(
             f"{name} has {dataset.image_shape[-1]} channels, the network takes {len(network.mean)}"
         )
-    return trained.labelled(network, dataset) if answers else dataset
+    if answers:
+        dataset = trained.labelled(network, dataset)
+    path = name.removeprefix("folder:")
+    if not own and split == "test" and path != name and folder.is_split_by_chance(path):
+        share = f"{folder.TEST_FRACTION:.0%} of each class in {path}"
+        logging.warning("test is drawn, %s; --split=train+test takes all images", share)
+    return dataset
 
 
 def _read_names(file: str | None) -> tuple[str, ...]:
