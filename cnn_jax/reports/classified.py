@@ -44,6 +44,12 @@ def _told(found: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(map(_shown, found)) or "nothing"
 
 
+def short(files: Sequence[str]) -> list[str]:
+    """Return the files' names without their folders, but with them where two have one name."""
+    names = [Path(file).name for file in files]
+    return names if len(set(names)) == len(names) else list(files)
+
+
 def row(file: str, answer: Answer, task: str) -> dict[str, Any]:
     """Return what results.json tells of a photograph; masks as COCO's run-length encodings."""
     found = answer.found
@@ -57,14 +63,8 @@ def row(file: str, answer: Answer, task: str) -> dict[str, Any]:
 
 
 def lines(images: Sequence[Mapping[str, Any]], task: str) -> list[str]:
-    """Return a line for each photograph, see `row`: the likeliest of its classes or objects.
-
-    Files are named without their folders, unless two have one name.
-    """
-    files = [image["file"] for image in images]
-    names = [Path(file).name for file in files]
-    if len(set(names)) < len(names):
-        names = files
+    """Return a line for each photograph, see `row`: the likeliest of its classes or objects."""
+    names = short([image["file"] for image in images])
     width = max(map(len, names), default=0)
     return [
         f"{name:<{width}}  {_told(image[KINDS[task]])}"
@@ -85,13 +85,13 @@ def write_csv(path: Path, images: Sequence[Mapping[str, Any]], task: str) -> Non
                 writer.writerow([image["file"], rank, *values, *each.get("box", [])])
 
 
-def picture(file: str, photograph: Image.Image, answer: Answer, class_names: Sequence[str]) -> Html:
-    """Return a figure of the photograph with what was found in it.
+def picture(name: str, photograph: Image.Image, answer: Answer, class_names: Sequence[str]) -> Html:
+    """Return a figure of the photograph of this name with what was found in it.
 
     What a classifier saw, as it is; else the whole, with boxes, masks or regions over it.
     """
     first = _shown(answer.found[0]) if answer.found else "nothing"
-    caption = f"{Path(file).name}: {first}"
+    caption = f"{name}: {first}"
     if answer.seen is not None:
         png = io.BytesIO()
         answer.seen.convert("RGB").save(png, "png")
@@ -140,14 +140,17 @@ def section(
 ) -> Html:
     """Return the section with the table, and the pictures of the first photographs."""
     kind = KINDS[task]
+    names = short([image["file"] for image in images])
     count = max((len(image[kind]) for image in images), default=0)
     if kind == "classes" and count <= 10:
         header = ["photograph", *map(str, range(1, count + 1))]
-        rows = [(Path(image["file"]).name, *map(_shown, image[kind])) for image in images]
+        rows = [
+            (name, *map(_shown, image[kind])) for name, image in zip(names, images, strict=True)
+        ]
         rows = [row + (None,) * (len(header) - len(row)) for row in rows]
     else:
         header = ["photograph", "found"]
-        rows = [(Path(image["file"]).name, _told(image[kind])) for image in images]
+        rows = [(name, _told(image[kind])) for name, image in zip(names, images, strict=True)]
     parts = [html.table(header, rows)]
     if broken:
         parts.append(html.table(["left out", "as"], list(broken.items())))

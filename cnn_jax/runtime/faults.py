@@ -124,6 +124,8 @@ def in_peace(trial: Trial) -> tuple[str, float]:
     """
     workdir, began = trial.folder / "undisturbed", time.monotonic()
     statuses = ended(start(trial, workdir))
+    if None in statuses:
+        raise RuntimeError(f"{' '.join(trial.command)} takes more than {_LIMIT:.0f} s undisturbed")
     found = bits(workdir)
     if any(statuses) or found is None:
         raise RuntimeError(f"{' '.join(trial.command)} fails undisturbed: {said(workdir)}")

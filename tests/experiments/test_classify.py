@@ -50,6 +50,9 @@ def test_photographs_of_one_name_are_told_with_their_folders():
     images[1]["file"] = "val/dog/1.jpg"
     told = classified.lines(images, "classification")
     assert told == ["val/cat/1.jpg  cat 50.0%", "val/dog/1.jpg  cat 50.0%"]
+    page = classified.section(images, "classification", [], {})
+    assert "val/cat/1.jpg" in page
+    assert "val/dog/1.jpg" in page
 
 
 @pytest.mark.slow
