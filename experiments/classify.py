@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     size = min(_BATCH_SIZE.value, len(files))
     ask = answers.asker(network, top=_TOP.value, least=_LEAST.value, batch_size=size)
     images, pictures, masks, broken = [], [], {}, {}
-    short = dict(zip(files, classified.short(files), strict=True))
+    short_name = dict(zip(files, classified.short_names(files), strict=True))
     for start in bar("batch")(range(0, len(files), size), len(range(0, len(files), size))):
         read = {}
         for file in files[start : start + size]:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
                 masks[name] = mask_figures.indexed_png(answer.regions, network.model.num_classes)
                 images[-1]["mask"] = name
             if len(pictures) < classified.SHOWN:
-                pictures.append(classified.picture(short[file], photograph, answer, names))
+                pictures.append(classified.picture(short_name[file], photograph, answer, names))
     for problem in broken.values():
         print(f"left out: {problem}", file=sys.stderr)
     if not images:

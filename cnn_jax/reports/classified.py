@@ -44,7 +44,7 @@ def _told(found: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(map(_shown, found)) or "nothing"
 
 
-def short(files: Sequence[str]) -> list[str]:
+def short_names(files: Sequence[str]) -> list[str]:
     """Return the files' names without their folders, but with them where two have one name."""
     names = [Path(file).name for file in files]
     return names if len(set(names)) == len(names) else list(files)
@@ -64,7 +64,7 @@ def row(file: str, answer: Answer, task: str) -> dict[str, Any]:
 
 def lines(images: Sequence[Mapping[str, Any]], task: str) -> list[str]:
     """Return a line for each photograph, see `row`: the likeliest of its classes or objects."""
-    names = short([image["file"] for image in images])
+    names = short_names([image["file"] for image in images])
     width = max(map(len, names), default=0)
     return [
         f"{name:<{width}}  {_told(image[KINDS[task]])}"
@@ -140,7 +140,7 @@ def section(
 ) -> Html:
     """Return the section with the table, and the pictures of the first photographs."""
     kind = KINDS[task]
-    names = short([image["file"] for image in images])
+    names = short_names([image["file"] for image in images])
     count = max((len(image[kind]) for image in images), default=0)
     if kind == "classes" and count <= 10:
         header = ["photograph", *map(str, range(1, count + 1))]

@@ -90,7 +90,12 @@ def points(
     for label in there:
         style = {"color": colours(label % colours.N), "s": 9}
         drawn.append(axes.scatter(*places[labels == label].T, **style))
-    if not few and len(there) <= 60:
+    if few:
+        names = [class_names[label] for label in there]
+        axes.legend(
+            drawn, names, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+    elif len(there) <= 60:
         for label in there:  # on that of its points which is nearest to all of them
             own = places[labels == label]
             middle = own[np.abs(own[:, None] - own).sum(axis=(1, 2)).argmin()]
@@ -98,11 +103,6 @@ def points(
             axes.text(
                 *middle, class_names[label], fontsize=6, ha="center", va="bottom", path_effects=halo
             )
-    if few:
-        names = [class_names[label] for label in there]
-        axes.legend(
-            drawn, names, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
-        )
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return figure
