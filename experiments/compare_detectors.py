@@ -4,9 +4,9 @@ python -m experiments.compare_detectors --workdir=runs/compare
 python -m experiments.compare_detectors --workdir=runs/compare --faster=runs/detect
 
 One table of average precision and seconds an image, with and without the proposals that the first
-two need. These are selective search's, of OpenCV: .venv/bin/pip install
-opencv-contrib-python-headless. The same command again goes on where the run stopped; --faster takes
-a detector that experiments.detect has trained.
+two need. These are selective search's, of OpenCV, which comes with the set-up (and as the wheel's
+extra proposals). The same command again goes on where the run stopped; --faster takes a detector
+that experiments.detect has trained.
 """
 
 import math
