@@ -11,7 +11,6 @@ what has changed. A command that fails is told on its topic's page, and the exit
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 
 from absl import flags
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from cnn_jax.__main__ import commands
 from cnn_jax.errors import UsageError, unknown
 from cnn_jax.lecture import runner, site
 from cnn_jax.lecture.topics import CHAPTERS, EXPERIMENTS
+from cnn_jax.runtime.cores import cores
 from cnn_jax.workdir import write_results
 
 from . import app
@@ -31,6 +31,12 @@ _ONLY = flags.DEFINE_list(
     "only",
     None,
     f"Experiments to make, the others being shown as they are: {', '.join(EXPERIMENTS)}.",
+)
+_JOBS = flags.DEFINE_integer(
+    "jobs",
+    min(2, cores()),
+    "How many commands run at a time; two use two cores better than one after the other.",
+    lower_bound=1,
 )
 
 
@@ -58,24 +64,35 @@ def main(argv: Sequence[str]) -> None:
     keys = runner.keys(EXPERIMENTS, modules)
     waiting = [name for name in names if not runner.is_made(gallery, name, keys[name])]
     # counted in seconds as they were measured, by which the bar tells the time that is left
+    done = dict.fromkeys(waiting, 0.0)
     bar = tqdm(
         total=sum(EXPERIMENTS[name].seconds for name in waiting),
         disable=not waiting,
         mininterval=0.5 if sys.stderr.isatty() else 30,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, about {remaining} left",
     )
+    left, running = list(waiting), {}
     try:
-        for number, name in enumerate(waiting, 1):
-            bar.set_description_str(f"{name} ({number} of {len(waiting)})")
-            before, expected = bar.n, EXPERIMENTS[name].seconds
-            with closing(runner.make(gallery, name, EXPERIMENTS, keys[name], modules)) as run:
-                for seconds in run:
-                    bar.update(before + min(seconds, 0.95 * expected) - bar.n)
-            bar.update(before + expected - bar.n)
-            record = runner.read_record(gallery, name)
-            if record.status == "failed":
-                tqdm.write(f"{name} failed: {record.message}", file=sys.stderr)
+        while left or running:
+            for name in runner.ready(left, running, EXPERIMENTS)[: _JOBS.value - len(running)]:
+                left.remove(name)
+                running[name] = runner.make(gallery, name, EXPERIMENTS, keys[name], modules)
+            bar.set_description_str(
+                f"{', '.join(running)} ({len(waiting) - len(left)} of {len(waiting)})"
+            )
+            for name in list(running):
+                expected = EXPERIMENTS[name].seconds
+                seconds = next(running[name], None)
+                done[name] = expected if seconds is None else min(seconds, 0.95 * expected)
+                if seconds is None:
+                    del running[name]
+                    record = runner.read_record(gallery, name)
+                    if record.status == "failed":
+                        tqdm.write(f"{name} failed: {record.message}", file=sys.stderr)
+            bar.update(sum(done.values()) - bar.n)
     finally:  # Ctrl-C leaves a site of what there is
+        for run in running.values():
+            run.close()
         bar.close()
         page = site.write(gallery, EXPERIMENTS, keys, CHAPTERS)
     records = {name: runner.read_record(gallery, name) for name in EXPERIMENTS}

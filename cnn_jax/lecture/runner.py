@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,6 +179,14 @@ def write_record(gallery: Path, name: str, record: Record) -> None:
     new.replace(file)
 
 
+def ready(
+    waiting: Sequence[str], running: Collection[str], experiments: Mapping[str, Experiment]
+) -> list[str]:
+    """Return those that wait for nothing: whose network is neither still made nor to be made."""
+    missing = {*waiting, *running}
+    return [name for name in waiting if experiments[name].of not in missing]
+
+
 def is_made(gallery: Path, name: str, key: str) -> bool:
     """Return whether the experiment's results are there, and are those of this key."""
     record = read_record(gallery, name)
@@ -211,13 +219,13 @@ def make(
         write_record(gallery, name, Record(key, "failed", 0.0, message))
         return
     write_record(gallery, name, Record(key, "begun"))
-    start, used = time.monotonic(), _processor_seconds()
-    status = yield from _run(
+    start = time.monotonic()
+    status, used = yield from _run(
         [modules[experiment.command], *arguments(experiment, gallery)[1:]]
         + [f"--{experiment.place}={folder}"],
         gallery / "runs" / f"{name}.log",
     )
-    seconds, used = time.monotonic() - start, _processor_seconds() - used
+    seconds = time.monotonic() - start
     message = "" if status == 0 else _why(status, gallery / "runs" / f"{name}.log")
     if status == 0 and not (folder / "results.json").exists():
         message = "it left no results.json"
@@ -225,14 +233,11 @@ def make(
     write_record(gallery, name, Record(key, status, seconds, message, used))
 
 
-def _processor_seconds() -> float:
-    """Return those of the processes that have ended below this one."""
-    times = os.times()
-    return times.children_user + times.children_system
-
-
 def _run(program: Sequence[str], log: Path) -> Iterator[float]:
-    """Run a module with its flags, yield the seconds, and return its exit status."""
+    """Run a module with its flags, yield the seconds; return its exit status and processor seconds.
+
+    The latter are those of the processes below it too.
+    """
     start = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -243,12 +248,14 @@ def _run(program: Sequence[str], log: Path) -> Iterator[float]:
             stderr=subprocess.STDOUT,
         )
         try:
-            while process.poll() is None:
+            while True:
+                # and not process.wait, which does not tell what the process used
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if ended:
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    return process.returncode, usage.ru_utime + usage.ru_stime
                 yield time.monotonic() - start
-                try:
-                    process.wait(0.5)
-                except subprocess.TimeoutExpired:
-                    continue
+                time.sleep(0.2)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -257,7 +264,6 @@ def _run(program: Sequence[str], log: Path) -> Iterator[float]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-    return process.returncode
 
 
 def _why(status: int, log: Path) -> str:

@@ -275,6 +275,14 @@ def test_what_is_made_is_not_made_again(gallery, stubs):
     assert record.processor_seconds > 0
 
 
+def test_what_looks_into_a_network_waits_until_that_is_made():
+    experiments = {"trained": Experiment("worker", (), 1), "apart": Experiment("other", (), 1)}
+    experiments["looked"] = Experiment("worker", (), 1, of="trained")
+    assert runner.ready(["trained", "apart", "looked"], [], experiments) == ["trained", "apart"]
+    assert runner.ready(["apart", "looked"], ["trained"], experiments) == ["apart"]
+    assert runner.ready(["looked"], ["apart"], experiments) == ["looked"]
+
+
 def test_an_experiment_gets_the_network_it_looks_into_and_a_folder_of_its_own(gallery, stubs):
     make(gallery, EXPERIMENTS, stubs)
     results = (gallery / "runs/looked/results.json").read_text()
