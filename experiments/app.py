@@ -119,7 +119,8 @@ def run(
       prepare: argv -> the argv that is parsed, called first.
 
     The exit status is 2 after an error of use, with one line on stderr that starts with `error:`;
-    130 after Ctrl-C; 1, with the traceback, after any other exception.
+    130 after Ctrl-C; 1 after any other exception, of a full disk with one line, else with the
+    traceback.
     """
 
     def start(argv: Sequence[str]) -> None:
@@ -148,6 +149,12 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         _exit(130)
+    except Exception as error:
+        line = errors.no_room(error)
+        if line is None:
+            raise
+        print("error:", line, file=sys.stderr)
+        _exit(1)
 
 
 def _exit(status: int) -> None:
@@ -259,7 +266,7 @@ def _fail_together(error: BaseException) -> None:
     Its own error stands on stderr, or the loss of another process where it follows from that.
     """
     deliberate = not isinstance(error, Exception) or isinstance(error, errors.UsageError)
-    line = peers.fail(error, deliberate)
+    line = peers.fail(error, deliberate) or errors.no_room(error)
     status = 1
     if line:
         print("error:", line, file=sys.stderr)

@@ -21,9 +21,8 @@ from cnn_jax.errors import UsageError
 from experiments import app
 
 NAME = flags.DEFINE_string("name", "you", "Who is greeted.", module_name="Greeting")
-MODE = flags.DEFINE_enum(
-    "mode", "hello", ["hello", "usage", "interrupt", "crash"], "A mode.", module_name="Greeting"
-)
+MODES = ["hello", "usage", "interrupt", "crash", "full"]
+MODE = flags.DEFINE_enum("mode", "hello", MODES, "A mode.", module_name="Greeting")
 TIMES = flags.DEFINE_integer("times", 1, "How often.", lower_bound=1, module_name="Greeting")
 CAPITALS = "In capitals, " + "very " * 10 + "loud."
 LOUD = flags.DEFINE_bool("loud", False, CAPITALS, module_name="Voice")
@@ -38,6 +37,8 @@ def main(argv):
         raise KeyboardInterrupt
     if MODE.value == "crash":
         raise RuntimeError("a bug")
+    if MODE.value == "full":
+        raise ValueError("not saved") from OSError(28, "No space left on device", "runs/a/1")
     import jax
 
     print(f"hello {NAME.value} from {jax.process_index()} of {jax.process_count()}")
@@ -90,6 +91,13 @@ def test_ctrl_c_is_status_130_without_a_traceback(start):
     assert (process.returncode, errors) == (130, "interrupted\n")
 
 
+def test_a_full_disk_is_one_line_and_status_1(start):
+    process = start("--mode=full")
+    _, errors = process.communicate()
+    line = "No space left on device for runs/a/1; make room and give the same command again, which"
+    assert (process.returncode, errors) == (1, f"error: {line} goes on\n")
+
+
 def test_any_other_exception_keeps_its_traceback(start):
     process = start("--mode=crash")
     _, errors = process.communicate()
@@ -108,7 +116,7 @@ def test_help_groups_the_flags_by_section_and_wraps_them(start):
         "Greeting:",
         "  --name=TEXT               Who is greeted. (default: you)",
         "  --mode=NAME               A mode. One of hello, usage, interrupt,",
-        "                            crash. (default: hello)",
+        "                            crash, full. (default: hello)",
         "  --times=INT               How often. (default: 1)",
     ]
     assert paragraphs[3].splitlines() == [
