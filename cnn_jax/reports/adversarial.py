@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cnn_jax.attacks.robustness import Verdict
 from cnn_jax.reports import figures, html, run_page
@@ -77,6 +77,7 @@ def accuracy_curve(curves: Mapping[str, Mapping[str, Sequence[float]]], norm: st
         axes.plot(curve["eps"], curve["accuracy"], "o-", label=name, markersize=4)
     axes.set(xlabel=f"budget in {norm}, pixels in 0..1", ylabel="accuracy", ylim=(-0.03, 1.03))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # more numbers as small as 2 / 255 would touch
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
