@@ -22,7 +22,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from cnn_jax.errors import UsageError, unknown
-from cnn_jax.programs.traffic import ARRAY, COLLECTIVES, array_bytes, traffic
+from cnn_jax.programs import hlo
+from cnn_jax.programs.traffic import COLLECTIVES, array_bytes, repeated, traffic
 from cnn_jax.runtime.parallel import AXIS, choose, data_mesh, replicated, state_sharding
 
 
@@ -55,8 +56,7 @@ LOCAL = "local"
 _GENERATIONS = ("v4", "v5e", "v5p", "v6e")
 _SHAPE = re.compile(r"\d+(x\d+){1,2}")
 
-_ACCOUNTED = ("main_memory_bytes", "traffic")
-_OPERATION = re.compile(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
+_ACCOUNTED = ("main_memory_bytes", "traffic", "turns of loops")
 
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
@@ -195,11 +195,12 @@ def version(package: str) -> str:
 def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
     """Return what a compiled program takes, on each device and in each call.
 
-    flops; bytes_accessed, the compiler's own sum over all memories; main_memory_bytes, that of the
+    flops and bytes_accessed, the compiler's own sums, the latter over all memories, with what loops
+    repeat, which they leave out; main_memory_bytes, that of the
     traffic of the main one; argument_bytes, temporary_bytes, peak_bytes; collectives: kind -> count
     and bytes of their results; traffic: what operations do -> bytes of the main memory and of all.
     """
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0)
@@ -207,9 +208,10 @@ def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
         peak = arguments + temporary + extra
     program = compiled.as_text()
     moved = traffic(program)
+    flops_again, bytes_again = repeated(program)
     return {
-        "flops": cost.get("flops"),
-        "bytes_accessed": cost.get("bytes accessed"),
+        "flops": cost["flops"] + flops_again,
+        "bytes_accessed": cost["bytes accessed"] + bytes_again,
         "main_memory_bytes": sum(each.main for each in moved.values()),
         "argument_bytes": arguments,
         "temporary_bytes": temporary,
@@ -227,12 +229,15 @@ def _is_cpu(compiled: jax.stages.Compiled) -> bool:
 def collectives(program: str) -> dict[str, dict[str, int]]:
     """Return kind -> count and bytes of a program's collectives, by their results' shapes."""
     counts, sizes = Counter(), Counter()
-    for shape, kind, started in _OPERATION.findall(program):
-        arrays = [array_bytes(*array[:2]) for array in ARRAY.findall(shape)]
-        if started and kind in ("all-gather", "collective-permute"):
+    for each, times, _ in hlo.executed(*hlo.computations(program)):
+        kind = each.operation.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            continue
+        arrays = [array_bytes(*array[:2]) for array in hlo.ARRAY.findall(each.shape)]
+        if kind != each.operation and kind in ("all-gather", "collective-permute"):
             arrays = arrays[len(arrays) // 2 :]  # the operand stands before the result
-        counts[kind] += 1
-        sizes[kind] += sum(arrays)
+        counts[kind] += times
+        sizes[kind] += times * sum(arrays)
     return {kind: {"count": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
 
 

@@ -8,19 +8,14 @@ counted here from the program's text, in which an array's layout names its memor
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import NamedTuple
 
-# its kind, its lengths, and its layout
-ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
+from cnn_jax.programs import hlo
+
 _BYTES = {"pred": 1, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
-_CALLED = re.compile(r"(?:body|condition|to_apply|calls)=%([\w.\-]+)|branch_computations=\{(.*?)\}")
 
 # they name what is there, or wait for it
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
-_CALLS = {"while", "conditional", "call", "async-start"}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -33,16 +28,9 @@ class Moved(NamedTuple):
     def __add__(self, other):
         return Moved(self.main + other.main, self.all + other.all)
 
-
-class _Instruction(NamedTuple):
-    name: str
-    shape: str
-    operation: str
-    arguments: str
-    attributes: str
-
-    def operands(self) -> list[str]:
-        return re.findall(r"%([\w.\-]+)", self.arguments)
+    def times(self, count: int) -> "Moved":
+        """Return what as many such operations move."""
+        return Moved(self.main * count, self.all * count)
 
 
 def array_bytes(dtype: str, shape: str) -> int:
@@ -55,52 +43,51 @@ def traffic(program: str) -> dict[str, Moved]:
     """Return what a compiled program's operations move in a call, by what they do.
 
     An operation reads each operand once, of one that it only slices the slice, and writes its
-    results; what it computes inside moves nothing. The body of a loop counts once, as it does in
-    the compiler's own sum. The kinds: "convolutions", "input gradients" and "filter gradients", of
-    matrix products too and with all that is fused into them; "pooling", "reductions",
-    "elementwise", "copies" between memories and layouts, "collectives".
+    results; what it computes inside moves nothing. How often it runs, see `hlo.executed`. The
+    kinds: "convolutions", "input gradients" and "filter gradients", of matrix products too and with
+    all that is fused into them; "pooling", "reductions", "elementwise", "copies" between memories
+    and layouts, "collectives".
     """
-    computations, entry = _computations(program)
+    known, entry = hlo.computations(program)
     moved = defaultdict(Moved)
-    for instruction, size in _operations(computations, entry):
-        moved[_kind(instruction, computations)] += size
+    for each in hlo.executed(known, entry):
+        size = _operation(each, known)
+        if size is not None:
+            moved[_kind(each.instruction, known)] += size.times(each.times)
     return dict(moved)
 
 
-def _computations(program: str) -> tuple[dict[str, list[_Instruction]], str]:
-    found, entry, name = {}, "", ""
-    for line in program.splitlines():
-        if start := _COMPUTATION.match(line):
-            name = start[1]
-            found[name], entry = [], name if line.startswith("ENTRY") else entry
-        elif match := _INSTRUCTION.match(line):
-            *head, rest = match.groups()
-            arguments, _, attributes = rest.partition(")")
-            found[name].append(_Instruction(*head, arguments, attributes))
-    return found, entry
+def repeated(program: str) -> tuple[float, float]:
+    """Return the floating-point operations and the bytes that a compiler's own sums leave out.
+
+    They are those of each loop's turns but the first; bytes are those of all memories, operations
+    those of convolutions and matrix products, two a multiply-add.
+    """
+    known, entry = hlo.computations(program)
+    flops = moved = 0.0
+    for each in hlo.executed(known, entry):
+        if each.times > 1:
+            again = each.times - 1
+            flops += again * 2 * hlo.multiply_adds(each.instruction, each.shapes, known)
+            moved += again * (_operation(each, known) or Moved()).all
+    return flops, moved
 
 
-def _operations(computations, name) -> Iterator[tuple[_Instruction, Moved]]:
-    """Yield what a computation, and those that it calls, run one after the other."""
-    shapes = {each.name: each.shape for each in computations[name]}
-    for each in computations[name]:
-        kind = each.operation
-        if kind in _CALLS:
-            for called in _CALLED.findall(each.attributes):
-                for other in re.findall(r"[\w.\-]+", " ".join(called)):
-                    yield from _operations(computations, other)
-        elif kind in _FREE or kind.endswith("-done") or "ConcatBitcast" in each.attributes:
-            continue
-        elif kind in ("copy-start", "slice-start"):
-            arrays = ARRAY.findall(each.shape)
-            result = arrays[0] if kind == "copy-start" else arrays[1]
-            source = ARRAY.findall(shapes[each.operands()[0]])[0]
-            yield each, _moved(*result) + _moved(*result[:2], source[2])
-        else:
-            moved = _size(each.shape)
-            for index, operand in enumerate(each.operands()):
-                moved += _read(each, index, shapes[operand], computations)
-            yield each, moved
+def _operation(executed: hlo.Executed, known: hlo.Computations) -> Moved | None:
+    """Return what an operation moves when it runs once; None of what moves nothing."""
+    each, _, shapes = executed
+    kind = each.operation
+    if kind in _FREE or kind.endswith("-done") or "ConcatBitcast" in each.attributes:
+        return None
+    if kind in ("copy-start", "slice-start"):
+        arrays = hlo.ARRAY.findall(each.shape)
+        result = arrays[0] if kind == "copy-start" else arrays[1]
+        source = hlo.ARRAY.findall(shapes[each.operands()[0]])[0]
+        return _moved(*result) + _moved(*result[:2], source[2])
+    moved = _size(each.shape)
+    for index, operand in enumerate(each.operands()):
+        moved += _read(each, index, shapes[operand], known)
+    return moved
 
 
 def _read(instruction, index, shape, computations) -> Moved:
@@ -110,7 +97,7 @@ def _read(instruction, index, shape, computations) -> Moved:
         return _size(instruction.shape)
     if instruction.operation != "fusion":
         return whole
-    body = computations[re.search(r"calls=%([\w.\-]+)", instruction.attributes)[1]]
+    body = computations[instruction.called()]
     inside = next(x for x in body if x.operation == "parameter" and x.arguments == str(index))
     reads = [
         _read(user, i, inside.shape, computations).all
@@ -123,7 +110,7 @@ def _read(instruction, index, shape, computations) -> Moved:
 
 
 def _size(shape: str) -> Moved:
-    return sum((_moved(*array) for array in ARRAY.findall(shape)), Moved())
+    return sum((_moved(*array) for array in hlo.ARRAY.findall(shape)), Moved())
 
 
 def _moved(dtype: str, lengths: str, layout: str) -> Moved:
@@ -137,8 +124,8 @@ def _kind(instruction, computations) -> str:
         return "collectives"
     if operation in ("copy", "slice", "transpose"):
         return "copies"
-    called = re.search(r"calls=%([\w.\-]+)", instruction.attributes)
-    body = [instruction, *(computations[called[1]] if called else ())]
+    called = instruction.called()
+    body = [instruction, *(computations[called] if called else ())]
     for each in body:
         if each.operation in ("convolution", "dot"):
             # where images are contracted, their axis, the first, is the convolution's features

@@ -72,13 +72,13 @@ def test_a_plan_is_kept_by_its_program(tmp_path, monkeypatch):
     assert plan.compile_for_account(lowered, tmp_path) == first
 
 
-PROGRAM = """
+PROGRAM = """ENTRY %main (a: f32[64]) -> f32[] {
   %all-reduce.1 = (f32[64]{0}, bf16[8,2]{1,0}) all-reduce(%a, %b), replica_groups={{0,1}}
   %ag = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%c), dimensions={0}
   %agd = f32[16,8]{1,0} all-gather-done(%ag)
   %ar = f32[] all-reduce-start(%d), to_apply=%add
   %p = pred[3]{0} collective-permute(%e)
-"""
+}"""
 
 
 def test_collectives_are_counted_with_the_bytes_of_their_results():

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnn_jax.programs.traffic import Moved, array_bytes, traffic
+from cnn_jax.ops import conv
+from cnn_jax.programs.traffic import Moved, array_bytes, repeated, traffic
 
 # a TPU's: S(1) is its vector memory; layouts of tiles, as the compiler prints them
 PROGRAM = """
@@ -77,8 +78,53 @@ def test_what_is_copied_is_read_in_one_memory_and_written_in_the_other():
     assert traffic(PROGRAM)["copies"] == Moved(KERNEL + SLICE, 2 * (KERNEL + SLICE))
 
 
-def test_a_loops_body_counts_once():
+def test_the_body_of_a_loop_that_only_the_data_ends_counts_once():
     assert traffic(PROGRAM)["elementwise"] == Moved(3 * 64, 3 * 64)
+    assert repeated(PROGRAM) == (0, 0)
+
+
+COUNTED = """  %limit = s32[]{:T(128)} constant(5)
+  %turn = s32[]{:T(128)} get-tuple-element(%carry.1), index=0
+  ROOT %more = pred[]{:T(512)} compare(%turn, %limit), direction=LT
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        PROGRAM.rstrip().removesuffix("}") + COUNTED,
+        PROGRAM.replace(
+            "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"5"},"x":1}'
+        ),
+    ],
+)
+def test_the_body_of_a_loop_whose_turns_are_told_counts_as_often(program):
+    condition = traffic(program)["elementwise"].all - 5 * 3 * 64
+    assert condition in (0, 5 * (4 + 4 + 1))
+    assert repeated(program) == (0, 4 * (3 * 64 + condition / 5))
+
+
+def test_a_loops_operations_are_those_of_the_same_without_a_loop():
+    def looped(x, kernels):
+        def body(x, kernel):
+            return jnp.tanh(conv(x, kernel, dilation=2)) @ kernel[0, 0], None
+
+        return jax.lax.scan(body, x, kernels)[0]
+
+    def unrolled(x, kernels):
+        for kernel in kernels:
+            x = jnp.tanh(conv(x, kernel, dilation=2)) @ kernel[0, 0]
+        return x
+
+    images, kernels = jnp.ones((2, 9, 9, 32)), jnp.ones((7, 3, 3, 32, 32))
+    found = {}
+    for f in (looped, unrolled):
+        compiled = jax.jit(f).lower(images, kernels).compile()
+        again, _ = repeated(compiled.as_text())
+        assert (again > 0) == (f is looped)
+        found[f] = compiled.cost_analysis()["flops"] + again
+    assert found[looped] == pytest.approx(found[unrolled], rel=1e-3)
 
 
 @pytest.mark.parametrize(
