@@ -35,6 +35,7 @@ from cnn_jax.ops.geometry import (
     unused_pixels,
 )
 from cnn_jax.ops.local import local_conv, tiled_conv
+from cnn_jax.ops.loops import inside_loop
 from cnn_jax.ops.maxout import maxout
 from cnn_jax.ops.normalization import (
     batch_moments,
@@ -96,6 +97,7 @@ __all__ = [
     "global_avg_pool",
     "grid_anchors",
     "input_sizes",
+    "inside_loop",
     "is_at_least",
     "l2_pool",
     "local_conv",

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.ops import cpu_convolution
 from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
+from cnn_jax.ops.loops import conv_with_gradients, is_inside_loop
 from cnn_jax.ops.portable import is_portable
 
 
@@ -53,7 +54,9 @@ def conv(
     few_taps = math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS
     if groups == 1:
         pixels = x.shape[0] * math.prod(outputs)
-        if pixels <= kernel.shape[-1] and few_taps:
+        if is_inside_loop():
+            on_cpu = partial(conv_with_gradients, windows=windows)
+        elif pixels <= kernel.shape[-1] and few_taps:
             on_cpu = partial(cpu_convolution.product, windows=windows, outputs=outputs)
         elif cpu_convolution.is_thin(x, kernel, windows):
             on_cpu = partial(cpu_convolution.thin, pairs=tuple(pairs))
@@ -64,7 +67,8 @@ def conv(
     elif groups == x.shape[-1] and few_taps:
         on_cpu = partial(cpu_convolution.depthwise, windows=windows, outputs=outputs)
     else:
-        on_cpu = partial(cpu_convolution.grouped, windows=windows, groups=groups)
+        settings = {"windows": windows, "groups": groups, "looped": is_inside_loop()}
+        on_cpu = partial(cpu_convolution.grouped, **settings)
     return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.ops.geometry import Window
+from cnn_jax.ops.loops import conv_with_gradients, dense
 from cnn_jax.ops.shifts import pad, tiled, under_tap
 
 # Channels of the dense convolutions that groups are merged into.
@@ -89,14 +90,19 @@ def depthwise(
     return _depthwise(x, rows, windows, outputs)
 
 
-@partial(jax.jit, static_argnames=("windows", "groups"))
+@partial(jax.jit, static_argnames=("windows", "groups", "looped"))
 def grouped(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*sizes c_over_groups features"],
     windows: tuple[Window, ...],
     groups: int,
+    looped: bool = False,
 ) -> Float[Array, "n *outputs features"]:
-    """Convolve by groups as a few dense convolutions, whose kernels are zero between groups."""
+    """Convolve by groups as a few dense convolutions, whose kernels are zero between groups.
+
+    Args:
+      looped: whether this is the body of a loop, see `loops`.
+    """
     *sizes, channels, features = kernel.shape
     merged = math.gcd(groups, max(1, BLOCK // channels))
     # [*sizes, c / groups, blocks, merged, features / groups], then a diagonal of the merged ones
@@ -106,14 +112,7 @@ def grouped(
     blocks = blocks.reshape(
         groups // merged, *sizes, merged * channels, merged * features // groups
     )
-    spatial = "HWD"[: len(sizes)]
-    convolve = partial(
-        jax.lax.conv_general_dilated,
-        window_strides=[window.stride for window in windows],
-        padding=[window.zeros for window in windows],
-        rhs_dilation=[window.dilation for window in windows],
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-    )
+    convolve = partial(conv_with_gradients if looped else dense, windows=windows)
     parts = jnp.split(x, groups // merged, axis=-1)
     return jnp.concatenate([convolve(*each) for each in zip(parts, blocks, strict=True)], axis=-1)
 
