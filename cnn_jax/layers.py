@@ -32,7 +32,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import ones, variance_scaling, zeros
 from jaxtyping import Array, Float, PyTree
 
-from cnn_jax import ops
+from cnn_jax import looping, ops
 from cnn_jax.errors import UsageError
 from cnn_jax.ops.convolution import Padding, per_axis
 
@@ -106,25 +106,38 @@ def chain(scope: Scope, x: Float[Array, "..."], blocks: Mapping[str, Layer]) -> 
     forward pass keeps the groups' inputs; the backward pass computes a group's blocks' inputs
     again, and then block by block what lies inside: about twice the square root of n arrays at a
     time, for one forward pass more. Chen et al. 2016, "Training deep nets with sublinear memory
-    cost", section 4.3.
+    cost", section 4.3. Blocks that are alike are one loop then, and compile once.
     """
-    names = tuple(blocks)
-    size = round(math.sqrt(len(names)))
-    if scope.get_flag("remat", False) != "deep" or size < 2:
-        for name in names:
+    if scope.get_flag("remat", False) != "deep" or len(blocks) < 3:
+        for name in blocks:
             x = scope.child(rematerialized(scope, blocks[name]), name)(x)
         return x
+    for scopes, bodies in looping.runs(
+        [scope.push(name) for name in blocks], list(blocks.values())
+    ):
+        if looping.loops(scopes, bodies[0], x):
+            with jax.named_scope(f"{scopes[0].name}_to_{scopes[-1].name}"):
+                x = looping.loop(scopes, bodies[0], x)
+        else:
+            x = _grouped(scopes, bodies, x)
+    return x
 
-    def run(group: Sequence[str], scopes: Sequence[Scope], x: Array) -> Array:
-        for name, inner in zip(group, scopes, strict=True):
-            with jax.named_scope(name):
-                x = rematerialized(inner, blocks[name])(inner, x)
+
+def _grouped(scopes, bodies, x):
+    """Run blocks that may differ, recomputed by groups."""
+
+    def run(bodies: Sequence[Layer], scopes: Sequence[Scope], x: Array) -> Array:
+        for body, inner in zip(bodies, scopes, strict=True):
+            with jax.named_scope(inner.name):
+                x = rematerialized(inner, body)(inner, x)
         return x
 
-    for start in range(0, len(names), size):
-        group = names[start : start + size]
+    size = round(math.sqrt(len(scopes)))
+    for start in range(0, len(scopes), size):
+        group = slice(start, start + size)
         # of the blocks' own scopes, for to lift this one takes all variables into each group
-        x = lift.remat(partial(run, group))([scope.push(name) for name in group], x)
+        again = lift.remat(partial(run, bodies[group])) if size > 1 else partial(run, bodies[group])
+        x = again(scopes[group], x)
     return x
 
 
