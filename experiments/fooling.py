@@ -54,20 +54,26 @@ _LEARNING_RATE = flags.DEFINE_float(
 _GENERATIONS = flags.DEFINE_integer(
     "generations",
     None,
-    f"Number of generations of the evolution; by default 2000, and 700 for images of more than "
+    f"Number of generations of the evolution; by default 2000, and 4500 for images of more than "
     f"{SMALL} pixels' side.",
     lower_bound=1,
     module_name="Fooling",
 )
 _CHILDREN = flags.DEFINE_integer(
-    "children", 64, "Number of images in a generation.", lower_bound=1, module_name="Fooling"
+    "children",
+    None,
+    "Number of images in a generation; by default 64, and one of each class for images of more "
+    f"than {SMALL} pixels' side.",
+    lower_bound=1,
+    module_name="Fooling",
 )
 _MUTATION = flags.DEFINE_enum(
     "mutation",
     None,
     list(fooling.MUTATIONS),
-    "What evolution changes: pixels here and there, a rectangle as a whole, or waves that it lays "
-    f"over one; by default pixels, and squares for images of more than {SMALL} pixels' side.",
+    "What evolution changes: pixels here and there, a rectangle as a whole, waves that it lays "
+    "over one, or one of these two by lot; by default pixels, and mixed for images of more than "
+    f"{SMALL} pixels' side.",
     module_name="Fooling",
 )
 _MOST = flags.DEFINE_integer(
@@ -85,19 +91,20 @@ def main(argv: Sequence[str]) -> None:
     network, shape = subject.network, subject.pixels.shape[1:]
     targets = _targets(subject.class_names)
     small = max(shape[:2]) <= SMALL
-    most = max(len(targets), _CHILDREN.value)
+    children = _CHILDREN.value or (64 if small else len(targets))
+    most = max(len(targets), children)
     f = batching.within_memory(
         trained.classifier(network),
         jax.ShapeDtypeStruct((most, *shape), np.float32),
         memory_flags.limit(),
     )
-    mutation = _MUTATION.value or ("pixels" if small else "squares")
-    generations = _GENERATIONS.value or (2000 if small else 700)
+    mutation = _MUTATION.value or ("pixels" if small else "mixed")
+    generations = _GENERATIONS.value or (2000 if small else 4500)
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
     found = fooling_report.images(
         f, targets, subject.pixels[0], key, steps=_STEPS.value or (100 if small else 40),
         learning_rate=_LEARNING_RATE.value,
-        generations=generations, children=_CHILDREN.value, mutation=mutation,
+        generations=generations, children=children, mutation=mutation,
         progress=bar("step"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -110,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
         "targets": names,
         "confidences": numbers,
         "mutation": mutation,
-        "images_a_class": generations * _CHILDREN.value // len(targets),
+        "images_a_class": generations * children // len(targets),
         "seconds": seconds,
         "shape": shape,
         "source": network.source,

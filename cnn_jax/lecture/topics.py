@@ -118,10 +118,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fooling": Experiment(
         "fooling",
         (
-            "--most_classes=3",
+            "--target=nematode,hamster,mortar",
             "--steps=40",
-            "--generations=100",
-            "--children=16",
+            "--generations=800",
             "--image={photographs}/chelsea.jpg",
         ),
         47,

@@ -18,6 +18,7 @@ _EVOLVED = {  # what the page says of each mutation
     "pixels": "single pixels, from noise (--mutation=pixels)",
     "squares": "whole rectangles, from grey (--mutation=squares)",
     "waves": "waves laid over parts of it, from grey (--mutation=waves)",
+    "mixed": "whole rectangles and waves by lot, from grey (--mutation=mixed)",
 }
 
 

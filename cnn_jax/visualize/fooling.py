@@ -103,9 +103,10 @@ def by_evolution(
       children: images evaluated in a generation.
       mutation: "pixels", from uniform noise: a tenth of the pixels change, and half as many after
         every half of the run; "squares", from grey: all of a rectangle gets lighter or darker, each
-        channel by its own amount; or "waves", from grey: a stripe or several, of any direction, are
-        laid over a rectangle with soft edges. Rectangles shrink from about a fifth of the image's
-        side to three hundredths, and reach networks of large images that changed pixels do not.
+        channel by its own amount; "waves", from grey: a stripe or several, of any direction, are
+        laid over a rectangle with soft edges; or "mixed": of each child one of these two, by lot.
+        Rectangles shrink from about a fifth of the image's side to three hundredths, and reach
+        networks of large images that changed pixels do not.
       targets: the classes; None: all.
 
     Returns:
@@ -180,6 +181,13 @@ def _waves(key, image, done):
     return jnp.clip(image + wave[..., None] * change, 0, 1)
 
 
+def _mixed(key, image, done):
+    """Change all of a rectangle, or lay waves over one."""
+    lot, key = jax.random.split(key)
+    by_square, by_wave = _squares(key, image, done), _waves(key, image, done)
+    return jnp.where(jax.random.bernoulli(lot), by_square, by_wave)
+
+
 def _rectangle(keys, shape, done):
     """Return a rectangle's corner and sides, which are smaller the more of the run is done."""
     size, aspect, place = keys
@@ -199,4 +207,5 @@ MUTATIONS = {
     "pixels": (jax.random.uniform, partial(_generation, _pixels)),
     "squares": (_grey, partial(_generation, _squares)),
     "waves": (_grey, partial(_generation, _waves)),
+    "mixed": (_grey, partial(_generation, _mixed)),
 }
