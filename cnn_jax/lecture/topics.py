@@ -98,7 +98,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         120,
         "workdir",
     ),
-    "detect": Experiment("detect", ("--steps=100",), 120, "workdir"),
+    "detect": Experiment(
+        "detect",
+        ("--steps=220", "--image_size=64", "--eval_split=test[:200]"),
+        120,
+        "workdir",
+    ),
     "filters": Experiment("filters", (), 8),
     "activations": Experiment("activations", (), 15),
     "embedding": Experiment("embedding", (), 12, of="digits"),
@@ -738,7 +743,12 @@ TASKS = Chapter(
         Topic(
             "Instance segmentation",
             ("Computer Vision Tasks",),
-            ("A box, a class and a mask for each object: Mask R-CNN.",),
+            (
+                "A box, a class and a mask for each object: Mask R-CNN. At half the size, and "
+                "trained for two minutes, it finds some of the shapes and is sure of few: an AP50 "
+                "of {detect[box_ap50][map]:.2f} of boxes and {detect[mask_ap50][map]:.2f} of "
+                "masks, where the whole recipe, `maskrcnn_shapes`, reaches .90 and .88.",
+            ),
             (
                 "cnn_jax.models.mask_rcnn",
                 "cnn_jax.tasks.detection:mask_loss",

@@ -25,6 +25,18 @@ from cnn_jax.workdir import write_results
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
 
 LEAST_SCORE = 0.5  # of the detections that are drawn
+DRAWN = "found at a score of .5; where no image has one, each image's surest."
+
+
+def drawn(scores: Sequence[Float[np.ndarray, "_"]]) -> list[Bool[np.ndarray, "_"]]:
+    """Return which of each image's detections are drawn: the sure ones.
+
+    Of a detector that is sure of none, as after a short training, they are the surest of each.
+    """
+    sure = [each >= LEAST_SCORE for each in scores]
+    if any(each.any() for each in sure):
+        return sure
+    return [np.arange(len(each)) == np.argmax(each) if len(each) else each > 0 for each in scores]
 
 
 def draw_objects(
@@ -55,7 +67,7 @@ def pictures(examples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) 
 
     Args:
       examples: each holds image, and of "truth" and "found" boxes, labels and masks (or None), and
-        the scores of what was found, of which the sure are drawn.
+        the scores of what was found, see `drawn`.
     """
     columns = 4
     rows = max(-(-2 * len(examples) // columns), 1)
@@ -63,12 +75,12 @@ def pictures(examples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) 
     cells = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for axes in cells:
         axes.set_axis_off()
+    chosen = drawn([example["found"]["scores"] for example in examples])
     for i, example in enumerate(examples):
         for j, side in enumerate(("truth", "found")):
             own = example[side]
             if side == "found":
-                sure = own["scores"] >= LEAST_SCORE
-                own = {key: None if x is None else x[sure] for key, x in own.items()}
+                own = {key: None if x is None else x[chosen[i]] for key, x in own.items()}
             labels = own["labels"]
             titles = [class_names[label] for label in labels]
             if side == "found":
@@ -151,7 +163,7 @@ def _found(workdir: str, count: int) -> list[Html]:
             parts.picture(
                 partial(pictures, examples, network.class_names),
                 Path(workdir) / "detections.png",
-                "Each image twice: with its true objects and with those found at a score of .5.",
+                f"Each image twice: with its true objects and with those {DRAWN}",
             ),
         )
     ]

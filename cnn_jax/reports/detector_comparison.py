@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cnn_jax.detection_evaluation import shown_precision
 from cnn_jax.reports import html, parts, run_page
-from cnn_jax.reports.detection import COLOURS, LEAST_SCORE, draw_objects
+from cnn_jax.reports.detection import COLOURS, DRAWN, draw_objects, drawn
 from cnn_jax.reports.html import Html
 from cnn_jax.tasks.average_precision import Found
 
@@ -23,13 +23,15 @@ def pictures(
     """A row an image: its objects, and each detector's boxes."""
     figure = Figure(figsize=(2.3 * (1 + len(found)), 2.5 * len(examples)), layout="constrained")
     cells = figure.subplots(len(examples), 1 + len(found), squeeze=False)
+    shown = slice(len(examples))
+    chosen = {title: drawn([each.scores for each in own[shown]]) for title, own in found.items()}
     for row, (example, axes) in enumerate(zip(examples, cells, strict=True)):
         seen = example["valid"]
         labels = example["labels"][seen]
         columns = [("truth", example["boxes"][seen], labels, [class_names[i] for i in labels])]
         for title, detections in found.items():
             boxes, scores, labels = detections[row]
-            sure = scores >= LEAST_SCORE
+            sure = chosen[title][row]
             texts = [
                 f"{class_names[label]} {score:.2f}"
                 for label, score in zip(labels[sure], scores[sure], strict=True)
@@ -64,7 +66,7 @@ def write(
         picture = parts.picture(
             partial(pictures, examples, found, class_names),
             workdir / "boxes.png",
-            "The true objects, and what each detector is sure of by half.",
+            f"The true objects, and those that each detector {DRAWN}",
         )
         sections.append(html.section("The same images", picture))
     if "proposals" in results:
