@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -13,11 +14,15 @@ _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _CALLED = re.compile(r"(?:body|condition|to_apply|calls)=%([\w.\-]+)|branch_computations=\{(.*?)\}")
 _CALLS = {"while", "conditional", "call", "async-start"}
+_NAME = re.compile(r"%([\w.\-]+)")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Instruction(NamedTuple):
-    """A line of a program: NAME = SHAPE OPERATION(ARGUMENTS), ATTRIBUTES."""
+    """A line of a program: NAME = SHAPE OPERATION(ARGUMENTS), ATTRIBUTES.
+
+    operands: the names of arrays among the arguments.
+    """
 
     root: bool
     name: str
@@ -25,10 +30,7 @@ class Instruction(NamedTuple):
     operation: str
     arguments: str
     attributes: str
-
-    def operands(self) -> list[str]:
-        """Return the names of the operands."""
-        return re.findall(r"%([\w.\-]+)", self.arguments)
+    operands: tuple[str, ...]
 
     def called(self) -> str | None:
         """Return the name of the computation that a fusion is made of."""
@@ -36,7 +38,18 @@ class Instruction(NamedTuple):
         return found and found[1]
 
 
-Computations = Mapping[str, list[Instruction]]
+class Computation(NamedTuple):
+    """A part of a program.
+
+    users: the instructions that an array goes into, and as which operand.
+    """
+
+    instructions: list[Instruction]
+    parameters: dict[int, Instruction]
+    users: dict[str, list[tuple[Instruction, int]]]
+
+
+Computations = Mapping[str, Computation]
 
 
 class Executed(NamedTuple):
@@ -47,17 +60,23 @@ class Executed(NamedTuple):
     shapes: Mapping[str, str]
 
 
-def computations(program: str) -> tuple[dict[str, list[Instruction]], str]:
+def computations(program: str) -> tuple[dict[str, Computation], str]:
     """Return the program's computations by their names, and the name of the first."""
-    found, entry, name = {}, "", ""
+    found, entry, own = {}, "", Computation([], {}, {})
     for line in program.splitlines():
         if start := _COMPUTATION.match(line):
-            name = start[1]
-            found[name], entry = [], name if line.startswith("ENTRY") else entry
+            own = found[start[1]] = Computation([], {}, defaultdict(list))
+            entry = start[1] if line.startswith("ENTRY") else entry
         elif match := _INSTRUCTION.match(line):
             root, *head, rest = match.groups()
             arguments, _, attributes = rest.partition(")")
-            found[name].append(Instruction(bool(root), *head, arguments, attributes))
+            operands = tuple(_NAME.findall(arguments))
+            each = Instruction(bool(root), *head, arguments, attributes, operands)
+            own.instructions.append(each)
+            if each.operation == "parameter":
+                own.parameters[int(arguments)] = each
+            for index, operand in enumerate(operands):
+                own.users[operand].append((each, index))
     return found, entry
 
 
@@ -67,8 +86,8 @@ def executed(known: Computations, name: str, times: int = 1) -> Iterator[Execute
     The body of a loop runs as often as the program tells; where only the data says it, once, as in
     the compiler's own sums, in which the body of every loop counts once.
     """
-    shapes = {each.name: each.shape for each in known[name]}
-    for each in known[name]:
+    shapes = {each.name: each.shape for each in known[name].instructions}
+    for each in known[name].instructions:
         if each.operation not in _CALLS:
             yield Executed(each, times, shapes)
             continue
@@ -82,11 +101,11 @@ def _turns(loop, known):
     """How often a loop turns that counts from nought to a constant, as jax.lax.scan does."""
     if told := _TURNS.search(loop.attributes):
         return int(told[1])
-    condition = known[re.search(r"condition=%([\w.\-]+)", loop.attributes)[1]]
+    condition = known[re.search(r"condition=%([\w.\-]+)", loop.attributes)[1]].instructions
     constants = {each.name: each.arguments for each in condition if each.operation == "constant"}
     for each in condition:
         if each.root and each.operation == "compare" and "direction=LT" in each.attributes:
-            limits = [constants[name] for name in each.operands() if name in constants]
+            limits = [constants[name] for name in each.operands if name in constants]
             return int(limits[0]) if limits else 1
     return 1
 
@@ -98,12 +117,12 @@ def multiply_adds(each: Instruction, shapes: Mapping[str, str], known: Computati
     the input there are none.
     """
     if each.operation == "fusion":
-        body = known[each.called()]
+        body = known[each.called()].instructions
         inner = {other.name: other.shape for other in body}
         return sum(multiply_adds(other, inner, known) for other in body)
     if each.operation not in ("convolution", "dot"):
         return 0
-    left, right = (_lengths(shapes[name]) for name in each.operands()[:2])
+    left, right = (_lengths(shapes[name]) for name in each.operands[:2])
     out = _lengths(each.shape)
     if each.operation == "dot":
         contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", each.attributes)[1]

@@ -82,10 +82,10 @@ def _operation(executed: hlo.Executed, known: hlo.Computations) -> Moved | None:
     if kind in ("copy-start", "slice-start"):
         arrays = hlo.ARRAY.findall(each.shape)
         result = arrays[0] if kind == "copy-start" else arrays[1]
-        source = hlo.ARRAY.findall(shapes[each.operands()[0]])[0]
+        source = hlo.ARRAY.findall(shapes[each.operands[0]])[0]
         return _moved(*result) + _moved(*result[:2], source[2])
     moved = _size(each.shape)
-    for index, operand in enumerate(each.operands()):
+    for index, operand in enumerate(each.operands):
         moved += _read(each, index, shapes[operand], known)
     return moved
 
@@ -98,13 +98,8 @@ def _read(instruction, index, shape, computations) -> Moved:
     if instruction.operation != "fusion":
         return whole
     body = computations[instruction.called()]
-    inside = next(x for x in body if x.operation == "parameter" and x.arguments == str(index))
-    reads = [
-        _read(user, i, inside.shape, computations).all
-        for user in body
-        for i, operand in enumerate(user.operands())
-        if operand == inside.name
-    ]
+    inside = body.parameters[index]
+    reads = [_read(user, i, inside.shape, computations).all for user, i in body.users[inside.name]]
     share = min(1.0, sum(reads) / whole.all) if whole.all and reads else 1.0
     return Moved(whole.main * share, whole.all * share)
 
@@ -125,7 +120,7 @@ def _kind(instruction, computations) -> str:
     if operation in ("copy", "slice", "transpose"):
         return "copies"
     called = instruction.called()
-    body = [instruction, *(computations[called] if called else ())]
+    body = [instruction, *(computations[called].instructions if called else ())]
     for each in body:
         if each.operation in ("convolution", "dot"):
             # where images are contracted, their axis, the first, is the convolution's features
