@@ -34,6 +34,7 @@ ROOMS = {
     "cnn_jax": "The package's front door",
     "cnn_jax.models": "Models",
     "cnn_jax.layers": "Layers",
+    "cnn_jax.looping": "Alike blocks as one loop",
     "cnn_jax.ops": "Operations on arrays",
     "cnn_jax.taps": "Taps: reading and disturbing activations",
     "cnn_jax.data": "Data",

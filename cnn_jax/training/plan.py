@@ -39,7 +39,9 @@ class PlannedStep(NamedTuple):
 
 
 def plan_step(
-    config: TrainConfig, gather: Callable[[PyTree], PyTree] = lambda parameters: parameters
+    config: TrainConfig,
+    gather: Callable[[PyTree], PyTree] = lambda parameters: parameters,
+    platform: str | None = None,
 ) -> PlannedStep:
     """Return the step that training as configured makes, under jit over any number of devices.
 
@@ -48,6 +50,7 @@ def plan_step(
 
     Args:
       gather: that of the devices, of a state that is spread over them, see parallel.over_shards.
+      platform: that of the devices; by default of those that are present.
 
     Raises:
       UsageError: an unknown model, a detector that is given its regions, or options that do not
@@ -79,7 +82,7 @@ def plan_step(
         partial(create_state, model, optimizer, ema=config.ema_decay is not None), variables
     )
     step = create_train_step(
-        model, optimizer, config, entry.mean, entry.std, task=task, gather=gather
+        model, optimizer, config, entry.mean, entry.std, task=task, gather=gather, platform=platform
     )
     if task.name == "detection":
         batch = _objects(config)
@@ -90,7 +93,8 @@ def plan_step(
 
 def lowered_step(config: TrainConfig, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
     """Return that step, lowered over these devices."""
-    planned = plan_step(config, choose(config.parallel, config.shard_state, devices).gather)
+    gather = choose(config.parallel, config.shard_state, devices).gather
+    planned = plan_step(config, gather, devices[0].platform)
     return programs.lower_step(
         planned.step, planned.state, planned.batch, devices, config.shard_state
     )

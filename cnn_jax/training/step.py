@@ -49,6 +49,7 @@ def create_train_step(
     task: Task = CLASSIFICATION,
     class_weights: Float[np.ndarray, " classes"] | None = None,
     gather: Callable[[PyTree], PyTree] = lambda parameters: parameters,
+    platform: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return step(state, batch) -> (state, metrics), to be jitted over a mesh or pmapped.
 
@@ -60,6 +61,7 @@ def create_train_step(
       class_weights: what each class weighs in the loss, a weighted mean over the whole batch, all
         devices and accumulated parts together; by default all weigh the same.
       gather: parameters of the state -> what the network computes with, see parallel.Parallel.
+      platform: where the step will run; by default that of the present devices.
 
     The metrics are the objective's, gradient_norm (before clipping, of what is trained) and
     learning_rate, of the whole batch, as float32 scalars. A batch is {"image": uint8 [b, h, w, c]}
@@ -96,7 +98,7 @@ def create_train_step(
         """
         grouped = config.norm_batch is not None
         # a convolution inside a loop is several times slower on the CPU, so there it is unrolled
-        unrolled = jax.default_backend() == "cpu"
+        unrolled = (platform or jax.default_backend()) == "cpu"
 
         def add(carry, inputs):
             before, moved, total = carry

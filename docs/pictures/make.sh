@@ -38,7 +38,8 @@ on patch images --attack_steps=150 --examples=16
 on embedding neighbours
 
 # 400 of the photographs of fruit of Klasson et al. 2019, which are published under the MIT licence
-git clone --depth=1 https://github.com/marcusklasson/GroceryStoreDataset runs/GroceryStoreDataset
+[[ -d runs/GroceryStoreDataset ]] ||
+  git clone --depth=1 https://github.com/marcusklasson/GroceryStoreDataset runs/GroceryStoreDataset
 ./launch.sh embedding --image=runs/GroceryStoreDataset/dataset/test/Fruit --class_level=1 --gallery=400 \
   --output=runs/pictures/fruit
 keep runs/pictures/fruit/tsne_points.png fruit_points
@@ -50,8 +51,6 @@ on feature_inversion feature_inversion --judge=tf_efficientnet_lite2
 
 on saliency maps
 on fooling fooling
-./launch.sh fooling --mutation=waves --generations=300 --output=runs/pictures/fooling_waves
-keep runs/pictures/fooling_waves/fooling.png fooling_waves
 
 # a megapixel, dreamt with a guide
 .venv/bin/python -c "from PIL import Image; Image.open('$samples/china.jpg').resize((1224, 817)).save('runs/pictures/china.png')"

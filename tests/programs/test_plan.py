@@ -64,6 +64,14 @@ def test_the_arithmetic_is_that_of_the_devices_share():
     assert share["flops"] == pytest.approx(whole["flops"] / len(jax.devices()), rel=0.2)
 
 
+@pytest.mark.parametrize(("platform", "turns"), [("tpu", 4), ("cpu", 1)])
+def test_accumulated_parts_are_a_loop_where_the_devices_run_one(platform, turns):
+    step = plan_step(TrainConfig(model="lenet5", accumulate=4, **TINY), platform=platform)
+    traced = jax.make_jaxpr(step.step)(step.state, step.batch)
+    (loop,) = [each for each in traced.eqns if each.primitive.name == "scan"]
+    assert loop.params["length"] / (loop.params["unroll"] or 1) == turns
+
+
 def test_a_plan_is_kept_by_its_program(tmp_path, monkeypatch):
     step = plan_step(TrainConfig(model="lenet5", **TINY))
     lowered = plan.lower_step(step.step, step.state, step.batch, jax.devices())
