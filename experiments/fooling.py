@@ -54,7 +54,7 @@ _LEARNING_RATE = flags.DEFINE_float(
 _GENERATIONS = flags.DEFINE_integer(
     "generations",
     None,
-    f"Number of generations of the evolution; by default 2000, and 4500 for images of more than "
+    f"Number of generations of the evolution; by default 2000, and 3000 for images of more than "
     f"{SMALL} pixels' side.",
     lower_bound=1,
     module_name="Fooling",
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
         memory_flags.limit(),
     )
     mutation = _MUTATION.value or ("pixels" if small else "mixed")
-    generations = _GENERATIONS.value or (2000 if small else 4500)
+    generations = _GENERATIONS.value or (2000 if small else 3000)
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
     found = fooling_report.images(
         f, targets, subject.pixels[0], key, steps=_STEPS.value or (100 if small else 40),
