@@ -126,6 +126,8 @@ def run(
     def start(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every step they take
+        # what fails in orbax's threads is raised too, and told once
+        logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
         together = _join_processes()
         try:
             if together:
@@ -153,8 +155,10 @@ def run(
         line = errors.no_room(error)
         if line is None:
             raise
-        print("error:", line, file=sys.stderr)
-        _exit(1)
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {line}\n")  # at once, as other threads may tell something too
+        sys.stderr.flush()
+        os._exit(1)  # what is still being written would tell of each file that it failed
 
 
 def _exit(status: int) -> None:
