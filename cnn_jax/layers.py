@@ -112,19 +112,23 @@ def chain(scope: Scope, x: Float[Array, "..."], blocks: Mapping[str, Layer]) -> 
         for name in blocks:
             x = scope.child(rematerialized(scope, blocks[name]), name)(x)
         return x
-    for scopes, bodies in looping.runs(
-        [scope.push(name) for name in blocks], list(blocks.values())
-    ):
-        if looping.loops(scopes, bodies[0], x):
+    apart = []  # blocks with their scopes that no loop runs
+    for scopes, block in looping.alike([scope.push(name) for name in blocks], [*blocks.values()]):
+        same = [(inner, block) for inner in scopes]
+        if len(same) < looping.LEAST:
+            apart += same
+            continue
+        x, apart = _grouped(apart, x), []
+        if looping.can_loop(scopes, block, x):
             with jax.named_scope(f"{scopes[0].name}_to_{scopes[-1].name}"):
-                x = looping.loop(scopes, bodies[0], x)
+                x = looping.loop(scopes, block, x)
         else:
-            x = _grouped(scopes, bodies, x)
-    return x
+            apart = same
+    return _grouped(apart, x)
 
 
-def _grouped(scopes, bodies, x):
-    """Run blocks that may differ, recomputed by groups."""
+def _grouped(blocks, x):
+    """Run blocks with their scopes, which may differ, recomputed by groups."""
 
     def run(bodies: Sequence[Layer], scopes: Sequence[Scope], x: Array) -> Array:
         for body, inner in zip(bodies, scopes, strict=True):
@@ -132,12 +136,12 @@ def _grouped(scopes, bodies, x):
                 x = rematerialized(inner, body)(inner, x)
         return x
 
-    size = round(math.sqrt(len(scopes)))
-    for start in range(0, len(scopes), size):
-        group = slice(start, start + size)
+    size = max(1, round(math.sqrt(len(blocks))))
+    for start in range(0, len(blocks), size):
+        scopes, bodies = zip(*blocks[start : start + size], strict=True)
         # of the blocks' own scopes, for to lift this one takes all variables into each group
-        again = lift.remat(partial(run, bodies[group])) if size > 1 else partial(run, bodies[group])
-        x = again(scopes[group], x)
+        again = lift.remat(partial(run, bodies)) if size > 1 else partial(run, bodies)
+        x = again(scopes, x)
     return x
 
 

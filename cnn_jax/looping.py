@@ -20,16 +20,22 @@ from cnn_jax import ops
 Layer = Callable[..., Array]
 
 
-def runs(
-    scopes: Sequence[Scope], blocks: Sequence[Layer]
-) -> Iterator[tuple[Sequence[Scope], Sequence[Layer]]]:
-    """Yield the blocks with their scopes in runs, each of one function, of parameters of one shape.
+# as groups of fewer would hold one block each
+LEAST = 4
 
-    Of one function are blocks that are the same, or partials of the same with the same settings.
+
+def alike(
+    scopes: Sequence[Scope], blocks: Sequence[Layer]
+) -> Iterator[tuple[Sequence[Scope], Layer]]:
+    """Yield scopes that follow each other with their block, each time as many as are alike.
+
+    They are of one function, or of partials of one with the same settings, and hold parameters of
+    the same shapes.
     """
     pairs = zip(scopes, blocks, strict=True)
     for _, run in itertools.groupby(pairs, lambda pair: _kind(*pair)):
-        yield tuple(zip(*run, strict=True))
+        own, (block, *_) = zip(*run, strict=True)
+        yield own, block
 
 
 def _kind(scope, block):
@@ -41,15 +47,17 @@ def _kind(scope, block):
     return function, shapes, [stays(path) for path in frozen]
 
 
-def loops(scopes: Sequence[Scope], block: Layer, x: Float[Array, "..."]) -> bool:
-    """Return whether `loop` can run the blocks of a run: there are four or more, so that groups
-    hold several, whose parameters are drawn, and which keep x's shape and draw no random numbers.
+def can_loop(scopes: Sequence[Scope], block: Layer, x: Float[Array, "..."]) -> bool:
+    """Return whether `loop` can run a block that is alike in these scopes.
+
+    There are LEAST of them, their parameters are drawn, and it keeps x's shape and draws no random
+    numbers.
     """
     variables = scopes[0].variables()
-    if len(scopes) < 4 or not variables:
+    if len(scopes) < LEAST or not variables:
         return False
     try:
-        y, _ = jax.eval_shape(partial(_run, scopes[0], block), x, variables)
+        y, _ = jax.eval_shape(partial(_apply, scopes[0], block), x, variables)
     except InvalidRngError:
         return False
     return (y.shape, y.dtype) == (x.shape, x.dtype)
@@ -64,8 +72,8 @@ def loop(scopes: Sequence[Scope], block: Layer, x: Float[Array, "..."]) -> Float
     size = math.isqrt(len(scopes))
     whole = len(scopes) // size * size
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(s.variables() for s in scopes))
-    run = jax.checkpoint(partial(_run, scopes[0], block), prevent_cse=False)
-    group = partial(jax.lax.scan, run)
+    apply = jax.checkpoint(partial(_apply, scopes[0], block), prevent_cse=False)
+    group = partial(jax.lax.scan, apply)
     groups = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), stacked)
     x, moved = jax.lax.scan(jax.checkpoint(group, prevent_cse=False), x, groups)
     moved = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), moved)
@@ -80,7 +88,7 @@ def loop(scopes: Sequence[Scope], block: Layer, x: Float[Array, "..."]) -> Float
     return x
 
 
-def _run(scope: Scope, block: Layer, x: Array, variables: PyTree) -> tuple[Array, PyTree]:
+def _apply(scope: Scope, block: Layer, x: Array, variables: PyTree) -> tuple[Array, PyTree]:
     """Return a block's output, and the variables that it may change."""
     flags = {**scope.flags, "tap": None}
     inner = Scope(unfreeze(variables), {}, scope.name, scope.mutable, path=scope.path, flags=flags)

@@ -126,8 +126,8 @@ def run(
     def start(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every step they take
-        # what fails in orbax's threads is raised too, and told once
-        logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+            # what fails in orbax's threads is raised too, and told once
+            logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
         together = _join_processes()
         try:
             if together:
@@ -270,7 +270,9 @@ def _fail_together(error: BaseException) -> None:
     Its own error stands on stderr, or the loss of another process where it follows from that.
     """
     deliberate = not isinstance(error, Exception) or isinstance(error, errors.UsageError)
-    line = peers.fail(error, deliberate) or errors.no_room(error)
+    line = peers.fail(error, deliberate)
+    if line is None and not deliberate:
+        line = errors.no_room(error)
     status = 1
     if line:
         print("error:", line, file=sys.stderr)

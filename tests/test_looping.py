@@ -41,7 +41,7 @@ def scopes_of(blocks, **flags):
 
 def lengths(blocks, **flags):
     scopes, _ = scopes_of(blocks, **flags)
-    return [len(run) for run, _ in looping.runs(scopes, blocks)]
+    return [len(run) for run, _ in looping.alike(scopes, blocks)]
 
 
 def test_a_run_is_of_one_function_with_one_setting_and_parameters_of_one_shape():
@@ -65,4 +65,4 @@ def test_a_loop_is_of_four_blocks_or_more_that_keep_the_shape_and_draw_nothing(
     body, count, possible
 ):
     scopes, x = scopes_of([body] * count)
-    assert looping.loops(scopes, body, x) is possible
+    assert looping.can_loop(scopes, body, x) is possible

@@ -35,7 +35,7 @@ from cnn_jax.ops.geometry import (
     unused_pixels,
 )
 from cnn_jax.ops.local import local_conv, tiled_conv
-from cnn_jax.ops.loops import inside_loop
+from cnn_jax.ops.looped_convolution import inside_loop
 from cnn_jax.ops.maxout import maxout
 from cnn_jax.ops.normalization import (
     batch_moments,

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from cnn_jax.ops import cpu_convolution
 from cnn_jax.ops.geometry import Padding, Window, output_size, padding_pairs, per_axis
-from cnn_jax.ops.loops import conv_with_gradients, is_inside_loop
+from cnn_jax.ops.looped_convolution import conv_with_gradients, is_inside_loop
+from cnn_jax.ops.plain_convolution import convolve
 from cnn_jax.ops.portable import is_portable
 
 
@@ -34,23 +35,15 @@ def conv(
       UsageError: the kernel does not fit x.
     """
     axes = x.ndim - 2
-    spatial = "HWD"[:axes]
     strides, dilations = per_axis(stride, axes), per_axis(dilation, axes)
     pairs = padding_pairs(padding, kernel.shape[:axes], dilations)
     windows = tuple(
         Window(*each) for each in zip(kernel.shape[:axes], strides, pairs, dilations, strict=True)
     )
     outputs = tuple(map(output_size, x.shape[1:-1], windows))
-    convolve = partial(
-        jax.lax.conv_general_dilated,
-        window_strides=strides,
-        padding=pairs,
-        rhs_dilation=dilations,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups,
-    )
+    plain = partial(convolve, windows=windows, groups=groups)
     if is_portable():
-        return convolve(x, kernel)
+        return plain(x, kernel)
     few_taps = math.prod(kernel.shape[:axes]) <= cpu_convolution.MOST_TAPS
     if groups == 1:
         pixels = x.shape[0] * math.prod(outputs)
@@ -63,13 +56,13 @@ def conv(
         elif cpu_convolution.is_of_images(x, kernel, windows):
             on_cpu = partial(cpu_convolution.of_images, windows=windows)
         else:
-            return convolve(x, kernel)
+            return plain(x, kernel)
     elif groups == x.shape[-1] and few_taps:
         on_cpu = partial(cpu_convolution.depthwise, windows=windows, outputs=outputs)
     else:
         settings = {"windows": windows, "groups": groups, "looped": is_inside_loop()}
         on_cpu = partial(cpu_convolution.grouped, **settings)
-    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 def flip(kernel: Float[Array, "*sizes c features"]) -> Float[Array, "*sizes c features"]:

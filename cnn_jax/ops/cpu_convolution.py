@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.ops.geometry import Window
-from cnn_jax.ops.loops import conv_with_gradients, dense
+from cnn_jax.ops.looped_convolution import conv_with_gradients
+from cnn_jax.ops.plain_convolution import convolve
 from cnn_jax.ops.shifts import pad, tiled, under_tap
 
 # Channels of the dense convolutions that groups are merged into.
@@ -101,7 +102,7 @@ def grouped(
     """Convolve by groups as a few dense convolutions, whose kernels are zero between groups.
 
     Args:
-      looped: whether this is the body of a loop, see `loops`.
+      looped: whether this is the body of a loop, see `looped_convolution`.
     """
     *sizes, channels, features = kernel.shape
     merged = math.gcd(groups, max(1, BLOCK // channels))
@@ -112,9 +113,9 @@ def grouped(
     blocks = blocks.reshape(
         groups // merged, *sizes, merged * channels, merged * features // groups
     )
-    convolve = partial(conv_with_gradients if looped else dense, windows=windows)
+    conv = partial(conv_with_gradients if looped else convolve, windows=windows)
     parts = jnp.split(x, groups // merged, axis=-1)
-    return jnp.concatenate([convolve(*each) for each in zip(parts, blocks, strict=True)], axis=-1)
+    return jnp.concatenate([conv(*each) for each in zip(parts, blocks, strict=True)], axis=-1)
 
 
 @jax.jit
@@ -136,8 +137,7 @@ def of_images(
     windows: tuple[Window, ...],
 ) -> Float[Array, "n *outputs features"]:
     """Convolve images by strides; their gradient computes blocks of pixels as one."""
-    strides = [window.stride for window in windows]
-    return _convolve(x, kernel, [window.zeros for window in windows], strides)
+    return convolve(x, kernel, windows)
 
 
 @partial(of_images.defjvp, symbolic_zeros=True)

@@ -52,6 +52,13 @@ class Computation(NamedTuple):
 Computations = Mapping[str, Computation]
 
 
+class Program(NamedTuple):
+    """A program's computations by their names, and the name of the first."""
+
+    computations: Computations
+    entry: str
+
+
 class Executed(NamedTuple):
     """An instruction, how often it runs in a call, and the shapes of what is named beside it."""
 
@@ -60,10 +67,10 @@ class Executed(NamedTuple):
     shapes: Mapping[str, str]
 
 
-def computations(program: str) -> tuple[dict[str, Computation], str]:
-    """Return the program's computations by their names, and the name of the first."""
+def read(text: str) -> Program:
+    """Return the program of a compiled program's text."""
     found, entry, own = {}, "", Computation([], {}, {})
-    for line in program.splitlines():
+    for line in text.splitlines():
         if start := _COMPUTATION.match(line):
             own = found[start[1]] = Computation([], {}, defaultdict(list))
             entry = start[1] if line.startswith("ENTRY") else entry
@@ -77,15 +84,19 @@ def computations(program: str) -> tuple[dict[str, Computation], str]:
                 own.parameters[int(arguments)] = each
             for index, operand in enumerate(operands):
                 own.users[operand].append((each, index))
-    return found, entry
+    return Program(found, entry)
 
 
-def executed(known: Computations, name: str, times: int = 1) -> Iterator[Executed]:
-    """Yield what a computation, and those that it calls, run one after the other.
+def executed(program: Program) -> Iterator[Executed]:
+    """Yield what a program runs, one after the other.
 
     The body of a loop runs as often as the program tells; where only the data says it, once, as in
     the compiler's own sums, in which the body of every loop counts once.
     """
+    return _executed(program.computations, program.entry, 1)
+
+
+def _executed(known, name, times):
     shapes = {each.name: each.shape for each in known[name].instructions}
     for each in known[name].instructions:
         if each.operation not in _CALLS:
@@ -94,7 +105,7 @@ def executed(known: Computations, name: str, times: int = 1) -> Iterator[Execute
         turns = _turns(each, known) if each.operation == "while" else 1
         for called in _CALLED.findall(each.attributes):
             for other in re.findall(r"[\w.\-]+", " ".join(called)):
-                yield from executed(known, other, times * turns)
+                yield from _executed(known, other, times * turns)
 
 
 def _turns(loop, known):

@@ -196,22 +196,23 @@ def account(compiled: jax.stages.Compiled) -> dict[str, Any]:
     """Return what a compiled program takes, on each device and in each call.
 
     flops and bytes_accessed, the compiler's own sums, the latter over all memories, with what loops
-    repeat, which they leave out; main_memory_bytes, that of the
+    repeat, which they leave out, or None where it tells none; main_memory_bytes, that of the
     traffic of the main one; argument_bytes, temporary_bytes, peak_bytes; collectives: kind -> count
     and bytes of their results; traffic: what operations do -> bytes of the main memory and of all.
     """
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0)
     if not peak or _is_cpu(compiled):  # whose peak leaves the temporaries out
         peak = arguments + temporary + extra
-    program = compiled.as_text()
+    program = hlo.read(compiled.as_text())
     moved = traffic(program)
-    flops_again, bytes_again = repeated(program)
+    again = dict(zip(("flops", "bytes accessed"), repeated(program), strict=True))
+    whole = {name: cost[name] + again[name] for name in again if name in cost}
     return {
-        "flops": cost["flops"] + flops_again,
-        "bytes_accessed": cost["bytes accessed"] + bytes_again,
+        "flops": whole.get("flops"),
+        "bytes_accessed": whole.get("bytes accessed"),
         "main_memory_bytes": sum(each.main for each in moved.values()),
         "argument_bytes": arguments,
         "temporary_bytes": temporary,
@@ -226,10 +227,10 @@ def _is_cpu(compiled: jax.stages.Compiled) -> bool:
     return any(device.platform == "cpu" for each in shardings for device in each.device_set)
 
 
-def collectives(program: str) -> dict[str, dict[str, int]]:
+def collectives(program: hlo.Program) -> dict[str, dict[str, int]]:
     """Return kind -> count and bytes of a program's collectives, by their results' shapes."""
     counts, sizes = Counter(), Counter()
-    for each, times, _ in hlo.executed(*hlo.computations(program)):
+    for each, times, _ in hlo.executed(program):
         kind = each.operation.removesuffix("-start")
         if kind not in COLLECTIVES:
             continue

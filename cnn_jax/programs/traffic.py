@@ -39,7 +39,7 @@ def array_bytes(dtype: str, shape: str) -> int:
     return width * math.prod(int(length) for length in shape.split(",") if length)
 
 
-def traffic(program: str) -> dict[str, Moved]:
+def traffic(program: hlo.Program) -> dict[str, Moved]:
     """Return what a compiled program's operations move in a call, by what they do.
 
     An operation reads each operand once, of one that it only slices the slice, and writes its
@@ -48,24 +48,23 @@ def traffic(program: str) -> dict[str, Moved]:
     all that is fused into them; "pooling", "reductions", "elementwise", "copies" between memories
     and layouts, "collectives".
     """
-    known, entry = hlo.computations(program)
     moved = defaultdict(Moved)
-    for each in hlo.executed(known, entry):
-        size = _operation(each, known)
+    for each in hlo.executed(program):
+        size = _operation(each, program.computations)
         if size is not None:
-            moved[_kind(each.instruction, known)] += size.times(each.times)
+            moved[_kind(each.instruction, program.computations)] += size.times(each.times)
     return dict(moved)
 
 
-def repeated(program: str) -> tuple[float, float]:
+def repeated(program: hlo.Program) -> tuple[float, float]:
     """Return the floating-point operations and the bytes that a compiler's own sums leave out.
 
     They are those of each loop's turns but the first; bytes are those of all memories, operations
     those of convolutions and matrix products, two a multiply-add.
     """
-    known, entry = hlo.computations(program)
+    known = program.computations
     flops = moved = 0.0
-    for each in hlo.executed(known, entry):
+    for each in hlo.executed(program):
         if each.times > 1:
             again = each.times - 1
             flops += again * 2 * hlo.multiply_adds(each.instruction, each.shapes, known)

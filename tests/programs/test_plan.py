@@ -10,6 +10,7 @@ import pytest
 from cnn_jax import UsageError
 from cnn_jax.data import detection as objects
 from cnn_jax.programs import plan
+from cnn_jax.programs.hlo import read
 from cnn_jax.training.config import TrainConfig
 from cnn_jax.training.plan import plan_step, what_would_fit
 
@@ -90,7 +91,7 @@ PROGRAM = """ENTRY %main (a: f32[64]) -> f32[] {
 
 
 def test_collectives_are_counted_with_the_bytes_of_their_results():
-    assert plan.collectives(PROGRAM) == {
+    assert plan.collectives(read(PROGRAM)) == {
         "all-gather": {"count": 1, "bytes": 16 * 8 * 4},
         "all-reduce": {"count": 2, "bytes": 64 * 4 + 16 * 2 + 4},
         "collective-permute": {"count": 1, "bytes": 3},

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from cnn_jax.ops import conv
+from cnn_jax.programs.hlo import read
 from cnn_jax.programs.traffic import Moved, array_bytes, repeated, traffic
 
 # a TPU's: S(1) is its vector memory; layouts of tiles, as the compiler prints them
@@ -67,7 +68,7 @@ X, KERNEL, SMALL, SLICE = 8 * 4 * 4 * 2 * 2, 2 * 4 * 2, 2 * 4 + 2 * 2 * 2, 8 * 4
 
 
 def test_an_operation_reads_its_operands_once_and_of_a_slice_what_it_is_of():
-    moved = traffic(PROGRAM)
+    moved = traffic(read(PROGRAM))
     output = 8 * 2 * 2 * 4 * 2
     assert moved["convolutions"] == Moved(X / 4 + output, X / 4 + output + KERNEL)
     assert moved["filter gradients"] == Moved(X + SMALL, 2 * X + SMALL)
@@ -75,12 +76,12 @@ def test_an_operation_reads_its_operands_once_and_of_a_slice_what_it_is_of():
 
 
 def test_what_is_copied_is_read_in_one_memory_and_written_in_the_other():
-    assert traffic(PROGRAM)["copies"] == Moved(KERNEL + SLICE, 2 * (KERNEL + SLICE))
+    assert traffic(read(PROGRAM))["copies"] == Moved(KERNEL + SLICE, 2 * (KERNEL + SLICE))
 
 
 def test_the_body_of_a_loop_that_only_the_data_ends_counts_once():
-    assert traffic(PROGRAM)["elementwise"] == Moved(3 * 64, 3 * 64)
-    assert repeated(PROGRAM) == (0, 0)
+    assert traffic(read(PROGRAM))["elementwise"] == Moved(3 * 64, 3 * 64)
+    assert repeated(read(PROGRAM)) == (0, 0)
 
 
 COUNTED = """  %limit = s32[]{:T(128)} constant(5)
@@ -100,9 +101,9 @@ COUNTED = """  %limit = s32[]{:T(128)} constant(5)
     ],
 )
 def test_the_body_of_a_loop_whose_turns_are_told_counts_as_often(program):
-    condition = traffic(program)["elementwise"].all - 5 * 3 * 64
+    condition = traffic(read(program))["elementwise"].all - 5 * 3 * 64
     assert condition in (0, 5 * (4 + 4 + 1))
-    assert repeated(program) == (0, 4 * (3 * 64 + condition / 5))
+    assert repeated(read(program)) == (0, 4 * (3 * 64 + condition / 5))
 
 
 def test_a_loops_operations_are_those_of_the_same_without_a_loop():
@@ -121,7 +122,7 @@ def test_a_loops_operations_are_those_of_the_same_without_a_loop():
     found = {}
     for f in (looped, unrolled):
         compiled = jax.jit(f).lower(images, kernels).compile()
-        again, _ = repeated(compiled.as_text())
+        again, _ = repeated(read(compiled.as_text()))
         assert (again > 0) == (f is looped)
         found[f] = compiled.cost_analysis()["flops"] + again
     assert found[looped] == pytest.approx(found[unrolled], rel=1e-3)
@@ -146,4 +147,4 @@ def test_a_program_of_this_machine_moves_its_arguments_and_results():
         return 2 * x
 
     program = jax.jit(double).lower(jnp.zeros((64, 64))).compile().as_text()
-    assert traffic(program) == {"elementwise": Moved(2 * 64 * 64 * 4, 2 * 64 * 64 * 4)}
+    assert traffic(read(program)) == {"elementwise": Moved(2 * 64 * 64 * 4, 2 * 64 * 64 * 4)}

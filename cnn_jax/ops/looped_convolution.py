@@ -5,7 +5,6 @@ the gradients go through a scalar loop, twenty times slower. Within `inside_loop
 gradients that are of that form from the beginning.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -13,6 +12,7 @@ import jax
 from jaxtyping import Array, Float
 
 from cnn_jax.ops.geometry import Window
+from cnn_jax.ops.plain_convolution import convolve
 from cnn_jax.ops.portable import portable
 
 # part of the key of every cache of jax.jit: what is traced inside is not reused outside
@@ -29,31 +29,14 @@ def is_inside_loop() -> bool:
     return bool(_inside.value)
 
 
-def dense(
-    x: Float[Array, "n *spatial c"],
-    kernel: Float[Array, "*sizes c features"],
-    windows: Sequence[Window],
-) -> Float[Array, "n *outputs features"]:
-    """Convolve, of one group."""
-    spatial = "HWD"[: len(windows)]
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=[window.stride for window in windows],
-        padding=[window.zeros for window in windows],
-        rhs_dilation=[window.dilation for window in windows],
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-    )
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def conv_with_gradients(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*sizes c features"],
     windows: tuple[Window, ...],
 ) -> Float[Array, "n *outputs features"]:
-    """`dense`, whose gradients are those of `convolution_gradients`: convolutions again."""
-    return dense(x, kernel, windows)
+    """`convolve`, whose gradients are those of `convolution_gradients`: convolutions again."""
+    return convolve(x, kernel, windows)
 
 
 @conv_with_gradients.defjvp
