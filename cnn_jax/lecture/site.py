@@ -528,8 +528,8 @@ def _commands(made: Mapping[str, Made]) -> str:
     return (
         '<section class="topic" id="commands"><h2>The commands</h2><p>Each can be called by '
         "itself, with other flags, images or networks; <code>--help</code> lists them. "
-        "<code>./launch.sh lecture</code> calls all of them, one after the other. What is made "
-        f"took {minutes}.</p>{_reachable(table)}</section>"
+        "<code>./launch.sh lecture</code> calls all of them, two at a time by default. Counted one "
+        f"by one, what is made took {minutes}.</p>{_reachable(table)}</section>"
     )
 
 
