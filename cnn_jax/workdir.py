@@ -44,11 +44,11 @@ def open_workdir(
         writable = os.access(path, os.W_OK)
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"cannot write to {path}: {reason}; take another --workdir") from None
+        raise UsageError(f"cannot write to {path}: {reason}; name another folder") from None
     except ValueError:
-        raise UsageError(f"{file} is not JSON; take another --workdir") from None
+        raise UsageError(f"{file} is not JSON; name another folder") from None
     if not writable:
-        raise UsageError(f"cannot write to {path}; take another --workdir")
+        raise UsageError(f"cannot write to {path}; name another folder")
     history = f"{growing}_before"
     if isinstance(found, dict):
         earlier = found.pop(history, [])
@@ -59,14 +59,14 @@ def open_workdir(
                 raise UsageError(
                     f"the run in {path} has --{growing}={found[growing]} and does not shrink to "
                     f"{config[growing]}: what it did followed a schedule over {found[growing]}; "
-                    f"give as many or more, or take another --workdir"
+                    f"give as many or more, or name another folder"
                 )
             _write(file, _to_json(config | {history: [*earlier, found[growing]]}))
             return path
     if found != config:
         raise UsageError(
             f"{path} holds a run of another configuration ({_differences(found, config)}); "
-            "take another --workdir"
+            "name another folder"
         )
     return path
 

@@ -89,10 +89,13 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any], **options: 
     return path
 
 
-def open_free_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+def open_free_workdir(
+    path: str | os.PathLike, config: Mapping[str, Any], named: bool = False
+) -> Path:
     """open_workdir, beside the folder (NAME_2, ...) where that holds another configuration.
 
-    Not where --output names the folder: what is named is meant.
+    Args:
+      named: whether a flag names the folder; what is named is meant, and no other is taken.
     """
     number = 1
     while True:
@@ -100,7 +103,6 @@ def open_free_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Pat
         try:
             return open_workdir(place, config)
         except errors.UsageError:
-            named = flags.FLAGS["output"].value is not None
             if named or not (Path(place).expanduser() / "config.json").exists():
                 raise
         number += 1

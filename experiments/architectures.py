@@ -83,7 +83,8 @@ def main(argv: Sequence[str]) -> None:
         return
     if name is not None:
         find(name)  # raises for a name that is not there, before anything is written
-    workdir = app.open_workdir(_WORKDIR.value, {"model": name, "image_size": size})
+    config = {"model": name, "image_size": size}
+    workdir = app.open_free_workdir(_WORKDIR.value, config, named=_WORKDIR.present)
     rows, nets = [], {}
     for each in model_names() if name is None else [name]:
         nets[each] = layer_table.analyse_model(each, size)

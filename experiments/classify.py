@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     config = subjects.configuration(network) | {"files": files}
     if argv[1:]:
         config.pop("sample_photographs", None)
-    folder = app.open_free_workdir(subjects.results_folder("classify", network), config)
+    folder = subjects.open_folder("classify", network, config=config)
     print("\n".join(classified.lines(images, task)))
     classified.write_csv(folder / f"{classified.KINDS[task]}.csv", images, task)
     for name, png in masks.items():

@@ -297,7 +297,9 @@ def main(argv: Sequence[str]) -> None:
     data.room_for(train_set, _MAX_OBJECTS.value)  # before anything is written
     canvas = config_of("fastrcnn_shapes", train_set).image_size
     faster = reused_faster(_FASTER.value, eval_set, canvas) if _FASTER.value else None
-    workdir = app.open_workdir(_WORKDIR.value, identity(train_set, eval_set))
+    workdir = app.open_free_workdir(
+        _WORKDIR.value, identity(train_set, eval_set), named=_WORKDIR.present
+    )
     search = partial(proposals.of_split, canvas=canvas, say=say)
     train_boxes, eval_boxes = (
         search(each, folder=workdir / "proposals" / each.split) for each in (train_set, eval_set)

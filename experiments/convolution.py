@@ -26,7 +26,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise and of the random fil
 def main(argv: Sequence[str]) -> None:
     del argv
     photograph, attribution = convolution.read_photograph(_IMAGE.value)
-    workdir = app.open_workdir(_WORKDIR.value, {"image": _IMAGE.value, "seed": _SEED.value})
+    config = {"image": _IMAGE.value, "seed": _SEED.value}
+    workdir = app.open_free_workdir(_WORKDIR.value, config, named=_WORKDIR.present)
     with jax.enable_x64(True):
         results = convolution.compute(photograph, _SEED.value)
         sections = convolution.sections(results, photograph, attribution, workdir)

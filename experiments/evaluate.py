@@ -173,12 +173,6 @@ def main(argv: Sequence[str]) -> None:
         views=views,
         progress=bar("batch"),
     )
-    attacked = None
-    if flags.FLAGS.attack is not None:  # first, for its flags may be wrong
-        attacked = attack_evaluation.under_attack(subject, dataset, preprocessing)
-    metrics = evaluate(subject.variables)
-    if jax.process_index() != 0:
-        return
     protocol = preprocessing._asdict() | {
         "dataset": name,
         "split": split,
@@ -186,16 +180,21 @@ def main(argv: Sequence[str]) -> None:
         "views": views,
         "dtype": _DTYPE.value,
     }
+    workdir = flags.FLAGS.workdir or f"runs/evaluate_{subject.model.name}"
+    if config is None and jax.process_index() == 0:
+        named = flags.FLAGS.workdir is not None
+        workdir = app.open_free_workdir(workdir, {"model": subject.model.name, **protocol}, named)
+    attacked = None
+    if flags.FLAGS.attack is not None:  # first, for its flags may be wrong
+        attacked = attack_evaluation.under_attack(subject, dataset, preprocessing)
+    metrics = evaluate(subject.variables)
+    if jax.process_index() != 0:
+        return
     results = metrics | {"model": subject.model.name, "protocol": protocol} | dict(subject.source)
     results |= skipped(dataset)
     if attacked is not None:
         results["under_attack"] = attacked
-    workdir = flags.FLAGS.workdir or f"runs/evaluate_{subject.model.name}"
-    if config is None:
-        app.open_workdir(workdir, {"model": subject.model.name, **protocol})
-        training = {}
-    else:
-        training = training_report.read_training(workdir)
+    training = {} if config is None else training_report.read_training(workdir)
     write_results(workdir, results | ({"training": training} if training else {}))
     sections = training_report.training_sections(workdir, training) if training else []
     sections += training_report.evaluation_sections(workdir, metrics)

@@ -93,7 +93,9 @@ def main(argv: Sequence[str]) -> None:
     counts = [int(each) for each in _PROCESSES.value]
     chosen = {"tasks": _TASKS.value, "processes": counts}
     chosen |= {"kills": _KILLS.value, "seed": _SEED.value}
-    workdir = app.open_workdir(os.path.expanduser(_WORKDIR.value), chosen)
+    workdir = app.open_free_workdir(
+        os.path.expanduser(_WORKDIR.value), chosen, named=_WORKDIR.present
+    )
     shutil.rmtree(workdir / "runs", ignore_errors=True)  # made anew each time
     images, data = workdir / "runs" / "images", workdir / "runs" / "data"
     _draw(images)

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     config = training_flags.config_from_flags(flags.FLAGS)
     if _BATCH_PER_DEVICE.value is not None and flags.FLAGS["batch_size"].present:
         raise UsageError("--batch_per_device and --batch_size are two ways to say it; give one")
-    workdir = _WORKDIR.value or f"runs/plan_{config.model}"
+    workdir = os.path.expanduser(_WORKDIR.value or f"runs/plan_{config.model}")
     cache = xla.cache_folder()
     cache = cache and cache / "plans"
     rows: list[dict[str, Any]] = []
@@ -97,7 +97,8 @@ def main(argv: Sequence[str]) -> None:
         )
         print(plan_report.line(rows[-1]), flush=True)
     chosen = {"topology": _TOPOLOGY.value, "batch_per_device": _BATCH_PER_DEVICE.value}
-    workdir = app.open_workdir(os.path.expanduser(workdir), dataclasses.asdict(config) | chosen)
+    chosen |= dataclasses.asdict(config)
+    workdir = app.open_free_workdir(workdir, chosen, named=_WORKDIR.value is not None)
     run_page.finish(
         workdir,
         f"A plan for {config.model}",

@@ -32,7 +32,7 @@ def test_another_configuration_is_refused_by_the_keys_that_differ(tmp_path):
         open_workdir(tmp_path, other)
     assert str(error.value) == (
         f'{tmp_path} holds a run of another configuration (model: "resnet18" there, "resnet50" '
-        "here; seed: none there, 0 here); take another --workdir"
+        "here; seed: none there, 0 here); name another folder"
     )
     assert (tmp_path / "config.json").read_bytes() == before
 
@@ -65,7 +65,7 @@ def test_what_an_older_version_did_not_know_is_at_its_default(tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_foreign_config_json_is_not_overwritten(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UsageError, match=r"take another --workdir"):
+    with pytest.raises(UsageError, match=r"name another folder"):
         open_workdir(tmp_path, CONFIG)
     assert (tmp_path / "config.json").read_text() == content
 

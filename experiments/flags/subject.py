@@ -143,13 +143,25 @@ def first_examples(
     return pipeline.first_examples(dataset, network.preprocessing, count)
 
 
-def open_folder(name: str, network: Trained, samples: Sequence[Photograph] = PHOTOGRAPHS) -> Path:
+def open_folder(
+    name: str,
+    network: Trained,
+    samples: Sequence[Photograph] = PHOTOGRAPHS,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
     """Return the folder of the results of the experiment of this name, which holds config.json.
 
+    Where no flag names it and other flags' results are in it, it is the next one (NAME_2, ...).
+
+    Args:
+      config: what config.json says; by default `configuration`.
+
     Raises:
-      UsageError: it holds another configuration's, or cannot be written.
+      UsageError: the folder that is named holds another configuration's, or it cannot be written.
     """
-    return app.open_workdir(results_folder(name, network), configuration(network, samples))
+    config = configuration(network, samples) if config is None else config
+    named = flags.FLAGS.output or (network.config is None and flags.FLAGS.workdir)
+    return app.open_free_workdir(results_folder(name, network), config, named=bool(named))
 
 
 def results_folder(name: str, network: Trained) -> Path:

@@ -1,5 +1,6 @@
 """An experiment is started in a process of its own, as a user starts it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -96,6 +97,22 @@ def test_a_full_disk_is_one_line_and_status_1(start):
     _, errors = process.communicate()
     line = "No space left on device for runs/a/1; make room and give the same command again, which"
     assert (process.returncode, errors) == (1, f"error: {line} goes on\n")
+
+
+def test_other_flags_get_a_folder_beside_the_default_and_the_same_flags_theirs(tmp_path):
+    default = tmp_path / "look"
+    assert app.open_free_workdir(default, {"eps": 1}) == default
+    assert app.open_free_workdir(default, {"eps": 2}) == tmp_path / "look_2"
+    assert app.open_free_workdir(default, {"eps": 3}) == tmp_path / "look_3"
+    assert app.open_free_workdir(default, {"eps": 2}) == tmp_path / "look_2"
+    assert json.loads((default / "config.json").read_text()) == {"eps": 1}
+
+
+def test_other_flags_are_refused_in_the_folder_that_is_named(tmp_path):
+    app.open_free_workdir(tmp_path / "look", {"eps": 1}, named=True)
+    with pytest.raises(UsageError, match="eps: 1 there, 2 here"):
+        app.open_free_workdir(tmp_path / "look", {"eps": 2}, named=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["look"]
 
 
 def test_any_other_exception_keeps_its_traceback(start):
