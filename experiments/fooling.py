@@ -53,9 +53,8 @@ _LEARNING_RATE = flags.DEFINE_float(
 )
 _GENERATIONS = flags.DEFINE_integer(
     "generations",
-    None,
-    f"Number of generations of the evolution; by default 2000, and 3000 for images of more than "
-    f"{SMALL} pixels' side.",
+    2000,
+    "Number of generations of the evolution.",
     lower_bound=1,
     module_name="Fooling",
 )
@@ -99,12 +98,11 @@ def main(argv: Sequence[str]) -> None:
         memory_flags.limit(),
     )
     mutation = _MUTATION.value or ("pixels" if small else "mixed")
-    generations = _GENERATIONS.value or (2000 if small else 3000)
     key, start = jax.random.key(flags.FLAGS.seed), time.perf_counter()
     found = fooling_report.images(
         f, targets, subject.pixels[0], key, steps=_STEPS.value or (100 if small else 40),
         learning_rate=_LEARNING_RATE.value,
-        generations=generations, children=children, mutation=mutation,
+        generations=_GENERATIONS.value, children=children, mutation=mutation,
         progress=bar("step"),
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -117,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
         "targets": names,
         "confidences": numbers,
         "mutation": mutation,
-        "images_a_class": generations * children // len(targets),
+        "images_a_class": _GENERATIONS.value * children // len(targets),
         "seconds": seconds,
         "shape": shape,
         "source": network.source,

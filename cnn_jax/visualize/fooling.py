@@ -95,8 +95,9 @@ def by_evolution(
 ) -> Fooling:
     """Return an image for each target, found by mutation and selection alone.
 
-    Each generation mutates every target's elite about as often; a child takes the place of each
-    elite in whose class the network is less sure of it. f is evaluated, never differentiated.
+    Each generation mutates elites that it draws by what their confidence lacks, so that images go to
+    the classes that are hard; a child takes the place of each elite in whose class the network is
+    less sure of it. f is evaluated, never differentiated.
 
     Args:
       shape: h, w, c.
@@ -135,9 +136,10 @@ def by_evolution(
 def _generation(mutated, i, state, f, key, places, targets):
     elites, scores, history = state
     children, generations = len(places), len(history)
-    parents = elites[(i * children + jnp.arange(children)) % len(elites)]
-    keys = jax.random.split(jax.random.fold_in(key, i), children)
-    offspring = jax.vmap(mutated, (0, 0, None))(keys, parents, i / generations)
+    lot, *keys = jax.random.split(jax.random.fold_in(key, i), children + 1)
+    lacking = 1.05 - jnp.exp(scores)  # what is certain stays in the lot: its children suit others
+    parents = jax.random.choice(lot, len(elites), (children,), p=lacking / jnp.sum(lacking))
+    offspring = jax.vmap(mutated, (0, 0, None))(jnp.stack(keys), elites[parents], i / generations)
     reached = jax.nn.log_softmax(f(offspring), axis=-1)[:, targets]  # [children, targets]
     better = jnp.max(reached, axis=0) > scores
     elites = jnp.where(better[:, None, None, None], offspring[jnp.argmax(reached, axis=0)], elites)
