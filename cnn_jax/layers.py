@@ -250,6 +250,31 @@ def dense(
     return _add_bias(scope, x, bias_init) if bias else x
 
 
+def scaled_dense(
+    scope: Scope,
+    name: str,
+    x: Float[Array, "*n c"],
+    features: int,
+    scale: Float[Array, " features"],
+    *,
+    init: Callable = lecun_uniform,
+) -> Float[Array, "*n features"]:
+    """Return dense, under its name, times the scale.
+
+    In bfloat16 in training, where nobody taps, the kernel and the bias are multiplied instead, so
+    that dense's output need not be kept for the gradient of the scale.
+    """
+    if x.dtype == jnp.bfloat16 and _unseen(scope, x):
+        return scope.child(_dense_of_scaled, name)(x, scale, init)
+    return scope.child(dense, name)(x, features, init=init) * scale.astype(x.dtype)
+
+
+def _dense_of_scaled(scope, x, scale, init):
+    kernel = parameter(scope, "kernel", init, (x.shape[-1], len(scale))) * scale
+    bias = parameter(scope, "bias", zeros, scale.shape) * scale
+    return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
 @layer
 def batch_norm(
     scope: Scope,
@@ -398,8 +423,12 @@ def sigmoid(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @layer
 def gelu(scope: Scope, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return x times the standard normal distribution function of x."""
-    return jax.nn.gelu(x, approximate=False)
+    """Return x times the standard normal distribution function of x.
+
+    In bfloat16 it is computed again for its gradient, of which then x alone is kept.
+    """
+    exact = partial(jax.nn.gelu, approximate=False)
+    return (jax.checkpoint(exact) if x.dtype == jnp.bfloat16 else exact)(x)
 
 
 @layer

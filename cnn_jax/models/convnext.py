@@ -22,6 +22,7 @@ from cnn_jax.layers import (
     global_avg_pool,
     layer,
     parameter,
+    scaled_dense,
     stochastic_depth,
 )
 from cnn_jax.models.entry import Entry, Timm
@@ -36,13 +37,20 @@ def layer_norm(
 ) -> Float[Array, "*n c"]:
     """Normalise each position by the mean and variance of its channels, at least in float32.
 
+    Of bfloat16 both are taken in one pass, the variance about zero: where the mean is so large that
+    this cancels in float32, bfloat16 has rounded off more before.
+
     Parameters: scale and bias [c]. Ba et al. 2016.
     """
     scale = parameter(scope, "scale", ones, x.shape[-1:])
     bias = parameter(scope, "bias", zeros, x.shape[-1:])
     precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    centred = precise - precise.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
+    mean = precise.mean(-1, keepdims=True)
+    centred = precise - mean
+    if x.dtype == jnp.bfloat16:
+        variance = jnp.maximum(jnp.square(precise).mean(-1, keepdims=True) - jnp.square(mean), 0)
+    else:
+        variance = jnp.square(centred).mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(x.dtype)
 
 
@@ -56,10 +64,10 @@ def convnext_block(
     y = scope.child(layer_norm, "norm")(y)
     y = scope.child(dense, "expand")(y, 4 * channels, init=weight_init)
     y = scope.child(gelu, "gelu")(y)
-    y = scope.child(dense, "project")(y, channels, init=weight_init)
     # with three axes, as the published weights have it
     scale = parameter(scope, "layer_scale", constant(layer_scale), (1, 1, channels))
-    return x + scope.child(stochastic_depth, "drop")(y * scale.astype(y.dtype), drop_rate)
+    y = scaled_dense(scope, "project", y, channels, scale.reshape(-1), init=weight_init)
+    return x + scope.child(stochastic_depth, "drop")(y, drop_rate)
 
 
 def convnext(

@@ -95,9 +95,9 @@ def by_evolution(
 ) -> Fooling:
     """Return an image for each target, found by mutation and selection alone.
 
-    Each generation mutates elites that it draws by what their confidence lacks, so that images go to
-    the classes that are hard; a child takes the place of each elite in whose class the network is
-    less sure of it. f is evaluated, never differentiated.
+    Each generation mutates elites that it draws by what their confidence lacks, so that images go
+    to the classes that are hard; a child takes the place of each elite in whose class the network
+    is less sure of it. f is evaluated, never differentiated.
 
     Args:
       shape: h, w, c.

@@ -1,5 +1,7 @@
 """ConvNeXt."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax.core import apply, init
 
 from cnn_jax import create_model
-from cnn_jax.models.convnext import layer_norm
+from cnn_jax.models.convnext import convnext_block, layer_norm
 from tests.models.tracing import activations, parameters, shapes
 
 KEY = jax.random.key(0, impl="rbg")  # whose draws compile in a third of the time
@@ -36,11 +38,55 @@ def test_sizes_are_the_table():
 
 def test_layer_norm_normalises_each_position():
     x = 100 + jax.random.normal(jax.random.key(0), (2, 3, 5, 16))
-    y, variables = init(layer_norm)(jax.random.key(1), x)
+    y, _ = init(layer_norm)(jax.random.key(1), x)
     np.testing.assert_allclose(y.mean(-1), 0, atol=1e-4)
     np.testing.assert_allclose(y.std(-1), 1, atol=1e-4)
-    half = apply(layer_norm)(variables, x.astype(jnp.bfloat16))
-    assert half.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("mean", [0, 10, 200])  # at 200 bfloat16 has steps of one deviation
+def test_layer_norm_of_bfloat16_is_that_of_float64_wherever_the_mean_lies(mean):
+    x = (mean + jax.random.normal(jax.random.key(0), (2, 3, 5, 256))).astype(jnp.bfloat16)
+    y, _ = init(layer_norm)(jax.random.key(1), x)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(np.asarray(y, np.float64), exact, rtol=2**-7, atol=2**-8)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_scale_that_is_multiplied_into_the_kernel_gets_its_gradient(seed):
+    """In bfloat16, beside float32, where output and scale are multiplied."""
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.normal(size=(8, 6, 6, 16)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    block = partial(convnext_block, layer_scale=1.0, drop_rate=0.0)
+    variables = init(block)(jax.random.key(1), x)[1]
+
+    def loss(params, x):
+        out = apply(block, flags={"train": True})({"params": params}, x)
+        return jnp.sum(weights * jnp.sin(out.astype(jnp.float32)))
+
+    slopes = jax.jit(jax.grad(loss))
+    ours, expected = (slopes(variables["params"], x.astype(t)) for t in ("bfloat16", "float32"))
+
+    def close(one, other):
+        assert np.abs(one - other).max() <= 0.02 * np.abs(other).max()
+
+    for name in ("layer_scale", "project"):
+        jax.tree.map(close, ours[name], expected[name])
+
+
+def test_whoever_taps_sees_the_projection_before_it_is_scaled():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8)).astype(jnp.bfloat16)
+    block = partial(convnext_block, layer_scale=0.5, drop_rate=0.0)
+    variables, seen = init(block)(jax.random.key(1), x)[1], {}
+
+    def tap(name, value):
+        seen[name] = value
+        return value
+
+    y = apply(block, flags={"train": True, "tap": tap})(variables, x)
+    np.testing.assert_array_equal(y, x + seen["project"] * jnp.bfloat16(0.5))
 
 
 def test_blocks_start_near_the_identity():
