@@ -182,8 +182,8 @@ def main(argv: Sequence[str]) -> None:
     }
     workdir = flags.FLAGS.workdir or f"runs/evaluate_{subject.model.name}"
     if config is None and jax.process_index() == 0:
-        named = flags.FLAGS.workdir is not None
-        workdir = app.open_free_workdir(workdir, {"model": subject.model.name, **protocol}, named)
+        asked = {"model": subject.model.name, **protocol, "source": dict(subject.source)}
+        workdir = app.open_free_workdir(workdir, asked, named=flags.FLAGS.workdir is not None)
     attacked = None
     if flags.FLAGS.attack is not None:  # first, for its flags may be wrong
         attacked = attack_evaluation.under_attack(subject, dataset, preprocessing)
