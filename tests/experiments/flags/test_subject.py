@@ -52,8 +52,10 @@ def test_a_folder_is_read_in_the_channels_of_the_network(run, given, tmp_path):
 
 def test_another_configuration_does_not_overwrite_results(run, given):
     given(workdir=str(run), examples=3)
-    subjects.load("occlusion")
+    assert subjects.load("occlusion").folder == run / "occlusion"
     given(examples=4)
+    assert subjects.load("occlusion").folder == run / "occlusion_2"
+    given(output=str(run / "occlusion"))
     with pytest.raises(UsageError, match="examples: 3 there, 4 here"):
         subjects.load("occlusion")
 
