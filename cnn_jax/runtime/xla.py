@@ -10,13 +10,16 @@ from pathlib import Path
 import jax
 import jaxlib
 
-CPU_FLAGS = (
-    # the default hands convolutions to YNNPACK, which takes up to three times as long
-    "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution",
-    # else barriers are gone before the program is put in order, and what is to be computed again
-    # late, to save memory, is computed early and kept
-    "--xla_disable_hlo_passes=cse_barrier_expander",
-)
+# The default hands convolutions to YNNPACK, which takes up to three times as long.
+_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+
+# Else barriers are gone before the program is put in order, and what is to be computed again late,
+# to save memory, is computed early and kept. A barrier that stays aborts the compiler where it
+# makes a function of a small loop, which is left out too. From jaxlib 0.12 on neither is needed.
+_BARRIERS = "--xla_disable_hlo_passes=cse_barrier_expander,small-while-loop-hoisting"
+
+_OLDER_XLA = tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 12)
+CPU_FLAGS = (_CONVOLUTIONS, _BARRIERS) if _OLDER_XLA else (_CONVOLUTIONS,)
 
 # Reading the debug options parses XLA_FLAGS, and XLA aborts on one that it does not know.
 _PARSE_FLAGS = """
