@@ -75,6 +75,22 @@ def test_evolution_finds_the_targets_in_their_order(mutation):
     assert np.all(found.confidence > 0.9)
 
 
+def test_images_go_to_the_class_that_lacks_confidence():
+    """Of confidences .99 and .04, 1.05 less each is .06 and 1.01, and so are their parts."""
+    elites = jnp.stack([jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1))])
+    state = elites, jnp.log(jnp.array([0.99, 0.04])), jnp.zeros((1, 2))
+    seen = []
+
+    def f(images):
+        seen.extend(np.ravel(images))
+        return jnp.zeros((len(images), 2))
+
+    places, targets = jnp.zeros(2000), jnp.arange(2)
+    fooling._generation(lambda key, image, done: image, 0, state, f, KEY, places, targets)
+    assert len(seen) == 2000
+    np.testing.assert_allclose(np.mean(seen), 1.01 / 1.07, atol=0.02)  # four standard deviations
+
+
 def test_a_square_changes_as_a_whole():
     settings = {"generations": 1, "children": 1, "mutation": "squares"}
     image = fooling.by_evolution(first_pixels, CLASSES, (40, 40, 3), KEY, **settings).images[0]
