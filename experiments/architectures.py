@@ -9,16 +9,21 @@ with their protocol and source, and a lecture's own numbers where it has some.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
+import jax
 from absl import flags
 
-from cnn_jax import errors
+from cnn_jax import errors, plugins
 from cnn_jax.models.published import COMPARISON_SLIDE, PUBLISHED, VGG16_REMARKS, VGG16_SLIDE
 from cnn_jax.models.registry import find, model_names
-from cnn_jax.programs import layer_table
+from cnn_jax.programs.layer_table import Analysis, analyse_model
 from cnn_jax.reports import architectures as pages
 from cnn_jax.reports import run_page
+from cnn_jax.runtime.cores import cores
 from cnn_jax.weights.pretrained import pretrained
 
 from . import app
@@ -37,7 +42,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def summary(name: str, image_size: int, net: layer_table.Analysis) -> dict[str, Any]:
+def summary(name: str, image_size: int, net: Analysis) -> dict[str, Any]:
     """Return a network's row of results.json.
 
     params: trained ones. size_mb, size_mib: theirs in float32, in 10^6 and 2^20 bytes.
@@ -70,6 +75,20 @@ def summary(name: str, image_size: int, net: layer_table.Analysis) -> dict[str, 
     }
 
 
+def analyses(names: Sequence[str], image_size: int | None) -> dict[str, Analysis]:
+    """Analyse networks, one process a core: tracing is Python's work, and takes one core."""
+    start = (get_context("spawn"), _prepare, (flags.FLAGS.plugin,))
+    with ProcessPoolExecutor(min(cores(), len(names)), *start) as pool:
+        found = pool.map(partial(analyse_model, image_size=image_size), names)
+        return dict(zip(names, found, strict=True))
+
+
+def _prepare(modules: Sequence[str]) -> None:
+    """Make this process know the first one's networks, and leave that one the accelerator."""
+    jax.config.update("jax_platforms", "cpu")
+    plugins.load(modules)
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
     name, size = _MODEL.value, _IMAGE_SIZE.value
@@ -85,10 +104,8 @@ def main(argv: Sequence[str]) -> None:
         find(name)  # raises for a name that is not there, before anything is written
     config = {"model": name, "image_size": size}
     workdir = app.open_free_workdir(_WORKDIR.value, config, named=_WORKDIR.present)
-    rows, nets = [], {}
-    for each in model_names() if name is None else [name]:
-        nets[each] = layer_table.analyse_model(each, size)
-        rows.append(summary(each, size or find(each).image_size, nets[each]))
+    nets = analyses(model_names(), size) if name is None else {name: analyse_model(name, size)}
+    rows = [summary(each, size or find(each).image_size, net) for each, net in nets.items()]
     results: dict[str, Any] = {"models": rows}
     if name is None:
         print(pages.comparison_text(rows))

@@ -31,13 +31,21 @@ def test_an_unknown_network_is_an_error_of_use(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_network_has_a_row_with_its_numbers(tmp_path):
+def test_every_network_has_a_row_with_its_numbers_a_plugins_too(tmp_path):
     from cnn_jax import model_names
 
-    done = run_command("architectures", f"--workdir={tmp_path / 'all'}")
+    (tmp_path / "own_networks.py").write_text(
+        "import cnn_jax\n"
+        "from cnn_jax.models.lenet import MODELS\n"
+        'cnn_jax.register_model("own_lenet", MODELS["lenet5"])\n'
+    )
+    flags = ("--plugin=own_networks", f"--workdir={tmp_path / 'all'}")
+    done = run_command("architectures", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "all" / "results.json").read_text())["models"]
-    assert [row["name"] for row in rows] == model_names()
+    assert {row["name"] for row in rows} == {*model_names(), "own_lenet"}
+    own, ours = (next(r for r in rows if r["name"] == n) for n in ("own_lenet", "lenet5"))
+    assert (own["params"], own["macs"]) == (ours["params"], ours["macs"])
     for row in rows:
         keys = ("params", "macs", "activations", "layers", "size_mb", "size_mib")
         assert all(row[key] > 0 for key in keys), row["name"]
