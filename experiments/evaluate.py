@@ -171,6 +171,7 @@ def main(argv: Sequence[str]) -> None:
         mean=subject.mean,
         std=subject.std,
         views=views,
+        loop_blocks=config is not None and config.remat_deep,
         progress=bar("batch"),
     )
     protocol = preprocessing._asdict() | {

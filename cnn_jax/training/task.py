@@ -121,6 +121,7 @@ def evaluator_of(
         devices=devices,
         scoring=scoring,
         views=config.eval_views,
+        loop_blocks=config.remat_deep,
     )
 
 
