@@ -17,8 +17,10 @@ def test_every_batch_is_added_up_once_in_wide_numbers():
         return {"count": batch["image"].sum() * 2**29, "loss": np.float32(scale * 2**24 + 1)}
 
     sums = evaluation.add_up(step, 1, batches)
-    assert sums["count"] == 30 * 2**29 and sums["count"].dtype == np.int64
-    assert sums["loss"] == 5 * (2**24 + np.float32(1)) and sums["loss"].dtype == np.float64
+    assert sums["count"] == 30 * 2**29
+    assert sums["count"].dtype == np.int64
+    assert sums["loss"] == 5 * (2**24 + np.float32(1))
+    assert sums["loss"].dtype == np.float64
     assert evaluation.add_up(step, 1, []) == {}
 
 
