@@ -1,11 +1,11 @@
 """Prints what a whole command's time goes to, in seconds by part, as a row of Markdown.
 
 python -m docs.job_parts evaluate --workdir=runs/evaluated --dataset=folder:photographs
-python -m docs.job_parts pytest tests/ops
+python -m docs.job_parts architectures --workdir=runs/compared
 
 py-spy (pip install py-spy) looks at the command fifty times a second, from a process of its own:
 each look counts for what the main thread is at. "Computing" is where compiled programs are called
-and waited for. A command of several processes is told as their sum.
+and waited for; what other processes of the command do is in "the rest".
 """
 
 import re
@@ -38,8 +38,7 @@ def parts(stacks: str) -> Counter[str]:
     for line in stacks.splitlines():
         frames, _, looks = line.rpartition(" ")
         names = frames.split(";")
-        names = [name for name in names if not name.startswith("process ")]
-        if names and re.match(r"_run_module_as_main|<module>", names[0]):  # a main thread
+        if names[0].startswith("_run_module_as_main"):  # the main thread
             found[part(names)] += int(looks)
     return found
 
@@ -55,15 +54,14 @@ def part(frames: list[str]) -> str:
 
 def main() -> None:
     command, *options = sys.argv[1:]
-    module = command if command == "pytest" else f"experiments.{command}"
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks"
         began = time.perf_counter()
         subprocess.run(
             [
-                *("py-spy", "record", "--idle", "--subprocesses", f"--rate={RATE}"),
+                *("py-spy", "record", "--idle", f"--rate={RATE}"),
                 *("--format=raw", f"--output={stacks}", "--"),
-                *(sys.executable, "-P", "-m", module, *options),
+                *(sys.executable, "-P", "-m", f"experiments.{command}", *options),
             ],
             check=True,
             stdout=sys.stderr,
